@@ -1,0 +1,9 @@
+//! weir: an outbound SMTP relay that delivers to Outlook.com as fast as it lets you, and never faster.
+//!
+//! The queue knows what, the throttle knows how much and when, outbound knows how, the verdict knows what the answer
+//! meant, and one loop decides (`dispatch`). See ARCHITECTURE.md for the rooms and the way of a message.
+
+#![forbid(unsafe_code)]
+
+pub mod clock;
+pub mod types;

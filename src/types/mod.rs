@@ -1,0 +1,26 @@
+//! The nouns every room shares: addresses, replies, ids, times, envelopes, deliveries.
+//!
+//! Types stand under all other rooms and know none of them. A value of a type here is valid by construction:
+//! whoever holds a `Domain` holds one that can be looked up, and no later code checks it again.
+
+pub mod address;
+pub mod body;
+pub mod delivery;
+pub mod envelope;
+pub mod event;
+pub mod id;
+pub mod reading;
+pub mod reply;
+pub mod timestamp;
+pub mod units;
+
+pub use address::{AddressError, Domain, Mailbox, ReversePath};
+pub use body::Body;
+pub use delivery::{Delivery, DeliveryState, Failed, Refusal};
+pub use envelope::{BodyType, Envelope, Notify, Origin, Recipient, Ret};
+pub use event::{Event, EventKind};
+pub use id::{DeliveryId, QueueId, QueueIds};
+pub use reading::{Class, Reading, Scope, Stage, Verdict};
+pub use reply::{Enhanced, Reply};
+pub use timestamp::Timestamp;
+pub use units::{ByteSize, Span};
