@@ -6,4 +6,5 @@
 #![forbid(unsafe_code)]
 
 pub mod clock;
+pub mod smtp;
 pub mod types;
