@@ -6,5 +6,9 @@
 #![forbid(unsafe_code)]
 
 pub mod clock;
+pub mod event;
 pub mod smtp;
+pub mod spool;
+pub mod sqlite;
+pub mod suppress;
 pub mod types;

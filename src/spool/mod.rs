@@ -1,0 +1,325 @@
+//! The spool: accepted messages, safe on disk until they are settled.
+//!
+//! Rules that always hold:
+//! - `accept` answers after the fsync; a message is then wholly there or, before, wholly absent;
+//! - changes of the queue handed over in one call are one transaction, made in the order of the calls, never dropped;
+//! - an outcome and the report it causes are one transaction; an event is in the event log before the outcome it tells
+//!   of is forgotten;
+//! - one process owns a data folder.
+//!
+//! `docs/spool.md` describes the tables, the commit, and what a crash can leave.
+
+mod body;
+mod lock;
+mod read;
+mod room;
+mod row;
+mod schema;
+mod store;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+pub use body::BodyWriter;
+pub use read::{Counts, Filter, Listed, Page, Reader, Summary};
+pub use writer::Writer;
+
+use crate::clock::Clock;
+use crate::sqlite;
+use crate::types::{Body, Delivery, DeliveryId, Envelope, Event, QueueId, QueueIds, Timestamp};
+
+/// Acceptances that wait for the writer: more than one commit takes, so that it never starves.
+const REQUESTS_MAX: usize = 1024;
+
+/// What a spool is opened with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `data_dir`. Made with mode 0700 if it is not there.
+    pub folder: PathBuf,
+    /// `limits.queue_messages`.
+    pub queue_messages: u64,
+    /// `limits.min_free_disk`.
+    pub min_free_bytes: u64,
+}
+
+/// Writes events before the outcome they tell of is forgotten; called by the writer just before COMMIT.
+/// The event log implements it.
+pub trait Journal: Send {
+    /// Returns when a SIGKILL can no longer take the lines away. After an error the events of settled deliveries come
+    /// again.
+    fn write(&mut self, events: &[Event]) -> std::io::Result<()>;
+}
+
+/// A message on its way into the spool.
+pub struct NewMessage {
+    pub envelope: Arc<Envelope>,
+    pub deliveries: Vec<Delivery>,
+    pub body: BodyWriter,
+    /// Written with the commit.
+    pub events: Vec<Event>,
+}
+
+#[derive(Debug)]
+/// One step of the queue. All changes handed over in one call are one transaction.
+pub enum Change {
+    /// The next attempt, written before the try, so that a crash cannot hammer a receiver.
+    Plan {
+        id: DeliveryId,
+        next_attempt: Timestamp,
+    },
+    /// The delivery as it now stands (deferred, held, released, fewer recipients).
+    Update(Delivery),
+    /// The delivery has come to its end; with the last one the message goes.
+    Finish(DeliveryId),
+    /// A report of ours, committed with the outcome that causes it.
+    Report {
+        envelope: Arc<Envelope>,
+        deliveries: Vec<Delivery>,
+        content: bytes::Bytes,
+    },
+    Note(Event),
+}
+
+/// A message that was just committed, with what is needed to deliver it without reading it back.
+#[derive(Clone, Debug)]
+pub struct Committed {
+    pub envelope: Arc<Envelope>,
+    pub deliveries: Vec<Delivery>,
+    pub body: Body,
+}
+
+/// A delivery as read back.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    pub envelope: Arc<Envelope>,
+    pub delivery: Delivery,
+    pub body: Body,
+}
+
+/// What was tried and why it failed, for the log; clients get a 451 of their own wording.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum SpoolError {
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Why no message can be taken now: `452 4.3.1`.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Shortage {
+    #[error("{0}")]
+    Disk(String),
+    #[error("{messages} messages wait, limits.queue_messages is {max}")]
+    Queue { messages: u64, max: u64 },
+    #[error("the spool cannot write: {0}")]
+    Unhealthy(String),
+}
+
+/// The spool as everybody but its writer holds it. Cheap to clone.
+#[derive(Clone)]
+pub struct Spool(Arc<Shared>);
+
+struct Shared {
+    folder: PathBuf,
+    bodies: Arc<PathBuf>,
+    clock: Clock,
+    ids: QueueIds,
+    /// Every id given out in this run is above it.
+    first: QueueId,
+    flight: Arc<body::InFlight>,
+    room: room::Room,
+    requests: mpsc::Sender<writer::Request>,
+    /// Bounded by the work in flight: dispatch hands over the outcomes of deliveries it has taken out (at most
+    /// `delivery.max_connections` transactions), and takes out no more while `healthy` says no.
+    queue: Mutex<Handed>,
+    settled: Notify,
+    durable: watch::Receiver<u64>,
+    fault: Mutex<Option<String>>,
+    reader: Reader,
+    _lock: File,
+}
+
+/// Changes on their way to the writer.
+#[derive(Default)]
+struct Handed {
+    number: u64,
+    settles: VecDeque<store::Settle>,
+}
+
+impl Spool {
+    /// Opens the spool of a data folder and takes possession of it; instant, however long the queue is. Messages that
+    /// are accepted, and reports of ours, come out of `committed`.
+    pub fn open(
+        options: Options,
+        clock: Clock,
+        journal: Box<dyn Journal>,
+        committed: mpsc::Sender<Vec<Committed>>,
+    ) -> Result<(Spool, Writer), SpoolError> {
+        let folder = options.folder.clone();
+        let bodies = schema::bodies(&folder);
+        sqlite::make_folder(&folder)?;
+        let lock = lock::take(&folder)?;
+        sqlite::make_folder(&bodies)?;
+        sqlite::sync_folder(&folder)?;
+        let store = store::Store::open(&folder, journal)?;
+        let counters = store.counters();
+        let ids = QueueIds::new(counters.last_id, fastrand::u64(..));
+        let first = ids.next(clock.now());
+        let room = room::Room::new(&options);
+        room.update(store::positive(counters.messages), 0);
+        let (requests, incoming) = mpsc::channel(REQUESTS_MAX);
+        let (durable_now, durable) = watch::channel(0);
+        let shared = Arc::new(Shared {
+            bodies: Arc::new(bodies),
+            clock,
+            ids,
+            first,
+            flight: Arc::default(),
+            room,
+            requests,
+            queue: Mutex::default(),
+            settled: Notify::new(),
+            durable,
+            fault: Mutex::default(),
+            reader: Reader::open(&folder)?,
+            folder,
+            _lock: lock,
+        });
+        let writer = Writer {
+            shared: Arc::clone(&shared),
+            store: Some(store),
+            requests: incoming,
+            committed,
+            durable: durable_now,
+            kept: VecDeque::new(),
+            checkpoint: None,
+            log_pages: 0,
+            tidy_after: None,
+        };
+        Ok((Spool(shared), writer))
+    }
+
+    pub fn ids(&self) -> &QueueIds {
+        &self.0.ids
+    }
+
+    /// Begins the content of a message.
+    pub fn body(&self, id: QueueId) -> BodyWriter {
+        BodyWriter::new(id, Arc::clone(&self.0.bodies), Arc::clone(&self.0.flight))
+    }
+
+    /// Is there room for a message of `size` bytes? Cheap enough for every MAIL.
+    pub fn room(&self, size: u64) -> Result<(), Shortage> {
+        if let Some(fault) = self.0.fault() {
+            return Err(Shortage::Unhealthy(fault));
+        }
+        self.0.room.check(&self.0.folder, self.0.clock.now(), size, self.0.flight.bytes())
+    }
+
+    /// Bytes the file system of the data folder has free (for metrics and alerts).
+    pub fn free_bytes(&self) -> std::io::Result<u64> {
+        self.0.room.free_bytes(&self.0.folder, self.0.clock.now())
+    }
+
+    /// Can the spool write? While it cannot, outcomes could be lost: no new delivery should start.
+    pub fn healthy(&self) -> bool {
+        self.0.is_healthy()
+    }
+
+    /// Stores a message. `Ok` means that it is on disk; then it has also been handed to dispatch. Nothing of it remains
+    /// after an error.
+    pub async fn accept(&self, message: NewMessage) -> Result<(), SpoolError> {
+        let NewMessage { envelope, deliveries, body, events } = message;
+        check(&envelope, &deliveries, &body)?;
+        let fault = |error| SpoolError::Failed(format!("the content of {}: {error}", envelope.id));
+        let content = body.finish().await.map_err(fault)?;
+        let (answer, answered) = oneshot::channel();
+        let accept = store::Accept { envelope, deliveries, content, events, fault: None };
+        let closed = || SpoolError::Failed("the spool is closed".to_string());
+        self.0.requests.send(writer::Request { accept, answer }).await.map_err(|_| closed())?;
+        answered.await.map_err(|_| closed())?
+    }
+
+    /// Hands over changes of the queue; never waits. They are written within some 20 ms, all or none of one call.
+    pub fn settle(&self, changes: Vec<Change>) {
+        let (mut kept, mut events) = (Vec::with_capacity(changes.len()), Vec::new());
+        for change in changes {
+            match change {
+                Change::Note(event) => events.push(event),
+                other => kept.push(other),
+            }
+        }
+        let mut queue = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.number += 1;
+        let number = queue.number;
+        queue.settles.push_back(store::Settle { number, changes: kept, events });
+        drop(queue);
+        self.0.settled.notify_one();
+    }
+
+    /// Returns when everything settled so far is on disk. Not for the task that receives `committed`: the writer may
+    /// be waiting for it.
+    pub async fn flush(&self) -> Result<(), SpoolError> {
+        let number = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner).number;
+        let mut durable = self.0.durable.clone();
+        let reached = durable.wait_for(|&done| done >= number).await;
+        reached
+            .map(drop)
+            .map_err(|_| SpoolError::Failed("the spool was closed before everything was written".to_string()))
+    }
+
+    /// For everything that reads: single deliveries, the walk at the start, what is due, lists, counts.
+    pub fn reader(&self) -> &Reader {
+        &self.0.reader
+    }
+
+    /// A delivery with its envelope and content; none if it has ended.
+    pub async fn load(&self, id: DeliveryId) -> Result<Option<Stored>, SpoolError> {
+        self.0.reader.load(id).await
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.0.folder
+    }
+}
+
+/// What can only be a fault of our own: found here, it costs one message instead of a batch.
+fn check(envelope: &Envelope, deliveries: &[Delivery], body: &BodyWriter) -> Result<(), SpoolError> {
+    let id = envelope.id;
+    let fault = if deliveries.is_empty() {
+        "has no deliveries"
+    } else if deliveries.iter().any(|delivery| delivery.id.message != id) {
+        "has a delivery of another message"
+    } else if body.id() != id {
+        "has the content of another message"
+    } else if body.size_bytes() != envelope.size_bytes {
+        "has a content of another size than its envelope says"
+    } else {
+        return Ok(());
+    };
+    Err(SpoolError::Failed(format!("message {id} {fault}")))
+}
+
+impl Shared {
+    fn take_settles(&self) -> VecDeque<store::Settle> {
+        std::mem::take(&mut self.queue.lock().unwrap_or_else(PoisonError::into_inner).settles)
+    }
+
+    fn fault(&self) -> Option<String> {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn is_healthy(&self) -> bool {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+
+    fn set_health(&self, fault: Option<String>) {
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+    }
+}
