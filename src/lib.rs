@@ -7,6 +7,7 @@
 
 pub mod clock;
 pub mod event;
+pub mod inbound;
 pub mod smtp;
 pub mod spool;
 pub mod sqlite;

@@ -1,0 +1,211 @@
+//! Who may send through weir, from whom and to whom.
+//!
+//! Rules that always hold:
+//! - a client outside the trusted networks relays nothing, to whomever and in whatever spelling;
+//! - only the domain behind the last `@` outside quotes counts: `%`, `!` and quotes admit nobody and change no way;
+//! - an IPv4 client is the same client whether it comes as 192.0.2.1 or as ::ffff:192.0.2.1;
+//! - every refusal names the key that would admit what was refused.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::smtp::replies::{self, Said};
+use crate::smtp::{ForwardPath, Mail};
+use crate::types::{AddressError, Domain, Mailbox};
+
+use super::options::Relay;
+
+#[derive(Clone, Debug)]
+pub struct Admission {
+    trusted_networks: Vec<IpNet>,
+    sender_domains: Vec<Domain>,
+    postmaster: Option<Mailbox>,
+}
+
+impl Admission {
+    /// Fails where `postmaster` is neither empty nor an address.
+    pub fn new(relay: &Relay) -> Result<Admission, AddressError> {
+        let postmaster = match relay.postmaster.as_str() {
+            "" => None,
+            address => Some(Mailbox::parse(address)?),
+        };
+        Ok(Admission {
+            trusted_networks: relay.trusted_networks.clone(),
+            sender_domains: relay.sender_domains.clone(),
+            postmaster,
+        })
+    }
+
+    pub fn trusts(&self, client: IpAddr) -> bool {
+        let client = client.to_canonical();
+        self.trusted_networks.iter().any(|network| match (network, client) {
+            // A network written in mapped form means the IPv4 clients in it.
+            (IpNet::V6(v6), IpAddr::V4(v4)) => v6.contains(&v4.to_ipv6_mapped()),
+            _ => network.contains(&client),
+        })
+    }
+
+    /// Judges the sender. The empty one of reports is always taken; a client that may not relay hears so at RCPT, where
+    /// every client can show it beside the address.
+    pub fn sender(&self, trusted: bool, mail: &Mail) -> Result<(), Said> {
+        match mail.sender.mailbox() {
+            Some(sender)
+                if trusted && !self.sender_domains.is_empty() && !self.sender_domains.contains(sender.domain()) =>
+            {
+                Err(replies::SENDER_DOMAIN.with(sender.to_string()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Judges the recipient and gives the mailbox it stands for.
+    pub fn recipient(&self, trusted: bool, client: IpAddr, path: ForwardPath) -> Result<Mailbox, Said> {
+        if !trusted {
+            return Err(replies::MAY_NOT_RELAY.with(client.to_canonical().to_string()));
+        }
+        match path {
+            ForwardPath::Mailbox(mailbox) => Ok(mailbox),
+            ForwardPath::Postmaster => self.postmaster.clone().ok_or(replies::NO_POSTMASTER.plain()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::smtp::Command;
+
+    fn admission(sender_domains: &[&str], postmaster: &str) -> Admission {
+        let sender_domains = sender_domains.iter().map(|d| Domain::parse(d).unwrap()).collect();
+        let trusted_networks = ["10.0.0.0/8", "::1/128", "::ffff:192.0.2.0/120"].map(|n| n.parse().unwrap()).to_vec();
+        Admission::new(&Relay { trusted_networks, sender_domains, postmaster: postmaster.to_string() }).unwrap()
+    }
+
+    #[test]
+    fn a_mapped_address_is_the_address() {
+        for (client, trusted) in [
+            ("10.1.2.3", true),
+            ("::ffff:10.1.2.3", true),
+            ("192.0.2.77", true),
+            ("::ffff:192.0.2.77", true),
+            ("::1", true),
+            ("11.0.0.1", false),
+            ("::ffff:11.0.0.1", false),
+            ("::10.1.2.3", false),
+            ("127.0.0.1", false),
+            ("2001:db8::1", false),
+        ] {
+            assert_eq!(admission(&[], "").trusts(client.parse().unwrap()), trusted, "{client}");
+        }
+    }
+
+    /// What the client hears to `RCPT TO:{path}`, or the mailbox that was taken.
+    fn rcpt(trusted: bool, path: &str) -> String {
+        let client = "::ffff:203.0.113.9".parse().unwrap();
+        match Command::parse(format!("RCPT TO:{path}").as_bytes()) {
+            Ok(Command::Rcpt(rcpt)) => match admission(&[], "ops@own.example").recipient(trusted, client, rcpt.path) {
+                Ok(mailbox) => mailbox.to_string(),
+                Err(said) => said.line(),
+            },
+            Ok(other) => format!("{other:?}"),
+            Err(said) => said.line(),
+        }
+    }
+
+    /// S: a name of ours, I: an address of ours, D: a foreign domain. The forms of nmap's smtp-open-relay and more.
+    const FORMS: [(&str, Option<&str>); 36] = [
+        ("<u@d.example>", Some("d.example")),
+        ("<u@relay.example>", Some("relay.example")),
+        ("<u@[192.0.2.1]>", Some("[192.0.2.1]")),
+        ("<u%d.example@[192.0.2.1]>", Some("[192.0.2.1]")),
+        ("<u%d.example@relay.example>", Some("relay.example")),
+        ("<\"u@d.example\">", None),
+        ("<\"u%d.example\">", None),
+        ("<u@d.example@[192.0.2.1]>", None),
+        ("<\"u@d.example\"@[192.0.2.1]>", Some("[192.0.2.1]")),
+        ("<u@d.example@relay.example>", None),
+        ("<@[192.0.2.1]:u@d.example>", None),
+        ("<@relay.example:u@d.example>", None),
+        ("<d.example!u>", None),
+        ("<d.example!u@[192.0.2.1]>", Some("[192.0.2.1]")),
+        ("<d.example!u@relay.example>", Some("relay.example")),
+        ("<@a.example,@b.example:u@d.example>", None),
+        ("<u@[IPv6:2001:db8::1]>", Some("[IPv6:2001:db8::1]")),
+        ("<u@d.example.>", None),
+        ("<u@d.example >", None),
+        ("<u@d.example>x", None),
+        ("<u@xn--dmin-moa0i.example>", Some("xn--dmin-moa0i.example")),
+        ("<u@dömäin.example>", Some("xn--dmin-moa0i.example")),
+        ("<Postmaster>", Some("own.example")),
+        ("<\"a b\"@d.example>", Some("d.example")),
+        ("<\"\"@d.example>", Some("d.example")),
+        ("<u@>", None),
+        ("<u@127.0.0.1>", None),
+        ("<u\t@d.example>", None),
+        ("<@relay.example:u%d.example@relay.example>", None),
+        ("u@d.example", Some("d.example")),
+        ("u%d.example@relay.example", Some("relay.example")),
+        ("\"u@d.example\"@[192.0.2.1]", Some("[192.0.2.1]")),
+        ("u@d.example>", None),
+        ("u@d.example,v@relay.example", None),
+        ("@relay.example:u@d.example", None),
+        ("d.example!u", None),
+    ];
+
+    #[test]
+    fn no_spelling_makes_an_untrusted_client_relay() {
+        for (path, domain) in FORMS {
+            let heard = rcpt(false, path);
+            assert!(heard.starts_with('5'), "{path}: {heard}");
+            if domain.is_some() {
+                assert_eq!(
+                    heard,
+                    "550 5.7.1 203.0.113.9 may not relay: add it to relay.trusted_networks (WEIR_RELAY__TRUSTED_NETWORKS)",
+                    "{path}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn for_trusted_clients_only_the_domain_behind_the_last_at_counts() {
+        for (path, domain) in FORMS {
+            let heard = rcpt(true, path);
+            match domain {
+                Some(domain) => {
+                    assert_eq!(Mailbox::parse(&heard).map(|m| m.domain().to_string()).as_deref(), Ok(domain), "{path}")
+                }
+                None => assert!(heard.starts_with("501 ") || heard.starts_with("553 "), "{path}: {heard}"),
+            }
+        }
+    }
+
+    #[test]
+    fn only_the_listed_domains_and_reports_may_send() {
+        let admission = admission(&["own.example"], "");
+        for (sender, taken) in [
+            ("<a@own.example>", true),
+            ("<a@OWN.example>", true),
+            ("<>", true),
+            ("<a@sub.own.example>", false),
+            ("<a@d.example>", false),
+        ] {
+            let Ok(Command::Mail(mail)) = Command::parse(format!("MAIL FROM:{sender}").as_bytes()) else {
+                panic!("{sender}")
+            };
+            assert_eq!(admission.sender(true, &mail).is_ok(), taken, "{sender}");
+            if !taken {
+                let said = admission.sender(true, &mail).unwrap_err().line();
+                assert!(said.starts_with("550 5.7.1") && said.contains("relay.sender_domains"), "{said}");
+            }
+        }
+    }
+
+    #[test]
+    fn postmaster_without_a_mailbox_names_the_key() {
+        let said =
+            admission(&[], "").recipient(true, "10.0.0.1".parse().unwrap(), ForwardPath::Postmaster).unwrap_err();
+        assert!(said.line().starts_with("550 5.1.1") && said.line().contains("relay.postmaster"), "{}", said.line());
+    }
+}

@@ -1,0 +1,112 @@
+//! What all sessions share: who may relay, the limits, the intake, the places.
+
+use std::net::IpAddr;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::smtp::session::Settings;
+use crate::types::AddressError;
+
+use super::admission::Admission;
+use super::complaints::Complaints;
+use super::connection::Connection;
+use super::held::HeldHeaders;
+use super::intake::Intake;
+use super::options::{Limits, Relay};
+use super::overload::{Gate, Place};
+
+/// How long the greeting of an untrusted client that has too many connections waits for one of them to end.
+const GREETING_WAIT_MAX: Duration = Duration::from_secs(30);
+
+#[derive(Debug, thiserror::Error)]
+pub enum FrontError {
+    #[error("relay.postmaster: `{text}` is no mail address: {source}")]
+    Postmaster { text: String, source: AddressError },
+}
+
+/// The front door. One for all listeners.
+pub struct Front<I> {
+    pub(super) intake: Arc<I>,
+    pub(super) clock: Clock,
+    pub(super) settings: Arc<Settings>,
+    pub(super) limits: Limits,
+    pub(super) complaints: Complaints,
+    pub(super) headers: HeldHeaders,
+    admission: RwLock<Arc<Admission>>,
+    gate: Gate,
+}
+
+impl<I: Intake> Front<I> {
+    /// `hostname` is how weir greets and signs its Received fields.
+    pub fn new(
+        hostname: &str,
+        relay: &Relay,
+        limits: &Limits,
+        intake: Arc<I>,
+        clock: Clock,
+    ) -> Result<Front<I>, FrontError> {
+        let settings = Settings {
+            hostname: hostname.to_string(),
+            message_size: limits.message_size.0,
+            recipients: limits.recipients.max(1),
+        };
+        Ok(Front {
+            intake,
+            settings: Arc::new(settings),
+            limits: limits.clone(),
+            complaints: Complaints::new(clock.clone()),
+            headers: HeldHeaders::default(),
+            clock,
+            admission: RwLock::new(Arc::new(admission(relay)?)),
+            gate: Gate::new(limits.connections, limits.connections_per_client),
+        })
+    }
+
+    /// Admits by these rules from the next connection on.
+    pub fn reload(&self, relay: &Relay) -> Result<(), FrontError> {
+        let admission = Arc::new(admission(relay)?);
+        *self.admission.write().unwrap_or_else(PoisonError::into_inner) = admission;
+        Ok(())
+    }
+
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// Serves one connection from greeting to end. `place` is held until then.
+    pub async fn serve<S>(&self, stream: S, client: IpAddr, place: Place, stop: &CancellationToken)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        let client = client.to_canonical();
+        let admission = self.admission.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut client_place = None;
+        if !admission.trusts(client) {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = place.asked_to_leave() => return,
+                got = tokio::time::timeout(GREETING_WAIT_MAX, self.gate.client(client)) => match got {
+                    Ok(got) => client_place = Some(got),
+                    // Closed without a word: a refusal here would stop or bounce the client's other mail.
+                    Err(_) => {
+                        if self.complaints.is_due(client) {
+                            tracing::warn!("{client} has more than limits.connections_per_client connections: one was closed");
+                        }
+                        return;
+                    }
+                },
+            }
+        }
+        Connection::new(self, stream, client, admission, &place, stop).run().await;
+        drop(client_place);
+    }
+}
+
+fn admission(relay: &Relay) -> Result<Admission, FrontError> {
+    Admission::new(relay).map_err(|source| FrontError::Postmaster { text: relay.postmaster.clone(), source })
+}
