@@ -1,0 +1,111 @@
+//! What a peer offers, as its answer to EHLO says (RFC 5321 section 4.1.1.1).
+
+use crate::types::Reply;
+
+/// The extensions that change what weir sends. What a peer does not offer is not used, not even where it would work.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// RFC 2920.
+    pub pipelining: bool,
+    /// RFC 1870: the parameter of MAIL is understood.
+    pub size: bool,
+    /// RFC 1870: the largest message taken, in octets; none: no limit was named.
+    pub size_max: Option<u64>,
+    /// RFC 6152.
+    pub eight_bit_mime: bool,
+    /// RFC 6531.
+    pub smtputf8: bool,
+    /// RFC 3461.
+    pub dsn: bool,
+    /// RFC 3207.
+    pub starttls: bool,
+    /// RFC 3030.
+    pub chunking: bool,
+    /// RFC 3030.
+    pub binary_mime: bool,
+    /// RFC 2034.
+    pub enhanced_status_codes: bool,
+}
+
+impl Capabilities {
+    /// Reads the answer to EHLO: the first line is the peer's name, each further line a keyword with parameters.
+    pub fn parse(ehlo: &Reply) -> Capabilities {
+        let mut capabilities = Capabilities::default();
+        for line in ehlo.lines().skip(1) {
+            capabilities.take(&String::from_utf8_lossy(line));
+        }
+        capabilities
+    }
+
+    fn take(&mut self, line: &str) {
+        let mut words = line.split_ascii_whitespace();
+        let keyword = words.next().unwrap_or_default().to_ascii_uppercase();
+        match keyword.as_str() {
+            "PIPELINING" => self.pipelining = true,
+            "SIZE" => {
+                self.size = true;
+                // Section 4 of RFC 1870: zero means that there is no fixed limit.
+                self.size_max = words.next().and_then(|number| number.parse().ok()).filter(|&n| n > 0);
+            }
+            "8BITMIME" => self.eight_bit_mime = true,
+            "SMTPUTF8" => self.smtputf8 = true,
+            "DSN" => self.dsn = true,
+            "STARTTLS" => self.starttls = true,
+            "CHUNKING" => self.chunking = true,
+            "BINARYMIME" => self.binary_mime = true,
+            "ENHANCEDSTATUSCODES" => self.enhanced_status_codes = true,
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Capabilities {
+        Capabilities::parse(&Reply::new(250, text))
+    }
+
+    #[test]
+    fn reads_what_outlook_offers() {
+        let text = "mx.olc.protection.outlook.com Hello [192.0.2.1]\nSIZE 49283072\nPIPELINING\nDSN\nENHANCEDSTATUSCODES\n\
+                    STARTTLS\n8BITMIME\nBINARYMIME\nCHUNKING\nSMTPUTF8";
+        let all = Capabilities {
+            pipelining: true,
+            size: true,
+            size_max: Some(49_283_072),
+            eight_bit_mime: true,
+            smtputf8: true,
+            dsn: true,
+            starttls: true,
+            chunking: true,
+            binary_mime: true,
+            enhanced_status_codes: true,
+        };
+        assert_eq!(parse(text), all);
+    }
+
+    #[test]
+    fn the_first_line_offers_nothing() {
+        assert_eq!(parse("PIPELINING"), Capabilities::default());
+        assert_eq!(parse("STARTTLS\nX"), Capabilities::default());
+    }
+
+    #[test]
+    fn letter_case_and_odd_lines_do_no_harm() {
+        let odd = parse("mx\nsize\nPipelining x y\n\n  8bitmime  \nXSTARTTLS\nSTARTTLS=1");
+        assert!(odd.size && odd.pipelining && odd.eight_bit_mime && !odd.starttls);
+        assert_eq!(odd.size_max, None);
+    }
+
+    #[test]
+    fn a_size_of_zero_or_nonsense_is_no_limit() {
+        for (text, max) in
+            [("SIZE 0", None), ("SIZE -5", None), ("SIZE 99999999999999999999999", None), ("SIZE 1", Some(1))]
+        {
+            let capabilities = parse(&format!("mx\n{text}"));
+            assert_eq!((capabilities.size, capabilities.size_max), (true, max), "{text}");
+        }
+    }
+}

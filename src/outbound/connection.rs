@@ -1,0 +1,128 @@
+//! An open connection to one MX host: what is known about the peer, idle time, and the end.
+//!
+//! The receiver counts a connection until its socket is closed, so `close` returns only then: the permit behind the
+//! connection may be given back at once. Transactions are in `transaction`.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::capabilities::Capabilities;
+use super::command;
+use super::connector::Timeouts;
+use super::wire::Wire;
+use crate::types::Reply;
+
+pub struct Connection {
+    pub(super) wire: Wire,
+    pub(super) host: Arc<str>,
+    pub(super) peer: SocketAddr,
+    pub(super) tls: Option<Arc<str>>,
+    pub(super) ehlo: Reply,
+    pub(super) capabilities: Capabilities,
+    pub(super) timeouts: Timeouts,
+    pub(super) chunking: bool,
+    pub(super) state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// The next command may be MAIL.
+    Ready,
+    /// A transaction was begun and not carried to its end: RSET comes first.
+    Unfinished,
+    /// The peer said that it closes (421).
+    Closing,
+    /// Broken, out of step, or in the middle of content: nothing may be sent any more.
+    Lost,
+}
+
+impl Connection {
+    pub fn host(&self) -> &Arc<str> {
+        &self.host
+    }
+
+    pub fn peer_address(&self) -> SocketAddr {
+        self.peer
+    }
+
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        self.wire.local_address()
+    }
+
+    /// `TLSv1.3 TLS_AES_256_GCM_SHA384`; none: clear text.
+    pub fn tls(&self) -> Option<&Arc<str>> {
+        self.tls.as_ref()
+    }
+
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    /// The answer to the last EHLO or HELO: many receivers name the address they see us at.
+    pub fn ehlo(&self) -> &Reply {
+        &self.ehlo
+    }
+
+    /// Another transaction may be tried.
+    pub fn is_reusable(&self) -> bool {
+        matches!(self.state, State::Ready | State::Unfinished)
+    }
+
+    /// Waits until the peer says something or closes although nothing was asked, and returns its words (`421 4.4.2 idle
+    /// too long`) or what happened, for people. The connection is not reusable then. May be dropped at any time without loss.
+    pub async fn idle(&mut self) -> String {
+        let said = poll_fn(|cx| self.wire.poll_reply(cx)).await;
+        self.note_unasked(&said);
+        match said {
+            Ok(reply) => reply.to_string(),
+            Err(text) => self.tell(&text),
+        }
+    }
+
+    /// Has the peer spoken or closed while the connection was idle? Looks, does not wait.
+    pub fn is_stale(&mut self) -> bool {
+        if self.is_reusable()
+            && let Some(said) = self.wire.said()
+        {
+            self.note_unasked(&said);
+        }
+        !self.is_reusable()
+    }
+
+    /// Says QUIT where that makes sense and gives the peer a moment (`Timeouts::quit`) to close; resets the connection
+    /// if it does not. When this returns the socket is closed.
+    pub async fn close(self) {
+        if self.state == State::Lost {
+            return;
+        }
+        let (limit, says_quit) = (self.timeouts.quit, self.is_reusable());
+        quit(self.wire, limit, says_quit).await;
+    }
+
+    pub(super) fn note_unasked(&mut self, said: &Result<Reply, String>) {
+        self.state = match said {
+            Ok(reply) if reply.code() == 421 => State::Closing,
+            _ => State::Lost,
+        };
+    }
+
+    /// `text` with the peer's name and address.
+    pub(super) fn tell(&self, text: &str) -> String {
+        format!("{} [{}]: {text}", self.host, self.peer.ip())
+    }
+}
+
+/// The polite end, within `limit` in all. The drop of the wire closes what is left then.
+pub(super) async fn quit(mut wire: Wire, limit: std::time::Duration, says_quit: bool) {
+    let farewell = async {
+        if says_quit {
+            command::line(wire.output(), &["QUIT"]);
+            if wire.reply(limit).await.is_err() {
+                return;
+            }
+        }
+        wire.closed().await;
+    };
+    let _ = tokio::time::timeout(limit, farewell).await;
+}

@@ -1,0 +1,256 @@
+//! Opens connections: TCP, greeting, EHLO, TLS (RFC 5321 sections 3.1 and 3.2, RFC 3207).
+//!
+//! - Every stage has its time limit; a connection that came to nothing is closed before the error is returned.
+//! - TLS that fails is no reason to go on in clear text on the same connection: the caller opens another one with
+//!   `skip_tls`, and only in opportunistic mode.
+//! - Nothing that was said before the handshake counts after it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::CertificateDer;
+use tokio::time::timeout;
+
+use super::capabilities::Capabilities;
+use super::connection::{Connection, State, quit};
+use super::network::{Network, Stream};
+use super::options::TlsMode;
+use super::tls::{self, TlsConfigs};
+use super::wire::Wire;
+use super::{OpenError, OpenStage, Plan, command};
+use crate::types::{Reply, Span};
+
+/// How long each step may take. The defaults are the least that RFC 5321 section 4.5.3.2 asks of a client, and where it
+/// says nothing what other senders use.
+#[derive(Clone, Debug)]
+pub struct Timeouts {
+    pub connect: Duration,
+    pub greeting: Duration,
+    /// EHLO, HELO, STARTTLS.
+    pub ehlo: Duration,
+    pub handshake: Duration,
+    /// MAIL and RSET.
+    pub mail: Duration,
+    pub rcpt: Duration,
+    pub data: Duration,
+    pub data_block: Duration,
+    /// Shorter ones cause messages to arrive twice (RFC 1047).
+    pub end_of_data: Duration,
+    /// The farewell, in all: the permit is held as long.
+    pub quit: Duration,
+    /// Replies that change nothing any more: behind a refusal, behind 421.
+    pub aftermath: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Timeouts {
+        const MINUTE: u64 = 60;
+        Timeouts {
+            connect: Duration::from_secs(30),
+            greeting: Duration::from_secs(5 * MINUTE),
+            ehlo: Duration::from_secs(5 * MINUTE),
+            handshake: Duration::from_secs(MINUTE),
+            mail: Duration::from_secs(5 * MINUTE),
+            rcpt: Duration::from_secs(5 * MINUTE),
+            data: Duration::from_secs(2 * MINUTE),
+            data_block: Duration::from_secs(3 * MINUTE),
+            end_of_data: Duration::from_secs(10 * MINUTE),
+            quit: Duration::from_secs(5),
+            aftermath: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Holds what all connections share. Cheap to clone.
+#[derive(Clone)]
+pub struct Connector {
+    network: Arc<dyn Network>,
+    tls: TlsConfigs,
+    timeouts: Timeouts,
+    chunking: bool,
+}
+
+/// A connection on its way: what stays the same while the wire changes.
+struct Opening<'a> {
+    plan: &'a Plan,
+    timeouts: &'a Timeouts,
+}
+
+/// Why an opening stopped, and the wire, if there is anything left to close politely.
+struct Stop {
+    error: OpenError,
+    wire: Option<Wire>,
+}
+
+impl Connector {
+    pub fn new(network: Arc<dyn Network>) -> Result<Connector, rustls::Error> {
+        Ok(Connector { network, tls: TlsConfigs::new(&[])?, timeouts: Timeouts::default(), chunking: true })
+    }
+
+    /// Certificates that `verify` trusts besides the public roots.
+    pub fn with_roots(mut self, roots: &[CertificateDer<'_>]) -> Result<Connector, rustls::Error> {
+        self.tls = TlsConfigs::new(roots)?;
+        Ok(self)
+    }
+
+    pub fn with_timeouts(mut self, timeouts: Timeouts) -> Connector {
+        self.timeouts = timeouts;
+        self
+    }
+
+    /// Whether BDAT is used where it is offered.
+    pub fn with_chunking(mut self, chunking: bool) -> Connector {
+        self.chunking = chunking;
+        self
+    }
+
+    /// A connection ready for its first transaction, or why there is none; then the socket is closed already.
+    pub async fn open(&self, plan: &Plan) -> Result<Connection, OpenError> {
+        let opening = Opening { plan, timeouts: &self.timeouts };
+        match self.try_open(&opening).await {
+            Ok(connection) => Ok(connection),
+            Err(Stop { error, wire }) => {
+                if let Some(wire) = wire {
+                    quit(wire, self.timeouts.quit, true).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn try_open(&self, opening: &Opening<'_>) -> Result<Connection, Stop> {
+        let stream = self.connect(opening).await?;
+        let wire = opening.greeted(Wire::new(stream)).await?;
+        let (mut wire, mut ehlo) = opening.introduced(wire).await?;
+        let mut capabilities = Capabilities::parse(&ehlo);
+        let mut description = None;
+        if opening.wants_tls(&capabilities) {
+            if !capabilities.starttls {
+                return Err(opening.stop(
+                    OpenStage::Tls,
+                    "STARTTLS is not offered, and delivery.tls asks for it",
+                    Some(wire),
+                ));
+            }
+            let (encrypted, tls) = self.encrypted(opening, wire).await?;
+            (wire, ehlo) = opening.introduced_again(encrypted).await?;
+            capabilities = Capabilities::parse(&ehlo);
+            description = Some(tls);
+        }
+        Ok(Connection {
+            wire,
+            host: opening.plan.host.clone(),
+            peer: opening.plan.address,
+            tls: description.map(Arc::from),
+            ehlo,
+            capabilities,
+            timeouts: self.timeouts.clone(),
+            chunking: self.chunking,
+            state: State::Ready,
+        })
+    }
+
+    async fn connect(&self, opening: &Opening<'_>) -> Result<Box<dyn Stream>, Stop> {
+        let (plan, limit) = (opening.plan, self.timeouts.connect);
+        let stop = |stage, text: String| {
+            let text = format!("connect to {} [{}]: {text}", plan.host, plan.address);
+            Stop { error: OpenError { stage, reply: None, text }, wire: None }
+        };
+        match timeout(limit, self.network.connect(plan)).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(e)) if e.kind() == std::io::ErrorKind::TimedOut => {
+                Err(stop(OpenStage::ConnectTimeout, e.to_string()))
+            }
+            Ok(Err(e)) => Err(stop(OpenStage::Connect, e.to_string())),
+            Err(_) => Err(stop(OpenStage::ConnectTimeout, format!("no answer within {}", Span(limit)))),
+        }
+    }
+
+    /// STARTTLS and the handshake.
+    async fn encrypted(&self, opening: &Opening<'_>, wire: Wire) -> Result<(Wire, String), Stop> {
+        let (wire, reply) = opening.ask(wire, OpenStage::Tls, &["STARTTLS"]).await?;
+        if reply.code() != 220 {
+            return Err(opening.refused(OpenStage::Tls, "STARTTLS", reply, wire));
+        }
+        if wire.has_unread() {
+            // Someone on the way puts words into the encrypted session. That must not be rewarded by clear text.
+            let text = "more came behind the reply to STARTTLS: the connection is being tampered with";
+            return Err(opening.stop(OpenStage::Ehlo, text, None));
+        }
+        let name = tls::server_name(&opening.plan.host, opening.plan.address.ip());
+        let handshake = wire.start_tls(self.tls.of(opening.plan.tls), name);
+        let handshake = handshake.finish(self.timeouts.handshake).await;
+        handshake.map_err(|text| opening.stop(OpenStage::Tls, &format!("TLS handshake: {text}"), None))
+    }
+}
+
+impl Opening<'_> {
+    fn wants_tls(&self, offered: &Capabilities) -> bool {
+        match self.plan.tls {
+            TlsMode::Off => false,
+            TlsMode::Opportunistic => offered.starttls && !self.plan.skip_tls,
+            TlsMode::Encrypt | TlsMode::Verify => true,
+        }
+    }
+
+    async fn greeted(&self, mut wire: Wire) -> Result<Wire, Stop> {
+        match wire.reply(self.timeouts.greeting).await {
+            Ok(reply) if reply.code() == 220 => Ok(wire),
+            Ok(reply) => Err(self.refused(OpenStage::Greeting, "the connection", reply, wire)),
+            Err(text) => Err(self.stop(OpenStage::Greeting, &format!("{text}, instead of the greeting"), None)),
+        }
+    }
+
+    /// EHLO, or HELO where the peer does not know EHLO (RFC 5321 section 3.2). Any other refusal is about our name or our
+    /// address, and HELO would only say the same again.
+    async fn introduced(&self, wire: Wire) -> Result<(Wire, Reply), Stop> {
+        let (wire, reply) = self.ask(wire, OpenStage::Ehlo, &["EHLO ", &self.plan.helo]).await?;
+        if reply.is_positive() {
+            return Ok((wire, reply));
+        }
+        if !matches!(reply.code(), 500 | 502) {
+            return Err(self.refused(OpenStage::Ehlo, "EHLO", reply, wire));
+        }
+        let (wire, reply) = self.ask(wire, OpenStage::Ehlo, &["HELO ", &self.plan.helo]).await?;
+        if reply.is_positive() {
+            // What stands behind the first line of an answer to HELO offers nothing.
+            let first = reply.lines().next().unwrap_or_default().to_vec();
+            return Ok((wire, Reply::new(reply.code(), first)));
+        }
+        Err(self.refused(OpenStage::Ehlo, "HELO", reply, wire))
+    }
+
+    /// EHLO inside TLS. With TLS 1.3 a server's objection to the handshake arrives only now: an end without a reply is a
+    /// failure of TLS.
+    async fn introduced_again(&self, wire: Wire) -> Result<(Wire, Reply), Stop> {
+        self.introduced(wire).await.map_err(|mut stop| {
+            if stop.wire.is_none() {
+                stop.error.stage = OpenStage::Tls;
+            }
+            stop
+        })
+    }
+
+    async fn ask(&self, mut wire: Wire, stage: OpenStage, words: &[&str]) -> Result<(Wire, Reply), Stop> {
+        command::line(wire.output(), words);
+        match wire.reply(self.timeouts.ehlo).await {
+            Ok(reply) => Ok((wire, reply)),
+            Err(text) => {
+                let command = words.first().map_or("", |word| word.trim_end());
+                Err(self.stop(stage, &format!("{text}, instead of the reply to {command}"), None))
+            }
+        }
+    }
+
+    /// Only a refusal is handed on as a reply: read as one, a yes in the wrong place would be taken for success.
+    fn refused(&self, stage: OpenStage, what: &str, reply: Reply, wire: Wire) -> Stop {
+        let mut stop = self.stop(stage, &format!("{what} was answered by {reply}"), Some(wire));
+        stop.error.reply = (reply.is_transient() || reply.is_permanent()).then_some(reply);
+        stop
+    }
+
+    fn stop(&self, stage: OpenStage, text: &str, wire: Option<Wire>) -> Stop {
+        let text = format!("{} [{}]: {text}", self.plan.host, self.plan.address.ip());
+        Stop { error: OpenError { stage, reply: None, text }, wire }
+    }
+}

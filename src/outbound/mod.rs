@@ -1,0 +1,102 @@
+//! Outbound: the client side of SMTP. Knows how to open a connection and hold a transaction; decides nothing.
+//!
+//! `Connector::open` follows a `Plan` to a `Connection`; `Connection::transact` hands one message over and reports what
+//! the receiver said; `Connection::close` ends it. Whether, when and where something is tried again is the business of
+//! dispatch. A 4xx or 5xx is no error here but an answer.
+
+mod capabilities;
+mod command;
+mod connection;
+mod connector;
+mod content;
+mod ledger;
+pub mod network;
+pub mod options;
+pub mod reply;
+pub mod tls;
+mod transaction;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+pub use capabilities::Capabilities;
+pub use connection::Connection;
+pub use connector::{Connector, Timeouts};
+pub use network::{Network, Stream, Tcp};
+pub use transaction::ONE_FLIGHT_BYTES_MAX;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use crate::types::{Body, Envelope, Recipient, Reply, Stage};
+
+/// Where and how to connect: one address of one MX host.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The host's name (for TLS and the log), or the literal.
+    pub host: Arc<str>,
+    pub address: SocketAddr,
+    /// The local address to bind, none: the system chooses.
+    pub bind: Option<IpAddr>,
+    pub helo: Arc<str>,
+    pub tls: options::TlsMode,
+    /// An earlier try showed that TLS fails at this host: stay in clear text (opportunistic mode only).
+    pub skip_tls: bool,
+}
+
+/// Why no connection came to be.
+#[derive(Clone, Debug)]
+pub struct OpenError {
+    pub stage: OpenStage,
+    /// What the receiver said, if a 4xx or 5xx reply ended it.
+    pub reply: Option<Reply>,
+    /// For people: `connect to 192.0.2.1:25: connection refused`.
+    pub text: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenStage {
+    /// No TCP connection: refused, unreachable.
+    Connect,
+    ConnectTimeout,
+    /// The greeting: a reply other than 220, silence, or an end.
+    Greeting,
+    /// EHLO and HELO refused, silence, an end; or someone tampers with STARTTLS (RFC 3207 section 5), which is no reason
+    /// for clear text.
+    Ehlo,
+    /// STARTTLS not offered where it is asked for, refused, or the handshake failed. In opportunistic mode a new
+    /// connection with `skip_tls` may be tried.
+    Tls,
+}
+
+/// One message for recipients of one domain.
+#[derive(Clone, Debug)]
+pub struct Transaction {
+    pub envelope: Arc<Envelope>,
+    pub recipients: Vec<Recipient>,
+    pub body: Body,
+}
+
+/// What became of a transaction.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// One for each recipient, in their order.
+    pub outcomes: Vec<Outcome>,
+    /// The connection can take another transaction.
+    pub reusable: bool,
+    /// The peer offered DSN, so it makes the SUCCESS reports itself.
+    pub dsn: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The receiver's reply that decides for this recipient, and the stage at which it came.
+    Replied { stage: Stage, reply: Reply },
+    /// Nothing was said about this recipient: the connection ended before. Counts no attempt if nothing of the message was refused.
+    Unsaid { stage: Stage, text: String },
+    /// The content was sent, the answer never came: delivered or not, nobody knows.
+    InDoubt { text: String },
+    /// weir itself refuses to send it there: an extension the message needs is not offered. Final, suppresses nobody.
+    Unsendable { status: &'static str, text: String },
+}

@@ -1,0 +1,67 @@
+//! `[delivery]` and `[[source]]`: how connections to receivers are made, and from which addresses.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Delivery {
+    /// The port of MX hosts.
+    pub port: u16,
+    /// Which address family is used.
+    pub ip: IpChoice,
+    /// Addresses outside the public Internet that may be delivered to.
+    pub networks: Vec<IpNet>,
+    /// TLS towards receivers.
+    pub tls: TlsMode,
+    /// Outbound connections in all.
+    pub max_connections: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IpChoice {
+    Ipv4,
+    /// IPv6 only where no MX host has an A record, or this host has no IPv4 route.
+    PreferIpv4,
+    Both,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TlsMode {
+    /// Never.
+    Off,
+    /// STARTTLS where offered, any certificate; clear text on a new connection if TLS fails (RFC 7435).
+    Opportunistic,
+    /// STARTTLS always, any certificate; without it the mail waits.
+    Encrypt,
+    /// STARTTLS always, with a certificate that names the host and chains to a public root.
+    Verify,
+}
+
+impl Default for Delivery {
+    fn default() -> Delivery {
+        Delivery {
+            port: 25,
+            ip: IpChoice::PreferIpv4,
+            networks: Vec::new(),
+            tls: TlsMode::Opportunistic,
+            max_connections: 2000,
+        }
+    }
+}
+
+/// A sending address of ours.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    pub name: String,
+    /// The local address connections are made from.
+    pub address: IpAddr,
+    /// HELO name of this address; default: `hostname`.
+    #[serde(default)]
+    pub hostname: String,
+}

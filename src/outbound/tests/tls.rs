@@ -1,0 +1,170 @@
+//! STARTTLS: which certificates are taken in which mode, and what an attacker on the way may try.
+
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::ServerConfig;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use tokio_rustls::TlsAcceptor;
+
+use super::*;
+
+const CLEAR: &[u8] = b"250-mx.test\r\n250-STARTTLS\r\n250 XCLEAR\r\n";
+
+#[derive(Debug)]
+struct Certificate(Arc<CertifiedKey>);
+
+impl ResolvesServerCert for Certificate {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.clone())
+    }
+}
+
+/// Takes `der` as it is, even where it is no certificate.
+fn acceptor(der: CertificateDer<'static>, key: &KeyPair) -> TlsAcceptor {
+    let provider = super::super::tls::provider();
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let key = provider.key_provider.load_private_key(key).unwrap();
+    let certificate = Certificate(Arc::new(CertifiedKey::new(vec![der], key)));
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    Arc::new(config.with_no_client_auth().with_cert_resolver(Arc::new(certificate))).into()
+}
+
+fn params(name: &str) -> CertificateParams {
+    CertificateParams::new(vec![name.to_string()]).unwrap()
+}
+
+/// A host whose certificate is signed by an authority of its own; with the authority's certificate.
+fn signed(params: CertificateParams) -> (TlsAcceptor, CertificateDer<'static>) {
+    let mut authority = CertificateParams::default();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let issuer = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.signed_by(&key, &issuer).unwrap();
+    (acceptor(certificate.der().clone(), &key), issuer.der().clone())
+}
+
+/// Speaks up to STARTTLS, shakes hands, and offers other things inside.
+async fn host(mut far: DuplexStream, acceptor: TlsAcceptor) -> bool {
+    say(&mut far, b"220 mx.test\r\n").await;
+    assert!(read_until(&mut far, b"EHLO relay.test\r\n").await);
+    say(&mut far, CLEAR).await;
+    if !read_until(&mut far, b"STARTTLS\r\n").await {
+        return false;
+    }
+    say(&mut far, b"220 go\r\n").await;
+    let Ok(mut inside) = acceptor.accept(far).await else { return false };
+    let said_again = read_until(&mut inside, b"EHLO relay.test\r\n").await;
+    say(&mut inside, b"250-mx.test\r\n250 PIPELINING\r\n").await;
+    said_again && read_until(&mut inside, b"QUIT\r\n").await
+}
+
+async fn open(
+    mode: TlsMode,
+    acceptor: TlsAcceptor,
+    roots: &[CertificateDer<'_>],
+    size: usize,
+) -> Result<String, OpenError> {
+    let (connector, far) = pipe(size);
+    let connector = connector.with_roots(roots).unwrap();
+    let client = async {
+        let connection = connector.open(&plan(mode)).await?;
+        assert!(connection.capabilities().pipelining && !connection.capabilities().starttls);
+        let tls = connection.tls().unwrap().to_string();
+        connection.close().await;
+        Ok(tls)
+    };
+    let (result, served) = tokio::join!(Box::pin(client), Box::pin(host(far, acceptor)));
+    assert_eq!(result.is_ok(), served);
+    result
+}
+
+#[tokio::test(start_paused = true)]
+async fn opportunistic_takes_any_certificate() {
+    let mut expired = params("mx.test");
+    expired.not_after = rcgen::date_time_ymd(2001, 1, 1);
+    let key = KeyPair::generate().unwrap();
+    let hosts = [
+        signed(params("mx.test")).0,
+        signed(params("other.test")).0,
+        signed(expired).0,
+        acceptor(params("mx.test").self_signed(&key).unwrap().der().clone(), &key),
+        acceptor(CertificateDer::from(b"nothing anybody can parse".to_vec()), &key),
+    ];
+    for (i, host) in hosts.into_iter().enumerate() {
+        for (mode, size) in [(TlsMode::Opportunistic, 7), (TlsMode::Encrypt, 65_536)] {
+            let tls = open(mode, host.clone(), &[], size).await.map_err(|e| format!("{i} {size} {}", e.text)).unwrap();
+            assert!(tls.starts_with("TLSv1.3 TLS_"), "{tls}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn verify_asks_for_name_chain_and_date() {
+    let (good, root) = signed(params("mx.test"));
+    open(TlsMode::Verify, good.clone(), std::slice::from_ref(&root), 65_536).await.map_err(|e| e.text).unwrap();
+    let mut expired = params("mx.test");
+    expired.not_after = rcgen::date_time_ymd(2001, 1, 1);
+    let (expired, expired_root) = signed(expired);
+    let (other, other_root) = signed(params("other.test"));
+    for (host, roots) in [(good, vec![]), (expired, vec![expired_root]), (other, vec![other_root])] {
+        let error = open(TlsMode::Verify, host, &roots, 65_536).await.unwrap_err();
+        assert_eq!((error.stage, error.reply), (OpenStage::Tls, None), "{}", error.text);
+        assert!(error.text.contains("TLS handshake"), "{}", error.text);
+    }
+}
+
+/// What a peer in clear text says to EHLO and to STARTTLS, and what an opening comes to.
+async fn clear(mode: TlsMode, skip_tls: bool, ehlo: &[u8], starttls: &[u8], size: usize) -> Result<bool, OpenError> {
+    let (connector, mut far) = pipe(size);
+    let plan = Plan { skip_tls, ..plan(mode) };
+    let peer = async {
+        say(&mut far, b"220 mx.test\r\n").await;
+        read_line(&mut far).await;
+        say(&mut far, ehlo).await;
+        if read_line(&mut far).await == b"STARTTLS\r\n" {
+            say(&mut far, starttls).await;
+        }
+        drop(far);
+    };
+    let client = async {
+        let connection = connector.open(&plan).await?;
+        let is_clear = connection.tls().is_none();
+        connection.close().await;
+        Ok(is_clear)
+    };
+    tokio::join!(Box::pin(client), peer).0
+}
+
+#[tokio::test(start_paused = true)]
+async fn clear_text_only_where_the_mode_allows_it() {
+    let without: &[u8] = b"250 mx.test\r\n";
+    assert!(clear(TlsMode::Opportunistic, false, without, b"", 64).await.is_ok_and(|is_clear| is_clear));
+    assert!(clear(TlsMode::Opportunistic, true, CLEAR, b"", 64).await.is_ok_and(|is_clear| is_clear));
+    assert!(clear(TlsMode::Off, false, CLEAR, b"", 64).await.is_ok_and(|is_clear| is_clear));
+    for mode in [TlsMode::Encrypt, TlsMode::Verify] {
+        let error = clear(mode, true, without, b"", 64).await.unwrap_err();
+        assert_eq!(error.stage, OpenStage::Tls);
+        assert!(error.text.contains("STARTTLS is not offered"), "{}", error.text);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_starttls_or_handshake_is_a_failure_of_tls() {
+    for (words, code) in [(&b"454 4.7.0 not now\r\n"[..], Some(454)), (b"220 go\r\n", None), (b"250 ok\r\n", None)] {
+        let error = clear(TlsMode::Opportunistic, false, CLEAR, words, 64).await.unwrap_err();
+        assert_eq!((error.stage, error.reply.map(|r| r.code())), (OpenStage::Tls, code), "{}", error.text);
+    }
+}
+
+/// CVE-2011-0411, turned round: what was said in clear text must not be heard inside TLS.
+#[tokio::test(start_paused = true)]
+async fn words_behind_the_reply_to_starttls_end_the_connection() {
+    let error = clear(TlsMode::Opportunistic, false, CLEAR, b"220 go\r\n250 hi\r\n", 65_536).await.unwrap_err();
+    assert_eq!(error.stage, OpenStage::Ehlo, "no reason for clear text");
+    assert!(error.text.contains("tampered"), "{}", error.text);
+    // Byte by byte they cannot be told from a broken handshake, and are not heard either.
+    assert!(clear(TlsMode::Opportunistic, false, CLEAR, b"220 go\r\n250 hi\r\n", 1).await.is_err());
+}

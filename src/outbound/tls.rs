@@ -1,0 +1,121 @@
+//! TLS towards receivers (RFC 3207, RFC 7435).
+//!
+//! Opportunistic TLS protects against listening, not against impostors: it takes any certificate, also an expired one,
+//! one with an odd signature, or one that nobody can parse, because the alternative is clear text. `verify` asks for a
+//! name and a chain. Each has one configuration that lives as long as the relay, or sessions could not be resumed.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ClientConfig, Resumption};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CommonState, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio_rustls::TlsConnector;
+
+use super::options::TlsMode;
+
+/// Hosts whose session is remembered. A few hundred hosts get nearly all mail; one session is some 2 KiB.
+const SESSIONS_MAX: usize = 1024;
+
+/// The client configurations, one for each way of judging certificates.
+#[derive(Clone)]
+pub struct TlsConfigs {
+    any_certificate: TlsConnector,
+    verified: TlsConnector,
+}
+
+/// The one place that names the cryptography.
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+impl TlsConfigs {
+    /// `verify` trusts the public roots and `roots`.
+    pub fn new(roots: &[CertificateDer<'_>]) -> Result<TlsConfigs, rustls::Error> {
+        let provider = provider();
+        let any = Arc::new(AnyCertificate { schemes: schemes_of(&provider) });
+        let builder = || ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
+        let mut any_certificate = builder()?.dangerous().with_custom_certificate_verifier(any).with_no_client_auth();
+
+        let mut trusted = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        for root in roots {
+            trusted.add(root.clone())?;
+        }
+        let mut verified = builder()?.with_root_certificates(trusted).with_no_client_auth();
+
+        any_certificate.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
+        verified.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
+        Ok(TlsConfigs { any_certificate: Arc::new(any_certificate).into(), verified: Arc::new(verified).into() })
+    }
+
+    pub(super) fn of(&self, mode: TlsMode) -> &TlsConnector {
+        match mode {
+            TlsMode::Verify => &self.verified,
+            TlsMode::Off | TlsMode::Opportunistic | TlsMode::Encrypt => &self.any_certificate,
+        }
+    }
+}
+
+/// The name a host is asked for. What is no DNS name (an address literal) is asked for by its address.
+pub(super) fn server_name(host: &str, address: IpAddr) -> ServerName<'static> {
+    ServerName::try_from(host.to_string()).unwrap_or_else(|_| ServerName::IpAddress(address.into()))
+}
+
+/// `TLSv1.3 TLS_AES_256_GCM_SHA384`
+pub(super) fn describe(session: &CommonState) -> String {
+    let version = session.protocol_version().and_then(|v| v.as_str()).unwrap_or("TLS").replace('_', ".");
+    let suite = session.negotiated_cipher_suite().and_then(|s| s.suite().as_str()).unwrap_or("unknown");
+    // The library marks the suites of TLS 1.3; the registry names them like all others.
+    format!("{version} {}", suite.replacen("TLS13_", "TLS_", 1))
+}
+
+/// Offered besides what the provider can check: nothing is checked here, and some old servers have nothing else.
+const OLD_SCHEMES: [SignatureScheme; 2] = [SignatureScheme::RSA_PKCS1_SHA1, SignatureScheme::ECDSA_SHA1_Legacy];
+
+fn schemes_of(provider: &CryptoProvider) -> Vec<SignatureScheme> {
+    let mut schemes = provider.signature_verification_algorithms.supported_schemes();
+    schemes.extend(OLD_SCHEMES);
+    schemes
+}
+
+#[derive(Debug)]
+struct AnyCertificate {
+    schemes: Vec<SignatureScheme>,
+}
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.schemes.clone()
+    }
+}

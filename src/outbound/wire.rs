@@ -1,0 +1,246 @@
+//! One connection's bytes: commands out, replies in, both at once, each within a time limit.
+//!
+//! - While a reply is awaited, whatever is queued is being written, and while content is being written, what the peer
+//!   says is being read: two sides that fill their buffers never wait for each other.
+//! - A write that fails is no end: what the peer said before it closed is still read. Only the end of its side is one.
+//! - `is_sent` is true only when the last queued byte was handed to the system, through TLS as well.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::{Connect, TlsConnector};
+
+use super::network::{Socket, Stream};
+use super::reply::ReplyReader;
+use super::tls;
+use crate::types::{Reply, Span};
+
+/// One read of replies: more than a flight's replies fill in ordinary traffic.
+const INPUT_BYTES: usize = 4 * 1024;
+/// An output buffer larger than this is given back when its content is sent: most connections are idle most of the time.
+const OUTPUT_KEPT_MAX: usize = 8 * 1024;
+
+pub(super) struct Wire {
+    transport: Transport,
+    reader: ReplyReader,
+    input: Box<[u8]>,
+    /// The part of `input` that was received and not read yet.
+    unread: std::ops::Range<usize>,
+    output: Vec<u8>,
+    written: usize,
+    flushed: bool,
+    write_error: Option<String>,
+}
+
+enum Transport {
+    Plain(Socket),
+    Tls(Box<TlsStream<Socket>>),
+}
+
+impl Wire {
+    pub(super) fn new(stream: Box<dyn Stream>) -> Wire {
+        Wire::over(Transport::Plain(Socket::new(stream)))
+    }
+
+    fn over(transport: Transport) -> Wire {
+        Wire {
+            transport,
+            reader: ReplyReader::new(),
+            input: vec![0; INPUT_BYTES].into_boxed_slice(),
+            unread: 0..0,
+            output: Vec::new(),
+            written: 0,
+            flushed: true,
+            write_error: None,
+        }
+    }
+
+    pub(super) fn local_address(&self) -> Option<SocketAddr> {
+        match &self.transport {
+            Transport::Plain(socket) => socket.local_address(),
+            Transport::Tls(stream) => stream.get_ref().0.local_address(),
+        }
+    }
+
+    /// Where what is to be sent is appended. It goes out with the next `reply` or `send`.
+    pub(super) fn output(&mut self) -> &mut Vec<u8> {
+        self.flushed = false;
+        &mut self.output
+    }
+
+    /// Bytes appended and not yet taken by the system.
+    pub(super) fn unsent(&self) -> usize {
+        self.output.len() - self.written
+    }
+
+    pub(super) fn is_sent(&self) -> bool {
+        self.unsent() == 0 && self.flushed && self.write_error.is_none()
+    }
+
+    /// Bytes were received that no reply has used up.
+    pub(super) fn has_unread(&self) -> bool {
+        !self.unread.is_empty() || self.reader.is_within_reply()
+    }
+
+    /// The next reply, within `limit` from now. An error says what happened instead, and ends the connection.
+    pub(super) async fn reply(&mut self, limit: Duration) -> Result<Reply, String> {
+        match timeout(limit, poll_fn(|cx| self.poll_reply(cx))).await {
+            Ok(result) => result,
+            Err(_) => Err(format!("no answer within {}", Span(limit))),
+        }
+    }
+
+    /// Writes all that was appended, within `limit`. A reply that comes earlier ends the wait and is returned.
+    pub(super) async fn send(&mut self, limit: Duration) -> Result<Option<Reply>, String> {
+        match timeout(limit, poll_fn(|cx| self.poll_send(cx))).await {
+            Ok(result) => result,
+            Err(_) => Err(format!("the peer took no more data within {}", Span(limit))),
+        }
+    }
+
+    /// What the peer has said or done by now, without waiting.
+    pub(super) fn said(&mut self) -> Option<Result<Reply, String>> {
+        match self.poll_reply(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(result) => Some(result),
+            Poll::Pending => None,
+        }
+    }
+
+    /// Reads and drops what comes until the peer has closed its side.
+    pub(super) async fn closed(&mut self) {
+        poll_fn(|cx| {
+            self.poll_write_out(cx);
+            loop {
+                self.unread = 0..0;
+                match ready!(self.poll_fill(cx)) {
+                    Ok(()) if !self.unread.is_empty() => {}
+                    _ => return Poll::Ready(()),
+                }
+            }
+        })
+        .await;
+    }
+
+    pub(super) fn poll_reply(&mut self, cx: &mut Context<'_>) -> Poll<Result<Reply, String>> {
+        // Writes come first: so a reply to what was just written is never seen before the write is known.
+        self.poll_write_out(cx);
+        loop {
+            if let Some(result) = self.parse() {
+                return Poll::Ready(result);
+            }
+            ready!(self.poll_fill(cx))?;
+            if self.unread.is_empty() {
+                return Poll::Ready(Err(self.end()));
+            }
+        }
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Reply>, String>> {
+        self.poll_write_out(cx);
+        if self.is_sent() {
+            return Poll::Ready(Ok(None));
+        }
+        self.poll_reply(cx).map_ok(Some)
+    }
+
+    /// Writes as much as goes; an error is kept.
+    fn poll_write_out(&mut self, cx: &mut Context<'_>) {
+        if self.write_error.is_some() || self.is_sent() {
+            return;
+        }
+        let error = loop {
+            let rest = self.output.get(self.written..).unwrap_or_default();
+            let result = if rest.is_empty() {
+                self.transport.pin().poll_flush(cx).map_ok(|()| None)
+            } else {
+                self.transport.pin().poll_write(cx, rest).map_ok(Some)
+            };
+            match result {
+                Poll::Pending => return,
+                Poll::Ready(Ok(None)) => return self.all_written(),
+                Poll::Ready(Ok(Some(0))) => break io::ErrorKind::WriteZero.into(),
+                Poll::Ready(Ok(Some(count))) => self.written += count,
+                Poll::Ready(Err(error)) => break error,
+            }
+        };
+        self.write_error = Some(error.to_string());
+    }
+
+    fn all_written(&mut self) {
+        self.flushed = true;
+        self.written = 0;
+        self.output.clear();
+        self.output.shrink_to(OUTPUT_KEPT_MAX);
+    }
+
+    fn parse(&mut self) -> Option<Result<Reply, String>> {
+        let (taken, reply) = self.reader.read(self.input.get(self.unread.clone())?);
+        self.unread.start += taken;
+        reply.map(|result| result.map_err(|e| e.to_string()))
+    }
+
+    /// Reads once; nothing unread afterwards means that the peer has closed.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), String>> {
+        let mut buffer = ReadBuf::new(&mut self.input);
+        match ready!(self.transport.pin().poll_read(cx, &mut buffer)) {
+            Ok(()) => self.unread = 0..buffer.filled().len(),
+            // TLS without its farewell: many servers just close.
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => self.unread = 0..0,
+            Err(e) => return Poll::Ready(Err(e.to_string())),
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn end(&self) -> String {
+        let place = if self.reader.is_within_reply() { " in the middle of a reply" } else { "" };
+        match &self.write_error {
+            Some(error) => format!("connection closed by the peer{place} ({error})"),
+            None => format!("connection closed by the peer{place}"),
+        }
+    }
+
+    /// The TLS handshake. Nothing that was received in clear text survives it.
+    pub(super) fn start_tls(self, connector: &TlsConnector, name: ServerName<'static>) -> Handshake {
+        match self.transport {
+            Transport::Plain(socket) => Handshake(connector.connect(name, socket)),
+            Transport::Tls(_) => unreachable!("TLS is started once, on a plain connection"),
+        }
+    }
+}
+
+/// A handshake under way. Dropped, it ends the connection.
+pub(super) struct Handshake(Connect<Socket>);
+
+impl Handshake {
+    /// The encrypted connection and its description.
+    pub(super) async fn finish(self, limit: Duration) -> Result<(Wire, String), String> {
+        match timeout(limit, self.0).await {
+            Ok(Ok(stream)) => {
+                let description = tls::describe(stream.get_ref().1);
+                Ok((Wire::over(Transport::Tls(Box::new(stream))), description))
+            }
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("not finished within {}", Span(limit))),
+        }
+    }
+}
+
+trait Bytes: AsyncRead + AsyncWrite + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Unpin> Bytes for T {}
+
+impl Transport {
+    fn pin(&mut self) -> Pin<&mut dyn Bytes> {
+        match self {
+            Transport::Plain(socket) => Pin::new(socket),
+            Transport::Tls(stream) => Pin::new(stream.as_mut()),
+        }
+    }
+}
