@@ -9,6 +9,7 @@ pub mod clock;
 pub mod event;
 pub mod inbound;
 pub mod outbound;
+pub mod route;
 pub mod smtp;
 pub mod spool;
 pub mod sqlite;

@@ -1,0 +1,210 @@
+//! Fixed routes: the `[[route]]` entries, read once.
+//!
+//! An entry for the very domain comes first, then `*`. What the operator wrote is trusted: its addresses need no entry
+//! in `[delivery] networks`.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use super::options::RouteEntry;
+use super::provider::ProviderTable;
+use crate::types::{AddressError, Domain};
+
+/// A `[[route]]` entry that makes no sense; `entry` counts from 0.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FixedRouteError {
+    #[error("[[route]] number {entry}: `{domain}` is neither a domain nor \"*\": {cause}")]
+    Domain { entry: usize, domain: String, cause: AddressError },
+    #[error(
+        "[[route]] number {entry}: `{to}` is no next hop: write \"HOST:PORT\", \"192.0.2.1:25\" or \"[2001:db8::1]:25\""
+    )]
+    Hop { entry: usize, to: String },
+    #[error("[[route]] number {entry}: there is a route for `{domain}` already: keep one of them")]
+    Twice { entry: usize, domain: String },
+}
+
+/// All fixed routes.
+#[derive(Clone, Debug, Default)]
+pub struct FixedRoutes {
+    domains: BTreeMap<Domain, Hop>,
+    all: Option<Hop>,
+}
+
+/// A next hop instead of MX hosts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hop {
+    pub target: Target,
+    pub port: u16,
+    /// The provider whose limits hold there, if the entry names one.
+    limits: Option<Arc<str>>,
+    /// Its name where no profile decides.
+    own: Arc<str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    Address(IpAddr),
+    /// Looked up by its addresses, with hosts file and search list; lower case.
+    Name(Arc<str>),
+}
+
+impl FixedRoutes {
+    /// `port` is taken where an entry names none.
+    pub fn new(entries: &[RouteEntry], port: u16) -> Result<FixedRoutes, FixedRouteError> {
+        let hops: Vec<(Target, u16)> = entries
+            .iter()
+            .enumerate()
+            .map(|(entry, e)| read_hop(&e.to, port).ok_or_else(|| FixedRouteError::Hop { entry, to: e.to.clone() }))
+            .collect::<Result<_, _>>()?;
+        let mut routes = FixedRoutes::default();
+        for (entry, (RouteEntry { domain, limits, .. }, (target, port))) in entries.iter().zip(&hops).enumerate() {
+            let limits = (!limits.is_empty()).then(|| Arc::from(limits.as_str()));
+            let hop = Hop { own: own_name(target, *port, &hops), target: target.clone(), port: *port, limits };
+            let before = if domain == "*" {
+                routes.all.replace(hop)
+            } else {
+                let cause = |cause| FixedRouteError::Domain { entry, domain: domain.clone(), cause };
+                routes.domains.insert(Domain::parse(domain).map_err(cause)?, hop)
+            };
+            if before.is_some() {
+                return Err(FixedRouteError::Twice { entry, domain: domain.clone() });
+            }
+        }
+        Ok(routes)
+    }
+
+    pub fn hop(&self, domain: &Domain) -> Option<&Hop> {
+        self.domains.get(domain).or(self.all.as_ref())
+    }
+}
+
+impl Hop {
+    /// The provider whose limits hold for mail of `domain` at this hop.
+    pub fn provider(&self, domain: &Domain, providers: &ProviderTable) -> Arc<str> {
+        let named = self.limits.clone().or_else(|| providers.by_domain(domain));
+        named.unwrap_or_else(|| providers.own(&self.own))
+    }
+
+    /// As a host is called: the name, or the address as a literal.
+    pub fn host_name(&self) -> Arc<str> {
+        match &self.target {
+            Target::Address(address) => Domain::literal_of(*address).as_str().into(),
+            Target::Name(name) => name.clone(),
+        }
+    }
+}
+
+/// Two hops on one address are two receivers; a host name with one port is called by its name alone.
+fn own_name(target: &Target, port: u16, hops: &[(Target, u16)]) -> Arc<str> {
+    match target {
+        Target::Address(address) => SocketAddr::new(*address, port).to_string().into(),
+        Target::Name(name) if hops.iter().all(|(other, p)| other != target || *p == port) => name.clone(),
+        Target::Name(name) => format!("{name}:{port}").into(),
+    }
+}
+
+fn read_hop(text: &str, port: u16) -> Option<(Target, u16)> {
+    let text = text.trim();
+    if let Ok(socket) = text.parse::<SocketAddr>() {
+        return (socket.port() != 0).then(|| (Target::Address(socket.ip()), socket.port()));
+    }
+    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
+    if let Ok(address) = bare.parse::<IpAddr>() {
+        return Some((Target::Address(address), port));
+    }
+    if bare != text && bare.parse::<Ipv6Addr>().is_err() {
+        return None;
+    }
+    let (name, port) = match text.rsplit_once(':') {
+        Some((name, digits)) => (name, digits.parse().ok().filter(|&p: &u16| p != 0)?),
+        None => (text, port),
+    };
+    let name = Domain::parse(name).ok().filter(|name| name.literal().is_none())?;
+    Some((Target::Name(name.as_str().into()), port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(domain: &str, to: &str, limits: &str) -> RouteEntry {
+        RouteEntry { domain: domain.into(), to: to.into(), limits: limits.into() }
+    }
+
+    #[test]
+    fn reads_every_form_of_a_next_hop() {
+        let address = |text: &str, port| Some((Target::Address(text.parse().unwrap()), port));
+        let name = |text: &str, port| Some((Target::Name(text.into()), port));
+        for (text, hop) in [
+            ("127.0.0.1:2600", address("127.0.0.1", 2600)),
+            ("192.0.2.1", address("192.0.2.1", 25)),
+            ("[192.0.2.1]", address("192.0.2.1", 25)),
+            ("[2001:db8::1]:587", address("2001:db8::1", 587)),
+            ("[2001:db8::1]", address("2001:db8::1", 25)),
+            ("2001:db8::1", address("2001:db8::1", 25)),
+            ("Smart.Example.test:587", name("smart.example.test", 587)),
+            ("mailhog:1025", name("mailhog", 1025)),
+            ("mailhog", name("mailhog", 25)),
+            ("", None),
+            (":25", None),
+            ("host:", None),
+            ("host:0", None),
+            ("127.0.0.1:0", None),
+            ("host:70000", None),
+            ("host:25:26", None),
+            ("[host]:25", None),
+            ("ho st:25", None),
+            ("192.0.2.300:25", None),
+        ] {
+            assert_eq!(read_hop(text, 25), hop, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_very_domain_comes_before_the_star() {
+        let routes = FixedRoutes::new(&[entry("*", "10.0.0.1", ""), entry("A.test", "10.0.0.2", "")], 25).unwrap();
+        let target = |domain: &str| routes.hop(&Domain::parse(domain).unwrap()).map(|hop| hop.target.clone());
+        assert_eq!(target("a.test"), Some(Target::Address("10.0.0.2".parse().unwrap())));
+        assert_eq!(target("b.a.test"), Some(Target::Address("10.0.0.1".parse().unwrap())));
+        assert_eq!(target("[192.0.2.1]"), Some(Target::Address("10.0.0.1".parse().unwrap())));
+    }
+
+    #[test]
+    fn faults_name_the_entry_and_what_to_do() {
+        let fault = |entries: &[RouteEntry]| FixedRoutes::new(entries, 25).unwrap_err().to_string();
+        assert!(fault(&[entry("a b", "x:1", "")]).contains("number 0: `a b` is neither a domain"));
+        assert!(
+            fault(&[entry("a.test", "x:1", ""), entry("b.test", "x:y", "")]).contains("number 1: `x:y` is no next hop")
+        );
+        assert!(fault(&[entry("a.test", "x:1", ""), entry("A.test", "y:1", "")]).contains("already"));
+        assert!(fault(&[entry("*", "x:1", ""), entry("*", "y:1", "")]).contains("already"));
+    }
+
+    #[test]
+    fn the_provider_is_the_named_one_then_the_domains_then_the_hops_own() {
+        let hotmail = ["hotmail.com".to_string()];
+        let providers = ProviderTable::new([("outlook", &[][..], &hotmail[..])]);
+        let entries = [
+            entry("*", "127.0.0.1:2600", ""),
+            entry("b.test", "127.0.0.1:2601", ""),
+            entry("c.test", "smart.test:587", "outlook"),
+            entry("d.test", "smart.test:587", ""),
+            entry("e.test", "twice.test:25", ""),
+            entry("f.test", "twice.test:26", ""),
+        ];
+        let routes = FixedRoutes::new(&entries, 25).unwrap();
+        for (domain, provider) in [
+            ("a.test", "127.0.0.1:2600"),
+            ("hotmail.com", "outlook"),
+            ("b.test", "127.0.0.1:2601"),
+            ("c.test", "outlook"),
+            ("d.test", "smart.test"),
+            ("e.test", "twice.test:25"),
+            ("f.test", "twice.test:26"),
+        ] {
+            let domain = Domain::parse(domain).unwrap();
+            assert_eq!(&*routes.hop(&domain).unwrap().provider(&domain, &providers), provider, "{domain}");
+        }
+    }
+}

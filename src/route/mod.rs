@@ -1,0 +1,70 @@
+//! Route: from a recipient's domain to hosts in order, their addresses and providers.
+//!
+//! [`Router`] answers for a domain, [`candidates`] says in which order one delivery tries the addresses, and
+//! [`identity`] knows who we are to those hosts. The DNS stands behind the seam [`Dns`].
+
+pub mod attached;
+mod choice;
+pub mod dns;
+pub mod fixed;
+pub mod hickory;
+pub mod identity;
+mod lookup;
+pub mod options;
+pub mod order;
+pub mod port25;
+pub mod provider;
+pub mod reachable;
+pub mod router;
+#[cfg(test)]
+mod table;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+pub use dns::Dns;
+pub use fixed::{FixedRouteError, FixedRoutes};
+pub use hickory::HickoryDns;
+pub use identity::{Identity, Reach};
+pub use order::{Candidate, FailureMemory, candidates};
+pub use port25::Port25Watcher;
+pub use provider::ProviderTable;
+pub use reachable::{OwnAddresses, Reachable};
+pub use router::{Router, Settings};
+
+use crate::types::Timestamp;
+
+/// Where the mail of a domain goes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    /// In order of preference; never empty.
+    pub hosts: Vec<Host>,
+    /// To be asked again from then on.
+    pub valid_until: Timestamp,
+    /// A `[[route]]` of the configuration, not the DNS, decided.
+    pub fixed: bool,
+}
+
+/// One MX host.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Host {
+    /// Lower case, no final dot; the literal for a literal.
+    pub name: Arc<str>,
+    pub preference: u16,
+    /// Addresses that may be used, family already chosen; never empty in what the router answers.
+    pub addresses: Vec<SocketAddr>,
+    pub provider: Arc<str>,
+}
+
+/// No route, and what that means for the mail.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unroutable {
+    /// Final: the mail is returned (and nobody suppressed). Otherwise it waits.
+    pub permanent: bool,
+    /// RFC 3463: `5.1.2`, `5.1.10`, `5.4.4`, `5.4.6`, `4.4.3`, …
+    pub status: &'static str,
+    /// For people: what was asked, whom, what came back.
+    pub text: String,
+    /// The failure is remembered until then.
+    pub valid_until: Timestamp,
+}

@@ -1,0 +1,245 @@
+//! Which addresses mail may be delivered to, and which are our own.
+//!
+//! What stands in the DNS is written by strangers. An MX that points into this host's network would make weir a tool
+//! against the neighbours (DNS rebinding), and one that points at weir itself would send mail in circles. So only
+//! addresses of the public Internet are used, and those in `[delivery] networks`; those of this host are a loop
+//! (RFC 5321 section 5.1) unless they stand there.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use ipnet::IpNet;
+
+use super::identity::interface_addresses;
+use crate::outbound::options::{Delivery, IpChoice};
+
+/// What may be done with an address that came from the DNS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Usable,
+    /// It leads back to this host.
+    Ours,
+    /// Loopback, private, link-local, documentation, multicast …: no receiver of the public Internet has it.
+    NotPublic,
+}
+
+/// The part of `[delivery]` that says whom mail may go to, and what is known about this host.
+#[derive(Clone, Debug)]
+pub struct Reachable {
+    /// The port of MX hosts.
+    pub port: u16,
+    pub ip: IpChoice,
+    /// `[delivery] networks`.
+    pub networks: Vec<IpNet>,
+    pub own: OwnAddresses,
+}
+
+impl Reachable {
+    pub fn new(delivery: &Delivery, own: OwnAddresses) -> Reachable {
+        Reachable { port: delivery.port, ip: delivery.ip, networks: delivery.networks.clone(), own }
+    }
+
+    pub fn standing(&self, address: SocketAddr) -> Standing {
+        if self.own.listens_at(address) {
+            Standing::Ours
+        } else if self.is_inside(address.ip()) {
+            Standing::Usable
+        } else if self.own.interfaces.contains(&address.ip()) && !address.ip().is_loopback() {
+            Standing::Ours
+        } else if is_global(address.ip()) {
+            Standing::Usable
+        } else {
+            Standing::NotPublic
+        }
+    }
+
+    /// Is the address in `[delivery] networks`?
+    pub fn is_inside(&self, address: IpAddr) -> bool {
+        self.networks.iter().any(|network| network.contains(&address))
+    }
+}
+
+/// Where mail would come back to us.
+#[derive(Clone, Debug, Default)]
+pub struct OwnAddresses {
+    /// Of the running listeners, with their real ports.
+    pub listeners: Vec<SocketAddr>,
+    /// Of this host's network interfaces.
+    pub interfaces: BTreeSet<IpAddr>,
+}
+
+impl OwnAddresses {
+    /// Of this host as it is now; `listeners` with the ports they really got.
+    pub fn of_this_host(listeners: Vec<SocketAddr>) -> OwnAddresses {
+        OwnAddresses { listeners, interfaces: interface_addresses() }
+    }
+
+    /// Does a connection to `address` reach one of our listeners?
+    pub fn listens_at(&self, address: SocketAddr) -> bool {
+        self.listeners.iter().any(|listener| {
+            listener.port() == address.port()
+                && (listener.ip() == address.ip()
+                    || (takes_all(listener.ip(), address.ip()) && self.is_here(address.ip())))
+        })
+    }
+
+    fn is_here(&self, address: IpAddr) -> bool {
+        address.is_loopback() || address.is_unspecified() || self.interfaces.contains(&address)
+    }
+}
+
+/// `0.0.0.0` takes what comes over IPv4, `[::]` both families.
+fn takes_all(listener: IpAddr, address: IpAddr) -> bool {
+    listener.is_unspecified() && (listener.is_ipv6() || address.is_ipv4())
+}
+
+/// Can a stranger on the public Internet have this address? (IANA special-purpose registries, RFC 6890.)
+///
+/// Addresses of one family that carry one of the other (6to4, NAT64) are judged by what they carry; IPv4-mapped ones
+/// and Teredo are never what a mail server has.
+pub fn is_global(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => is_global_v4(v4),
+        IpAddr::V6(v6) => is_global_v6(v6),
+    }
+}
+
+fn is_global_v4(address: Ipv4Addr) -> bool {
+    let [a, b, c, _] = address.octets();
+    let special = address.is_private()
+        || address.is_loopback()
+        || address.is_link_local()
+        || address.is_documentation()
+        || a == 0
+        || a >= 224                                // multicast, reserved, broadcast
+        || (a == 100 && (64..128).contains(&b))    // shared by providers' NAT (RFC 6598)
+        || (a == 192 && b == 0 && c == 0)          // IETF protocol assignments
+        || (a == 192 && b == 88 && c == 99)        // 6to4 relays, given up (RFC 7526)
+        || (a == 198 && (b == 18 || b == 19)); // benchmarks (RFC 2544)
+    !special
+}
+
+fn is_global_v6(address: Ipv6Addr) -> bool {
+    let carried = |high: u16, low: u16| {
+        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+        is_global_v4(Ipv4Addr::new(a, b, c, d))
+    };
+    match address.segments() {
+        // NAT64 (RFC 6052): how a host without IPv4 sees the IPv4 Internet.
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => carried(high, low),
+        // 6to4 (RFC 3056).
+        [0x2002, high, low, ..] => carried(high, low),
+        // IETF protocol assignments, Teredo among them (2001::/23), and documentation (RFC 3849, RFC 9637).
+        [0x2001, second, ..] if second < 0x200 || second == 0xdb8 => false,
+        [0x3fff, second, ..] if second < 0x1000 => false,
+        [first, ..] => first & 0xe000 == 0x2000,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_addresses_of_the_public_internet_are_global() {
+        for text in [
+            "8.8.8.8",
+            "52.101.8.34",
+            "100.63.0.1",
+            "100.128.0.1",
+            "172.32.0.1",
+            "192.0.1.1",
+            "198.20.0.1",
+            "223.1.1.1",
+        ] {
+            assert!(is_global(text.parse().unwrap()), "{text}");
+        }
+        for text in ["2a01:111:f403::1", "2607:f8b0::1a", "2002:808:808::1", "64:ff9b::808:808", "2001:4860::8888"] {
+            assert!(is_global(text.parse().unwrap()), "{text}");
+        }
+        for text in [
+            "0.0.0.0",
+            "0.1.2.3",
+            "10.1.2.3",
+            "100.64.0.1",
+            "100.127.255.255",
+            "127.0.0.1",
+            "127.255.0.1",
+            "169.254.169.254",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.0.0.1",
+            "192.0.2.1",
+            "192.88.99.1",
+            "192.168.1.1",
+            "198.18.0.1",
+            "198.51.100.7",
+            "203.0.113.9",
+            "224.0.0.1",
+            "240.0.0.1",
+            "255.255.255.255",
+        ] {
+            assert!(!is_global(text.parse().unwrap()), "{text}");
+        }
+        for text in [
+            "::",
+            "::1",
+            "::ffff:8.8.8.8",
+            "::8.8.8.8",
+            "fe80::1",
+            "fd00::1",
+            "fc00::1",
+            "ff02::1",
+            "2001:db8::1",
+            "3fff::1",
+            "2001::1",
+            "2001:10::1",
+            "2002:a00:1::1",
+            "64:ff9b::a00:1",
+            "100::1",
+            "64:ff9b:1::1",
+        ] {
+            assert!(!is_global(text.parse().unwrap()), "{text}");
+        }
+    }
+
+    fn reachable(networks: &[&str]) -> Reachable {
+        let own = OwnAddresses {
+            listeners: vec!["127.0.0.1:2525".parse().unwrap(), "0.0.0.0:2600".parse().unwrap()],
+            interfaces: ["127.0.0.1", "52.0.0.7", "10.0.0.7"].iter().map(|ip| ip.parse().unwrap()).collect(),
+        };
+        let networks = networks.iter().map(|net| net.parse().unwrap()).collect();
+        Reachable { port: 25, ip: IpChoice::PreferIpv4, networks, own }
+    }
+
+    #[test]
+    fn an_address_is_usable_ours_or_not_public() {
+        use Standing::*;
+        for (networks, address, standing) in [
+            (&[][..], "52.0.0.8:25", Usable),
+            (&[], "52.0.0.7:25", Ours),
+            (&[], "10.0.0.7:25", Ours),
+            (&[], "10.0.0.8:25", NotPublic),
+            (&[], "127.0.0.1:25", NotPublic),
+            (&[], "127.0.0.1:2525", Ours),
+            (&["52.0.0.7/32"], "52.0.0.7:25", Usable),
+            (&["52.0.0.7/32"], "52.0.0.7:2600", Ours),
+            (&["127.0.0.0/8"], "127.0.0.1:25", Usable),
+            (&["127.0.0.0/8"], "127.0.0.9:2600", Ours),
+            (&["127.0.0.0/8"], "127.0.0.1:2525", Ours),
+            (&["127.0.0.0/8"], "127.0.0.2:2525", Usable),
+            (&["127.0.0.0/8"], "[::1]:25", NotPublic),
+            (&[], "52.0.0.8:2600", Usable),
+        ] {
+            assert_eq!(reachable(networks).standing(address.parse().unwrap()), standing, "{address} in {networks:?}");
+        }
+    }
+
+    #[test]
+    fn a_listener_on_all_addresses_of_ipv6_takes_ipv4_as_well() {
+        let own = OwnAddresses { listeners: vec!["[::]:25".parse().unwrap()], interfaces: BTreeSet::new() };
+        assert!(own.listens_at("127.0.0.1:25".parse().unwrap()));
+        assert!(own.listens_at("[::1]:25".parse().unwrap()));
+        assert!(!own.listens_at("127.0.0.1:26".parse().unwrap()));
+    }
+}
