@@ -15,3 +15,4 @@ pub mod spool;
 pub mod sqlite;
 pub mod suppress;
 pub mod types;
+pub mod verdict;
