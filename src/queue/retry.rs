@@ -1,0 +1,79 @@
+//! When a deferred delivery is tried again.
+//!
+//! `[queue] retry` names the waits after the first, second, … deferral, the last one repeats (RFC 5321 section 4.5.4.1
+//! asks for at least 30 minutes in the long run). Each wait is spread by a tenth either way, so that what was deferred
+//! together does not come back together. No attempt is planned past the expiry: the last thing to happen then is the
+//! report that it did not arrive.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use super::options;
+use crate::types::{QueueId, Timestamp};
+
+/// Seconds from acceptance to expiry, where the message says so itself (`X-Weir-Expire`).
+pub type Lifetime = Option<NonZeroU32>;
+
+#[derive(Clone, Debug)]
+pub struct Retry {
+    waits: Vec<Duration>,
+    expire: Duration,
+}
+
+impl Retry {
+    pub fn new(options: &options::Queue) -> Retry {
+        Retry { waits: options.retry.iter().map(|span| span.0).collect(), expire: options.expire.0 }
+    }
+
+    /// The next attempt after `attempts` deferrals (at least one).
+    pub fn next(
+        &self,
+        id: QueueId,
+        lifetime: Lifetime,
+        attempts: u32,
+        now: Timestamp,
+        chance: &mut fastrand::Rng,
+    ) -> Timestamp {
+        let step = (attempts.max(1) as usize - 1).min(self.waits.len().saturating_sub(1));
+        let wait = self.waits.get(step).copied().unwrap_or(Duration::from_secs(60));
+        (now + wait.mul_f64(0.9 + 0.2 * chance.f64())).min(self.expires(id, lifetime).max(now))
+    }
+
+    /// From then on the message is returned instead of tried.
+    pub fn expires(&self, id: QueueId, lifetime: Lifetime) -> Timestamp {
+        id.received() + lifetime.map_or(self.expire, |secs| Duration::from_secs(u64::from(secs.get())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{QueueIds, Span};
+
+    fn retry() -> Retry {
+        let spans = |secs: &[u64]| secs.iter().map(|s| Span(Duration::from_secs(*s))).collect();
+        Retry::new(&options::Queue { retry: spans(&[60, 300, 900]), expire: Span(Duration::from_secs(3600)) })
+    }
+
+    #[test]
+    fn waits_follow_the_schedule_within_a_tenth_and_the_last_repeats() {
+        let now = Timestamp::from_secs(1_000_000);
+        let id = QueueIds::new(0, 1).next(now);
+        let mut chance = fastrand::Rng::with_seed(3);
+        for (attempts, secs) in [(1, 60.0), (2, 300.0), (3, 900.0), (4, 900.0), (90, 900.0)] {
+            let wait = retry().next(id, None, attempts, now, &mut chance).since(now).as_secs_f64();
+            assert!((0.9 * secs..=1.1 * secs).contains(&wait), "{attempts}: {wait}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_planned_past_the_expiry() {
+        let received = Timestamp::from_secs(1_000_000);
+        let id = QueueIds::new(0, 1).next(received);
+        let mut chance = fastrand::Rng::with_seed(3);
+        let late = received + Duration::from_secs(3500);
+        assert_eq!(retry().next(id, None, 3, late, &mut chance), retry().expires(id, None));
+        let lifetime = NonZeroU32::new(300);
+        assert_eq!(retry().next(id, lifetime, 3, received, &mut chance), received + Duration::from_secs(300));
+    }
+}
