@@ -1,0 +1,79 @@
+//! A try of one delivery: over which addresses it has come, and whom it has still to offer.
+
+use std::sync::Arc;
+
+use super::message::Excerpt;
+use super::opening::Next;
+use crate::outbound::OpenError;
+use crate::route::order::Candidate;
+use crate::types::{Delivery, Envelope, Recipient, Refusal, Reply};
+
+/// A try of one delivery, from its first connection to its last transaction.
+pub(super) struct Attempt {
+    pub candidates: Vec<Candidate>,
+    /// The candidate in use.
+    pub next: usize,
+    /// Why those before it were no use.
+    pub said: Vec<Said>,
+    pub skip_tls: bool,
+    /// The hosts that lack what the message needs: it must go to another, so to no connection that stands.
+    pub unable: Vec<Arc<str>>,
+    /// The next attempt stands in the spool already.
+    pub planned: bool,
+    pub base: Option<(Arc<Envelope>, Delivery)>,
+    /// Not offered yet.
+    pub pending: Vec<Recipient>,
+    pub deferred: Vec<Recipient>,
+    pub refusal: Option<Refusal>,
+    pub excerpt: Option<Excerpt>,
+    pub relayed: Vec<Recipient>,
+}
+
+/// What became of one candidate.
+#[derive(Clone, Debug)]
+pub(super) struct Said {
+    pub mx: Arc<str>,
+    pub text: String,
+    pub reply: Option<Reply>,
+    /// The host said no for good, at its greeting.
+    pub permanent: bool,
+}
+
+impl Attempt {
+    pub(super) fn new() -> Attempt {
+        Attempt {
+            candidates: Vec::new(),
+            next: 0,
+            said: Vec::new(),
+            skip_tls: false,
+            unable: Vec::new(),
+            planned: false,
+            base: None,
+            pending: Vec::new(),
+            deferred: Vec::new(),
+            refusal: None,
+            excerpt: None,
+            relayed: Vec::new(),
+        }
+    }
+
+    /// A transaction of it has been held already.
+    pub(super) fn goes_on(&self) -> bool {
+        self.base.is_some()
+    }
+
+    /// The candidate in use was no use: on to the next, past the other addresses of a host that has said no.
+    pub(super) fn failed(&mut self, candidate: &Candidate, error: &OpenError, next: Next) {
+        let text = match &error.reply {
+            Some(reply) => format!("{} ({}): {}", candidate.name, candidate.address, reply),
+            None => format!("{}: {}", candidate.name, error.text),
+        };
+        let permanent = matches!(next, Next::Host | Next::Final);
+        self.said.push(Said { mx: candidate.name.clone(), text, reply: error.reply.clone(), permanent });
+        self.next += 1;
+        if next == Next::Host {
+            let rest = self.candidates.split_off(self.next.min(self.candidates.len()));
+            self.candidates.extend(rest.into_iter().filter(|c| c.host != candidate.host));
+        }
+    }
+}

@@ -1,0 +1,565 @@
+//! The core of dispatch: inputs and the time go in, actions come out. Pure.
+//!
+//! It owns the queue, the throttle and the known routes, and nobody else has them. The way of a delivery through it:
+//!
+//! ```text
+//! Later --due--> route known? --no--> Unrouted --Routed--> line of its target (Ready)
+//! Ready --gate, permit, grant--> Active --Done--> settled, or Later again, or Ready with what is left
+//! anything but Active --command, expiry, no route--> Settling --Fetched--> settled, Held or Later
+//! ```
+//!
+//! Rules that always hold:
+//! - an outcome is in a `Commit` before the delivery leaves the queue;
+//! - a recipient whose reply was a 5xx is in no later job;
+//! - a job is given out only with a grant, on a connection that holds a permit;
+//! - no two jobs with the same recipient are out at once unless that recipient has accepted mail before.
+//!
+//! The parts: this file takes inputs and keeps the books; `pump` gives work to connections; `settle` turns what
+//! receivers said into outcomes; `command` does what operators ask for.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::attempt::Attempt;
+use super::command::Commands;
+use super::destination::{Destinations, DomainId, TargetId};
+use super::fresh::Fresh;
+use super::gate::Gate;
+use super::message::{Action, ConnectionId, Input, Row};
+use super::options::Bounces;
+use super::pump::Connection;
+use super::withdraw::Purpose;
+use crate::outbound::options::TlsMode;
+use crate::queue::options::Queue as QueueOptions;
+use crate::queue::{Entry, Place, Queue, Retry};
+use crate::route::order::FailureMemory;
+use crate::route::port25::Port25Watcher;
+use crate::route::{Route, Unroutable};
+use crate::throttle::{Profiles, Throttle};
+use crate::types::{DeliveryId, Domain, Mailbox, QueueId, Timestamp};
+use crate::verdict::Rules;
+
+/// How often expiry is looked for among what is due and cannot go, and the unused is forgotten.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// Reads from the spool that are under way at once.
+const FETCHES_MAX: usize = 32;
+/// Look-ups of routes that are under way at once.
+const RESOLVING_MAX: usize = 400;
+/// Up to here everything is kept in memory, whatever its time.
+const MEMORY_EASY: usize = 200_000;
+/// Beyond it, only what is due within this; the rest is read again when its time comes near.
+const HORIZON: Duration = Duration::from_secs(20 * 60);
+/// How often the spool is asked for what comes within the horizon.
+const LOAD_EVERY: Duration = Duration::from_secs(10 * 60);
+
+/// One of our sending addresses.
+#[derive(Clone, Debug)]
+pub struct SourceAddress {
+    pub name: Arc<str>,
+    /// None: the system chooses.
+    pub address: Option<IpAddr>,
+    /// None: the relay's own name.
+    pub helo: Option<Arc<str>>,
+}
+
+/// Gives the next queue id.
+pub type IdSource = Arc<dyn Fn(Timestamp) -> QueueId + Send + Sync>;
+
+/// What the core is made with.
+pub struct Settings {
+    pub sources: Vec<SourceAddress>,
+    pub networks: Vec<IpNet>,
+    pub tls: TlsMode,
+    pub max_connections: usize,
+    pub queue: QueueOptions,
+    pub bounces: Bounces,
+    pub postmaster: Option<Mailbox>,
+    pub profiles: Profiles,
+    pub rules: Rules,
+    /// Gives out queue ids for reports.
+    pub ids: IdSource,
+    pub seed: u64,
+}
+
+pub struct Core {
+    pub(super) sources: Vec<SourceAddress>,
+    pub(super) networks: Vec<IpNet>,
+    pub(super) tls: TlsMode,
+    pub(super) bounces: Bounces,
+    pub(super) postmaster: Option<Mailbox>,
+    pub(super) rules: Rules,
+    pub(super) ids: IdSource,
+    pub(super) retry: Retry,
+    pub(super) chance: fastrand::Rng,
+
+    pub(super) throttle: Throttle,
+    pub(super) queue: Queue,
+    pub(super) places: Destinations,
+    pub(super) gate: Gate,
+    pub(super) fresh: Fresh,
+    pub(super) failing: FailureMemory,
+    pub(super) port25: Port25Watcher,
+    pub(super) connections: BTreeMap<ConnectionId, Connection>,
+    pub(super) attempts: BTreeMap<DeliveryId, Attempt>,
+    pub(super) commands: Commands,
+    /// Targets that wait for a permit, by provider.
+    pub(super) hungry: BTreeSet<(Arc<str>, TargetId)>,
+    pub(super) source_turn: usize,
+    pub(super) identity_known: bool,
+    pub(super) helo: Arc<str>,
+    pub(super) stopping: bool,
+    pub(super) healthy: bool,
+
+    /// Look-ups under way, and the domains whose turn comes when one of them is done.
+    resolving: usize,
+    to_resolve: VecDeque<Domain>,
+    /// Deliveries with a time to live of their own, by its end.
+    short_lived: BTreeSet<(Timestamp, DeliveryId)>,
+    fetching: BTreeMap<DeliveryId, Purpose>,
+    to_fetch: VecDeque<(DeliveryId, Purpose)>,
+    /// Reads from the spool under way, and what ended meanwhile.
+    reading: usize,
+    ended: BTreeSet<DeliveryId>,
+    next_connection: ConnectionId,
+    timers: BTreeSet<(Timestamp, Timer)>,
+    actions: Vec<Action>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Timer {
+    Target(TargetId),
+    Idle(ConnectionId),
+    Sweep,
+    Load,
+}
+
+impl Core {
+    pub fn new(settings: Settings, now: Timestamp) -> Core {
+        let mut core = Core {
+            sources: settings.sources,
+            networks: settings.networks,
+            tls: settings.tls,
+            bounces: settings.bounces,
+            postmaster: settings.postmaster,
+            rules: settings.rules,
+            ids: settings.ids,
+            retry: Retry::new(&settings.queue),
+            chance: fastrand::Rng::with_seed(settings.seed),
+            throttle: Throttle::new(settings.profiles, settings.max_connections),
+            queue: Queue::default(),
+            places: Destinations::default(),
+            gate: Gate::default(),
+            fresh: Fresh::default(),
+            failing: FailureMemory::default(),
+            port25: Port25Watcher::default(),
+            connections: BTreeMap::new(),
+            attempts: BTreeMap::new(),
+            commands: Commands::default(),
+            hungry: BTreeSet::new(),
+            source_turn: 0,
+            identity_known: false,
+            helo: "localhost".into(),
+            stopping: false,
+            healthy: true,
+            resolving: 0,
+            to_resolve: VecDeque::new(),
+            short_lived: BTreeSet::new(),
+            fetching: BTreeMap::new(),
+            to_fetch: VecDeque::new(),
+            reading: 0,
+            ended: BTreeSet::new(),
+            next_connection: 1,
+            timers: BTreeSet::new(),
+            actions: Vec::new(),
+        };
+        core.set_timer(now + SWEEP_EVERY, Timer::Sweep);
+        core.set_timer(now + LOAD_EVERY, Timer::Load);
+        core
+    }
+
+    /// Takes new settings. What is learned stays; routes are asked for again.
+    pub fn reconfigure(&mut self, settings: Settings, now: Timestamp) {
+        self.throttle.reconfigure(settings.profiles, settings.max_connections);
+        self.sources = settings.sources;
+        self.networks = settings.networks;
+        self.tls = settings.tls;
+        self.bounces = settings.bounces;
+        self.postmaster = settings.postmaster;
+        self.rules = settings.rules;
+        self.retry = Retry::new(&settings.queue);
+        self.places.expire_routes(now);
+        self.pump_all(now);
+    }
+
+    /// Takes one input. What is to be done about it is in `actions` afterwards.
+    pub fn handle(&mut self, input: Input, now: Timestamp) {
+        match input {
+            Input::Accepted(messages) => {
+                for message in messages {
+                    self.accept(Arc::new(message), now);
+                }
+            }
+            Input::Loaded(rows) => {
+                for row in rows {
+                    self.load(row, now);
+                }
+            }
+            Input::ReadBegin => self.reading += 1,
+            Input::ReadEnd => self.read_end(),
+            Input::Routed { domain, result } => self.routed(&domain, result, now),
+            Input::Opened { connection } => self.opened(connection, now),
+            Input::OpenFailed { connection, error } => self.open_failed(connection, error, now),
+            Input::Done { connection, done } => self.done(connection, done, now),
+            Input::Closed { connection } => self.closed(connection, now),
+            Input::Fetched { id, stored } => self.fetched(id, stored, now),
+            Input::Suppressed { key } => self.suppressed(key),
+            Input::Command { ticket, adjust, rows } => self.command(ticket, adjust, rows, now),
+            Input::Identity { known, helo } => {
+                self.identity_known = known;
+                self.helo = helo;
+                self.pump_all(now);
+            }
+            Input::SpoolHealth(healthy) => {
+                self.healthy = healthy;
+                if healthy {
+                    self.pump_all(now);
+                }
+            }
+            Input::Tick => {}
+            Input::Stop => self.stop(),
+        }
+        self.run_due(now);
+        self.run_timers(now);
+        self.answer_commands();
+    }
+
+    /// What is to be done, in this order.
+    pub fn actions(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.actions)
+    }
+
+    /// When `Tick` is needed at the latest.
+    pub fn next_wake(&self) -> Timestamp {
+        let timer = self.timers.first().map_or(Timestamp::NEVER, |(time, _)| *time);
+        let due = if self.stopping { None } else { self.queue.next_due() };
+        timer.min(due.unwrap_or(Timestamp::NEVER))
+    }
+
+    /// Everything that had begun has come to its end.
+    pub fn is_quiet(&self) -> bool {
+        self.connections.is_empty() && self.fetching.is_empty()
+    }
+
+    fn accept(&mut self, message: Arc<crate::spool::Committed>, now: Timestamp) {
+        let flow = super::flow_of(&message.envelope.sender);
+        // The walk through the spool may have met it first, and it may even have ended since.
+        let is_new = |id: &DeliveryId| !self.ended.contains(id) && self.queue.get(*id).is_none();
+        if message.deliveries.iter().all(|delivery| is_new(&delivery.id)) {
+            self.fresh.insert(&message);
+        }
+        for delivery in &message.deliveries {
+            if self.ended.contains(&delivery.id) {
+                continue;
+            }
+            let domain = self.places.take_domain(&delivery.domain);
+            let entry = Entry {
+                place: Place::Later(now),
+                domain,
+                flow,
+                attempts: delivery.attempts,
+                lifetime: super::lifetime_of(message.envelope.expire),
+                delay_reported: delivery.delay_reported,
+                hold_wanted: false,
+                recipients: delivery.recipients.iter().map(|r| super::key_of(&r.address)).collect(),
+            };
+            self.enter(delivery.id, entry);
+        }
+    }
+
+    fn enter(&mut self, id: DeliveryId, entry: Entry) -> bool {
+        let (domain, lifetime) = (entry.domain, entry.lifetime);
+        let is_new = self.queue.insert(id, entry);
+        if !is_new {
+            self.places.leave_domain(domain);
+        } else if lifetime.is_some() {
+            self.short_lived.insert((self.retry.expires(id.message, lifetime), id));
+        }
+        is_new
+    }
+
+    /// Takes a delivery that was read back. What is known, or ended since the reading began, is passed over.
+    pub(super) fn load(&mut self, row: Row, now: Timestamp) -> bool {
+        if self.ended.contains(&row.id) || self.queue.get(row.id).is_some() {
+            return false;
+        }
+        let due = row.next_attempt.unwrap_or(now).max(now);
+        if !row.held && self.queue.len() >= MEMORY_EASY && due > now + HORIZON {
+            return false;
+        }
+        let domain = self.places.take_domain(&row.domain);
+        let place = if row.held { Place::Held } else { Place::Later(due) };
+        let entry = Entry {
+            place,
+            domain,
+            flow: row.flow,
+            attempts: row.attempts,
+            lifetime: row.lifetime,
+            delay_reported: row.delay_reported,
+            hold_wanted: false,
+            recipients: row.recipients,
+        };
+        self.enter(row.id, entry)
+    }
+
+    fn read_end(&mut self) {
+        self.reading = self.reading.saturating_sub(1);
+        if self.reading == 0 {
+            self.ended.clear();
+        }
+    }
+
+    fn run_due(&mut self, now: Timestamp) {
+        if self.stopping {
+            return;
+        }
+        let mut touched = BTreeSet::new();
+        while let Some(id) = self.queue.due(now) {
+            touched.extend(self.due(id, now));
+        }
+        for target in touched {
+            self.pump(target, now);
+        }
+    }
+
+    /// A delivery's time has come: to the line of its target if the way is known.
+    fn due(&mut self, id: DeliveryId, now: Timestamp) -> Option<TargetId> {
+        let entry = self.queue.get(id)?;
+        if entry.recipients.as_slice().is_empty() {
+            self.settle_later(id, Purpose::Ended, now);
+            return None;
+        }
+        if now >= self.retry.expires(id.message, entry.lifetime) {
+            self.settle_later(id, Purpose::Expire, now);
+            return None;
+        }
+        let entry = self.queue.get(id)?;
+        let (domain_id, flow) = (entry.domain, entry.flow);
+        let domain = self.places.domains.get_mut(domain_id)?;
+        if now < domain.valid_until {
+            if let Some(failure) = domain.failure.clone() {
+                self.settle_later(id, Purpose::Unroutable(failure), now);
+                return None;
+            }
+            if let Some(target) = domain.target {
+                self.queue.put(id, Place::Ready);
+                self.places.targets.get_mut(target)?.line.push(flow, id);
+                return Some(target);
+            }
+        }
+        self.queue.put(id, Place::Unrouted);
+        domain.pending.push(id);
+        self.resolve(domain_id);
+        None
+    }
+
+    /// Asks for a domain's route, once however many deliveries wait for it.
+    pub(super) fn resolve(&mut self, id: DomainId) {
+        let Some(domain) = self.places.domains.get_mut(id).filter(|domain| !domain.resolving) else { return };
+        domain.resolving = true;
+        let name = domain.name.clone();
+        if self.resolving < RESOLVING_MAX {
+            self.resolving += 1;
+            self.act(Action::Resolve(name));
+        } else {
+            self.to_resolve.push_back(name);
+        }
+    }
+
+    fn routed(&mut self, name: &Domain, result: Result<Route, Unroutable>, now: Timestamp) {
+        match self.to_resolve.pop_front() {
+            Some(next) => self.act(Action::Resolve(next)),
+            None => self.resolving = self.resolving.saturating_sub(1),
+        }
+        let Some(id) = self.places.domain_id(name) else { return };
+        let Some(domain) = self.places.domains.get_mut(id) else { return };
+        domain.resolving = false;
+        let pending = std::mem::take(&mut domain.pending);
+        match result {
+            Ok(route) => {
+                let Some(target) = self.places.set_route(id, route) else { return };
+                for delivery in pending {
+                    self.join_line(delivery, target);
+                }
+                self.pump(target, now);
+            }
+            Err(failure) => {
+                let failure = Arc::new(failure);
+                self.places.set_failure(id, failure.clone());
+                for delivery in pending.into_iter().filter(|d| self.is_at(*d, Place::Unrouted)).collect::<Vec<_>>() {
+                    self.settle_later(delivery, Purpose::Unroutable(failure.clone()), now);
+                }
+            }
+        }
+    }
+
+    /// From waiting for a route into the line of its target.
+    fn join_line(&mut self, id: DeliveryId, target: TargetId) {
+        if !self.is_at(id, Place::Unrouted) {
+            return;
+        }
+        let flow = self.queue.get(id).map_or(0, |entry| entry.flow);
+        self.queue.put(id, Place::Ready);
+        if let Some(target) = self.places.targets.get_mut(target) {
+            target.line.push(flow, id);
+        }
+    }
+
+    /// Settles a delivery without a transaction, as soon as its content is at hand.
+    pub(super) fn settle_later(&mut self, id: DeliveryId, purpose: Purpose, now: Timestamp) {
+        self.release_gate(id);
+        self.queue.put(id, Place::Settling);
+        if let Some((stored, excerpt)) = self.at_hand(id) {
+            self.settle_without_transaction(id, purpose, stored, excerpt, now);
+        } else if self.fetching.len() < FETCHES_MAX {
+            self.fetching.insert(id, purpose);
+            self.act(Action::Fetch { id });
+        } else {
+            self.to_fetch.push_back((id, purpose));
+        }
+    }
+
+    fn fetched(&mut self, id: DeliveryId, stored: Option<Box<super::message::Fetched>>, now: Timestamp) {
+        let Some(purpose) = self.fetching.remove(&id) else { return };
+        if let Some((next, purpose)) = self.to_fetch.pop_front() {
+            self.fetching.insert(next, purpose);
+            self.act(Action::Fetch { id: next });
+        }
+        match stored {
+            Some(fetched) => {
+                let super::message::Fetched { stored, excerpt } = *fetched;
+                self.settle_without_transaction(id, purpose, stored, excerpt, now);
+            }
+            // Not in the spool any more, or not readable now: what is there comes back at the next start.
+            None => {
+                self.commands.settled(purpose.ticket(), id, false);
+                self.forget(id);
+            }
+        }
+    }
+
+    /// Takes a delivery out of the queue.
+    pub(super) fn forget(&mut self, id: DeliveryId) {
+        self.release_gate(id);
+        self.attempts.remove(&id);
+        if let Some(entry) = self.queue.remove(id) {
+            self.places.leave_domain(entry.domain);
+        }
+        self.fresh.leave(id.message);
+        if self.reading > 0 {
+            self.ended.insert(id);
+        }
+    }
+
+    /// When a delivery is tried again after so many deferrals.
+    pub(super) fn next_attempt(&mut self, id: DeliveryId, attempts: u32, now: Timestamp) -> Timestamp {
+        let lifetime = self.queue.get(id).and_then(|entry| entry.lifetime);
+        self.retry.next(id.message, lifetime, attempts, now, &mut self.chance)
+    }
+
+    /// Puts a delivery off until `next`; one far off leaves the memory when that is well filled.
+    pub(super) fn put_off(&mut self, id: DeliveryId, next: Timestamp, now: Timestamp) {
+        self.release_gate(id);
+        self.attempts.remove(&id);
+        self.fresh.leave(id.message);
+        self.queue.put(id, Place::Later(next));
+        if self.queue.len() > MEMORY_EASY
+            && next > now + HORIZON
+            && let Some(entry) = self.queue.remove(id)
+        {
+            self.places.leave_domain(entry.domain);
+        }
+    }
+
+    pub(super) fn is_at(&self, id: DeliveryId, place: Place) -> bool {
+        self.queue.get(id).is_some_and(|entry| entry.place == place)
+    }
+
+    pub(super) fn act(&mut self, action: Action) {
+        self.actions.push(action);
+    }
+
+    pub(super) fn new_connection_id(&mut self) -> ConnectionId {
+        self.next_connection += 1;
+        self.next_connection
+    }
+
+    pub(super) fn set_timer(&mut self, at: Timestamp, timer: Timer) {
+        self.timers.insert((at, timer));
+    }
+
+    pub(super) fn clear_timer(&mut self, at: Timestamp, timer: Timer) {
+        self.timers.remove(&(at, timer));
+    }
+
+    /// Addresses on the public Internet need a name that others can check; our own networks do not.
+    pub(super) fn may_leave_to(&self, address: SocketAddr, fixed: bool) -> bool {
+        self.identity_known || fixed || self.networks.iter().any(|net| net.contains(&address.ip()))
+    }
+
+    fn run_timers(&mut self, now: Timestamp) {
+        while let Some(&(at, timer)) = self.timers.first()
+            && at <= now
+        {
+            self.timers.remove(&(at, timer));
+            match timer {
+                Timer::Target(id) => {
+                    if let Some(target) = self.places.targets.get_mut(id) {
+                        target.timer = None;
+                        self.pump(id, now);
+                    }
+                }
+                Timer::Idle(id) => self.idle_too_long(id),
+                Timer::Sweep => self.sweep(now),
+                Timer::Load => {
+                    self.set_timer(now + LOAD_EVERY, Timer::Load);
+                    if !self.stopping {
+                        self.act(Action::Load { until: now + HORIZON });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Finds what has expired while it could not go, and forgets what is not used.
+    fn sweep(&mut self, now: Timestamp) {
+        self.set_timer(now + SWEEP_EVERY, Timer::Sweep);
+        // Ids rise with the time of acceptance; only those with a time of their own stand elsewhere.
+        let old = self.queue.iter().take_while(|(id, _)| self.retry.expires(id.message, None) <= now).map(|(id, _)| id);
+        let later = self.short_lived.split_off(&(now + Duration::from_millis(1), DeliveryId::FIRST));
+        let short = std::mem::replace(&mut self.short_lived, later);
+        let candidates: Vec<DeliveryId> = old.chain(short.into_iter().map(|(_, id)| id)).collect();
+        for id in candidates {
+            let is_over = |entry: &Entry| {
+                matches!(entry.place, Place::Ready | Place::Unrouted | Place::Parked)
+                    && self.retry.expires(id.message, entry.lifetime) <= now
+            };
+            if self.queue.get(id).is_some_and(is_over) {
+                self.settle_later(id, Purpose::Expire, now);
+            }
+        }
+        self.places.sweep(now);
+        self.throttle.sweep(now);
+    }
+
+    fn stop(&mut self) {
+        self.stopping = true;
+        let idle: Vec<ConnectionId> = self.connections.iter().filter(|(_, c)| c.is_idle()).map(|(id, _)| *id).collect();
+        for id in idle {
+            self.close(id);
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! What goes into the core of dispatch and what comes out: values, no effects.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::outbound::{OpenError, Outcome, Plan};
+use crate::queue::{Keys, Lifetime, RecipientKey};
+use crate::route::{Route, Unroutable};
+use crate::spool::{Change, Committed, Stored};
+use crate::types::{Body, Class, Delivery, DeliveryId, Domain, Envelope, Mailbox, Recipient, Reply, Timestamp};
+
+/// Numbers a connection from the decision to open it until its socket is closed.
+pub type ConnectionId = u64;
+
+/// Numbers a command of an operator until it is answered.
+pub type Ticket = u64;
+
+/// Something happened.
+#[derive(Debug)]
+pub enum Input {
+    /// Messages that were just committed.
+    Accepted(Vec<Committed>),
+    /// Deliveries read back from the spool, at start and later when their time comes near.
+    Loaded(Vec<Row>),
+    /// From now until the matching `ReadEnd` rows read from the spool may be on their way: what ends meanwhile is not taken again.
+    ReadBegin,
+    ReadEnd,
+    Routed {
+        domain: Domain,
+        result: Result<Route, Unroutable>,
+    },
+    /// A connection stands; its first transaction has begun.
+    Opened {
+        connection: ConnectionId,
+    },
+    /// No connection came to be, and its socket is closed.
+    OpenFailed {
+        connection: ConnectionId,
+        error: OpenError,
+    },
+    Done {
+        connection: ConnectionId,
+        done: Done,
+    },
+    /// The socket is closed. Also for connections whose end nobody asked for.
+    Closed {
+        connection: ConnectionId,
+    },
+    Fetched {
+        id: DeliveryId,
+        stored: Option<Box<Fetched>>,
+    },
+    /// The suppression list knows this recipient from now on.
+    Suppressed {
+        key: RecipientKey,
+    },
+    Command {
+        ticket: Ticket,
+        adjust: Adjust,
+        rows: Vec<Row>,
+    },
+    /// May mail leave for the public Internet? Not while we do not know our own name.
+    Identity {
+        known: bool,
+        helo: Arc<str>,
+    },
+    /// Can outcomes be recorded?
+    SpoolHealth(bool),
+    /// Time passed.
+    Tick,
+    /// Begin nothing new.
+    Stop,
+}
+
+/// A delivery in numbers, as the spool gives it back.
+#[derive(Clone, Debug)]
+pub struct Row {
+    pub id: DeliveryId,
+    pub domain: Domain,
+    pub held: bool,
+    pub attempts: u32,
+    pub next_attempt: Option<Timestamp>,
+    pub lifetime: Lifetime,
+    pub delay_reported: bool,
+    pub recipients: Keys,
+    pub flow: u32,
+}
+
+/// What an operator wants done with deliveries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Adjust {
+    /// Due now; lifts no limit and no block.
+    Flush,
+    Hold,
+    Release,
+    /// Return to the sender.
+    Bounce,
+    /// Drop in silence (an event alone).
+    Remove,
+}
+
+/// One transaction to hold.
+#[derive(Clone, Debug)]
+pub struct Job {
+    pub id: DeliveryId,
+    /// If it need not be read back.
+    pub message: Option<Arc<Committed>>,
+    /// Whom to offer, where an attempt goes on; none: all that are left, as the spool has them.
+    pub recipients: Option<Vec<Recipient>>,
+    pub recipients_max: usize,
+}
+
+/// What became of a job.
+#[derive(Debug)]
+pub enum Done {
+    /// The spool has no such delivery (any more).
+    Missing {
+        reusable: bool,
+    },
+    /// The connection ended before the job reached it.
+    NotStarted,
+    /// It could not be read; the text says why.
+    Unreadable {
+        reusable: bool,
+        text: String,
+    },
+    Held(Box<Transacted>),
+}
+
+#[derive(Debug)]
+pub struct Transacted {
+    pub envelope: Arc<Envelope>,
+    /// As it stood before, if it was read or fresh; none where an attempt goes on.
+    pub delivery: Option<Delivery>,
+    /// Recipients with what became of each.
+    pub results: Vec<(Recipient, Resolved)>,
+    /// Not offered: there were more than the grant allowed.
+    pub rest: Vec<Recipient>,
+    pub reusable: bool,
+    pub dsn: bool,
+    pub tls: Arc<str>,
+    /// For reports, where any may be due.
+    pub excerpt: Option<Excerpt>,
+}
+
+impl Transacted {
+    /// Something was not delivered, or somebody wants to hear that it was.
+    pub fn may_need_report(&self) -> bool {
+        self.results.iter().any(|(recipient, resolved)| match resolved {
+            Resolved::Outcome(Outcome::Replied { reply, .. }) if reply.is_positive() => {
+                recipient.notify.success && !self.dsn
+            }
+            _ => true,
+        })
+    }
+}
+
+/// What became of one recipient.
+#[derive(Debug)]
+pub enum Resolved {
+    Outcome(Outcome),
+    /// Came onto the suppression list while it waited: not offered.
+    Suppressed {
+        class: Class,
+        reply: String,
+    },
+}
+
+/// A delivery read back to be settled without a transaction.
+#[derive(Debug)]
+pub struct Fetched {
+    pub stored: Stored,
+    pub excerpt: Excerpt,
+}
+
+/// The beginning of a message, for the report that returns it.
+#[derive(Clone, Debug, Default)]
+pub struct Excerpt {
+    pub bytes: Bytes,
+    /// Nothing is missing at the end.
+    pub complete: bool,
+}
+
+impl Excerpt {
+    /// More than this of a message is not returned.
+    pub const MAX_BYTES: usize = 64 * 1024;
+
+    /// Of a body in memory; a file must be read by the caller.
+    pub fn of(body: &Body) -> Option<Excerpt> {
+        match body {
+            Body::Inline(bytes) => {
+                let end = bytes.len().min(Excerpt::MAX_BYTES);
+                Some(Excerpt { bytes: bytes.slice(..end), complete: end == bytes.len() })
+            }
+            Body::File { .. } => None,
+        }
+    }
+}
+
+/// Something to do.
+#[derive(Debug)]
+pub enum Action {
+    Resolve(Domain),
+    /// Connect, and hold the job's transaction on the new connection.
+    Open {
+        connection: ConnectionId,
+        plan: Plan,
+        job: Job,
+    },
+    /// Hold a transaction on an idle connection.
+    Start {
+        connection: ConnectionId,
+        job: Job,
+    },
+    /// Take leave of the peer and close the socket.
+    Close {
+        connection: ConnectionId,
+    },
+    Fetch {
+        id: DeliveryId,
+    },
+    /// All of it or nothing.
+    Commit(Vec<Change>),
+    /// Put a recipient on the suppression list, then say `Suppressed`.
+    Suppress {
+        mailbox: Mailbox,
+        class: Class,
+        reply: Reply,
+        key: RecipientKey,
+    },
+    /// Read what is due before then from the spool.
+    Load {
+        until: Timestamp,
+    },
+    /// A command is carried out, but for the deliveries that were left alone.
+    Answer {
+        ticket: Ticket,
+        left_alone: Vec<DeliveryId>,
+    },
+    /// A person should look, once.
+    Warn(String),
+}

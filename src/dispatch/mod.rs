@@ -1,0 +1,59 @@
+//! Dispatch: the one loop that decides.
+//!
+//! `core` is pure: inputs and the time go in, actions come out. `engine` is the task that feeds it and carries the
+//! actions out; each connection is a task of its own (`carrier`). Nothing else knows the queue, the throttle, the routes and
+//! outbound together, and the engine waits for nothing but its next input.
+
+mod attempt;
+pub mod bounce;
+mod carrier;
+mod command;
+pub mod core;
+mod destination;
+mod ending;
+pub mod engine;
+mod fresh;
+mod gate;
+pub mod message;
+mod opening;
+pub mod options;
+mod pump;
+mod reader;
+mod report;
+mod settle;
+pub mod status;
+mod withdraw;
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use crate::queue::{Lifetime, RecipientKey};
+use crate::types::{Mailbox, ReversePath};
+
+/// A recipient as a number; equal mailboxes have equal numbers.
+pub fn key_of(mailbox: &Mailbox) -> RecipientKey {
+    fold(mailbox.key().as_bytes())
+}
+
+/// A message's own time to live, as the queue keeps it: whole seconds, at least one.
+pub fn lifetime_of(expire: Option<Duration>) -> Lifetime {
+    let secs = u32::try_from(expire?.as_secs()).unwrap_or(u32::MAX).max(1);
+    NonZeroU32::new(secs)
+}
+
+/// A sender as a number: senders take turns.
+pub fn flow_of(sender: &ReversePath) -> u32 {
+    fold(sender.as_str().to_ascii_lowercase().as_bytes())
+}
+
+/// FNV-1a, folded to 32 bits. A collision makes a delivery wait for another that it need not wait for, nothing worse.
+fn fold(bytes: &[u8]) -> u32 {
+    let hash = bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+    // The upper half is mixed better.
+    ((hash >> 32) ^ hash) as u32
+}
+
+#[cfg(test)]
+mod core_tests;

@@ -1,0 +1,77 @@
+//! Reads the replies of one transaction: each different one once, for the recipients and for the lane.
+
+use std::sync::Arc;
+
+use super::message::Resolved;
+use crate::outbound::Outcome;
+use crate::throttle::LaneName;
+use crate::types::{Reading, Recipient, Reply, Stage, Timestamp, Verdict};
+
+/// The host offers no SMTPUTF8, and the message needs it (RFC 6531 section 3.2): another MX host may.
+pub(super) fn lacks_extension(results: &[(Recipient, Resolved)]) -> bool {
+    let lacks =
+        |resolved: &Resolved| matches!(resolved, Resolved::Outcome(Outcome::Unsendable { status: "5.6.7", .. }));
+    !results.is_empty() && results.iter().all(|(_, resolved)| lacks(resolved))
+}
+
+/// On which connection a transaction was held.
+pub(super) struct Where {
+    pub lane: LaneName,
+    pub mx: Arc<str>,
+    pub started: Timestamp,
+    /// The first transaction of its connection.
+    pub first: bool,
+}
+
+/// Reads the replies of one transaction, each different one once.
+pub(super) struct Reader {
+    provider: Arc<str>,
+    memory: Vec<(Stage, Reply, Reading)>,
+    /// For the lane: each different reading once, with its words.
+    pub readings: Vec<(Reading, String)>,
+    /// Some recipient's RCPT was accepted.
+    pub anyone_accepted: bool,
+    /// The peer answered something.
+    pub anything_said: bool,
+    /// Recipients delivered to.
+    pub delivered: u32,
+}
+
+impl Reader {
+    pub(super) fn new(results: &[(Recipient, Resolved)], place: &Where) -> Reader {
+        let said = |stage: Option<Stage>| {
+            results.iter().any(|(_, resolved)| match resolved {
+                Resolved::Outcome(Outcome::Replied { stage: at, .. }) => stage.is_none_or(|wanted| wanted == *at),
+                Resolved::Outcome(Outcome::InDoubt { .. }) => true,
+                _ => false,
+            })
+        };
+        Reader {
+            provider: place.lane.provider.clone(),
+            memory: Vec::new(),
+            readings: Vec::new(),
+            anyone_accepted: said(Some(Stage::Data)),
+            anything_said: said(None),
+            delivered: 0,
+        }
+    }
+
+    pub(super) fn read(&mut self, rules: &crate::verdict::Rules, stage: Stage, reply: &Reply) -> Reading {
+        if let Some((.., reading)) = self.memory.iter().find(|(s, r, _)| *s == stage && r == reply) {
+            return reading.clone();
+        }
+        let reading = rules.read(&self.provider, stage, reply);
+        self.readings.push((reading.clone(), reply.to_string()));
+        self.memory.push((stage, reply.clone(), reading.clone()));
+        reading
+    }
+
+    /// The one deferral that was said of the message as a whole, if recipients are left that were not offered.
+    pub(super) fn refuses_all(&self, pending: &[Recipient]) -> Option<(String, Reading)> {
+        if pending.is_empty() || self.readings.iter().any(|(reading, _)| reading.verdict != Verdict::Retry) {
+            return None;
+        }
+        let (stage, reply, reading) = self.memory.first()?;
+        matches!(stage, Stage::Mail | Stage::Data).then(|| (reply.to_string(), reading.clone()))
+    }
+}

@@ -1,0 +1,155 @@
+//! Settles deliveries without a transaction: expired, without a route or a host, held, returned or removed by an operator.
+
+use std::sync::Arc;
+
+use super::attempt::{Attempt, Said};
+use super::core::Core;
+use super::ending::{Ending, Facts};
+use super::message::{Action, Excerpt};
+use crate::queue::Place;
+use crate::route::Unroutable;
+use crate::spool::{Change, Stored};
+use crate::types::{Delivery, DeliveryId, DeliveryState, Envelope, Stage, Timestamp};
+
+/// Why a delivery is settled without a transaction.
+#[derive(Clone, Debug)]
+pub(super) enum Purpose {
+    Expire,
+    Unroutable(Arc<Unroutable>),
+    Unreachable {
+        said: Vec<Said>,
+        is_final: bool,
+    },
+    /// The task that had it ended without a word.
+    Lost,
+    /// Every recipient has come to its end; only the report is left to be made.
+    Ended,
+    Hold(u64),
+    Release(u64),
+    Bounce(u64),
+    Remove(u64),
+}
+
+impl Purpose {
+    pub(super) fn ticket(&self) -> Option<u64> {
+        match self {
+            Purpose::Hold(ticket) | Purpose::Release(ticket) | Purpose::Bounce(ticket) | Purpose::Remove(ticket) => {
+                Some(*ticket)
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Core {
+    /// The content of a delivery that has come in just now and was not touched since.
+    pub(super) fn at_hand(&mut self, id: DeliveryId) -> Option<(Stored, Excerpt)> {
+        if self.queue.get(id)?.attempts > 0 || self.attempts.get(&id).is_some_and(Attempt::goes_on) {
+            return None;
+        }
+        let message = self.fresh.get(id.message)?;
+        let delivery = message.deliveries.iter().find(|delivery| delivery.id == id)?.clone();
+        let excerpt = Excerpt::of(&message.body)?;
+        Some((Stored { envelope: message.envelope.clone(), delivery, body: message.body.clone() }, excerpt))
+    }
+
+    pub(super) fn settle_without_transaction(
+        &mut self,
+        id: DeliveryId,
+        purpose: Purpose,
+        stored: Stored,
+        excerpt: Excerpt,
+        now: Timestamp,
+    ) {
+        let Stored { envelope, mut delivery, .. } = stored;
+        self.commands.settled(purpose.ticket(), id, true);
+        let facts = self.facts_without_transaction(id, &delivery, &purpose);
+        let mut ending = Ending::new(&envelope, facts, now);
+        match purpose {
+            Purpose::Hold(_) => return self.set_held(id, delivery, true, now),
+            Purpose::Release(_) => return self.set_held(id, delivery, false, now),
+            Purpose::Ended => {}
+            Purpose::Expire => ending.expired(&delivery),
+            Purpose::Bounce(_) => ending.returned(&delivery),
+            Purpose::Remove(_) => ending.removed(&delivery),
+            Purpose::Unroutable(failure) if failure.permanent => ending.unroutable(&delivery, &failure),
+            Purpose::Unreachable { said, is_final: true } => {
+                let last = said.into_iter().rev().find_map(|s| s.reply.map(|reply| (s.mx, reply)));
+                if let Some((mx, reply)) = last {
+                    let provider = ending.facts.provider.clone().unwrap_or_else(|| "default".into());
+                    let reading = self.rules.read(&provider, Stage::Connect, &reply);
+                    ending.facts.mx = Some(mx);
+                    for recipient in &delivery.recipients {
+                        ending.bounced(recipient, &reply, &reading);
+                    }
+                }
+            }
+            Purpose::Unroutable(failure) => {
+                return self.defer_all(id, &envelope, delivery, &excerpt, ending, "no-route", &failure.text, now);
+            }
+            Purpose::Unreachable { said, .. } => {
+                let texts: Vec<String> = said.into_iter().map(|s| s.text).collect();
+                let text = if texts.is_empty() { "no address to connect to".to_string() } else { texts.join("; ") };
+                return self.defer_all(id, &envelope, delivery, &excerpt, ending, "unreachable", &text, now);
+            }
+            Purpose::Lost => {
+                let text = "the connection's task ended without a report; it may have been delivered all the same";
+                return self.defer_all(id, &envelope, delivery, &excerpt, ending, "in-doubt", text, now);
+            }
+        }
+        let mut failed = std::mem::take(&mut delivery.failed);
+        failed.append(&mut ending.failed);
+        let mut changes: Vec<Change> = ending.take_events().into_iter().map(Change::Note).collect();
+        self.report_failure(&envelope, &failed, Some(&excerpt), &mut changes, now);
+        changes.push(Change::Finish(id));
+        self.act(Action::Commit(changes));
+        self.forget(id);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one deferral with its delivery and its words")]
+    fn defer_all(
+        &mut self,
+        id: DeliveryId,
+        envelope: &Arc<Envelope>,
+        mut delivery: Delivery,
+        excerpt: &Excerpt,
+        mut ending: Ending,
+        rule: &'static str,
+        text: &str,
+        now: Timestamp,
+    ) {
+        for recipient in &delivery.recipients {
+            ending.broken(recipient, rule, text);
+        }
+        delivery.refusal = ending.refusal.take();
+        let changes = ending.take_events().into_iter().map(Change::Note).collect();
+        self.defer(id, envelope, delivery, Some(excerpt), changes, now);
+    }
+
+    fn set_held(&mut self, id: DeliveryId, mut delivery: Delivery, held: bool, now: Timestamp) {
+        delivery.state = if held { DeliveryState::Held } else { DeliveryState::Waiting };
+        let place = if held { Place::Held } else { Place::Later(delivery.next_attempt.unwrap_or(now).max(now)) };
+        self.act(Action::Commit(vec![Change::Update(delivery)]));
+        self.release_gate(id);
+        self.attempts.remove(&id);
+        self.queue.put(id, place);
+    }
+
+    fn facts_without_transaction(&self, id: DeliveryId, delivery: &Delivery, purpose: &Purpose) -> Facts {
+        let target = self
+            .queue
+            .get(id)
+            .and_then(|entry| self.places.domains.get(entry.domain))
+            .and_then(|domain| domain.target)
+            .and_then(|target| self.places.targets.get(target));
+        let last = delivery.refusal.as_ref();
+        let tries = matches!(purpose, Purpose::Unroutable(_) | Purpose::Unreachable { .. } | Purpose::Lost);
+        Facts {
+            provider: target.map(|t| t.provider.clone()).or_else(|| last.map(|r| r.provider.as_str().into())),
+            source: last.filter(|r| !r.source.is_empty()).map(|r| r.source.as_str().into()),
+            mx: None,
+            tls: None,
+            attempt: delivery.attempts + u32::from(tries),
+        }
+    }
+}
