@@ -6,9 +6,12 @@
 #![forbid(unsafe_code)]
 
 pub mod clock;
+pub mod config;
 pub mod dispatch;
 pub mod event;
 pub mod inbound;
+pub mod limits;
+pub mod log;
 pub mod outbound;
 pub mod queue;
 pub mod route;

@@ -1,0 +1,194 @@
+//! Settings from the environment, laid over those of the file.
+//!
+//! `WEIR_` and the path in capitals, joined by two underscores: `WEIR_QUEUE__EXPIRE=2d`. Lists are comma separated,
+//! elements of lists of tables go by number (`WEIR_LISTENER__0__ADDRESS`) or, where they have one, by name
+//! (`WEIR_PROVIDER__OUTLOOK__MAX_CONNECTIONS`). A variable that names no key is a warning, for other programs put
+//! variables there, too; a value that cannot stand is a fault that names the variable.
+
+use toml::Value;
+
+use super::file::quoted;
+use super::finding::{Findings, Place};
+use super::schema::{self, Key, Kind, Shape};
+use super::tree::{self, Node, Table};
+
+/// Read elsewhere.
+const KNOWN: [&str; 3] = ["CONFIG", "CONTAINER", "TEST"];
+/// Set by Kubernetes for a service that is called `weir`.
+const FOREIGN: [&str; 2] = ["PORT", "SERVICE_"];
+
+/// One variable that sets a key.
+struct Setting<'a> {
+    variable: &'a str,
+    text: &'a str,
+    key: &'static Key,
+    element: Element,
+}
+
+/// In this order they are applied, so that a name finds the element a number has made.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Element {
+    None,
+    Number(usize),
+    /// As it stands in the variable, in lower case.
+    Name(String),
+}
+
+/// Lays the variables of `environment` over `root`. `profiles`: the names of shipped providers.
+pub(super) fn overlay(
+    root: &mut Table,
+    environment: &[(String, String)],
+    profiles: &[String],
+    findings: &mut Findings,
+) {
+    let mut settings = Vec::new();
+    let mut sorted: Vec<_> = environment.iter().collect();
+    sorted.sort();
+    for (variable, text) in sorted {
+        let Some(rest) = variable.strip_prefix("WEIR_") else { continue };
+        if KNOWN.contains(&rest) || FOREIGN.iter().any(|start| rest.starts_with(start)) {
+            continue;
+        }
+        match resolve(&rest.to_lowercase()) {
+            Some((key, element)) => settings.push(Setting { variable, text, key, element }),
+            None => {
+                let remedy = format!("the nearest that does is {}", nearest(&rest.to_lowercase()));
+                findings.warning(Place::variable(variable), "names no key and changes nothing", remedy);
+            }
+        }
+    }
+    settings.sort_by(|a, b| a.element.cmp(&b.element));
+    for setting in &settings {
+        let table = match setting.table(root, profiles) {
+            Ok(Some(table)) => table,
+            Ok(None) => continue,
+            Err((what, remedy)) => {
+                findings.fault(Place::variable(setting.variable), what, remedy);
+                continue;
+            }
+        };
+        let node = match read(&setting.key.kind, setting.text) {
+            Ok(value) => Node::Value(value, Place::variable(setting.variable)),
+            Err(what) => {
+                let remedy = format!("write {}", expected(&setting.key.kind));
+                findings.fault(Place::variable(setting.variable), what, remedy);
+                Node::Faulty
+            }
+        };
+        table.insert(setting.name().to_string(), node);
+    }
+}
+
+/// The key and element that `rest`, a variable without its beginning and in lower case, names.
+fn resolve(rest: &str) -> Option<(&'static Key, Element)> {
+    let parts: Vec<&str> = rest.split("__").collect();
+    let (path, element) = match parts[..] {
+        [name] => (name.to_string(), Element::None),
+        [section, name] => (format!("{section}.{name}"), Element::None),
+        [list, element, name] => {
+            let named = matches!(schema::shape(&format!("{list}[].name")), Shape::Value(_));
+            let element = match element.parse() {
+                Ok(number) => Element::Number(number),
+                Err(_) if named && !element.is_empty() => Element::Name(element.to_string()),
+                Err(_) => return None,
+            };
+            (format!("{list}[].{name}"), element)
+        }
+        _ => return None,
+    };
+    match schema::shape(&path) {
+        Shape::Value(key) => Some((key, element)),
+        _ => None,
+    }
+}
+
+/// The variable that `rest`, of one that names nothing, was most probably meant to be.
+fn nearest(rest: &str) -> String {
+    let parts: Vec<&str> = rest.split("__").collect();
+    // The middle is a number or a name, and no part of the key.
+    let path = match parts[..] {
+        [list, _, name] => format!("{list}.{name}"),
+        _ => parts.join("."),
+    };
+    schema::variable_of(schema::nearest_key(&path))
+}
+
+impl Setting<'_> {
+    /// The last part of the path.
+    fn name(&self) -> &'static str {
+        self.key.path.rsplit('.').next().unwrap_or_default()
+    }
+
+    /// The table the value goes into, made if need be; `None` where a fault of the file stands in its place.
+    fn table<'t>(&self, root: &'t mut Table, profiles: &[String]) -> Result<Option<&'t mut Table>, (String, String)> {
+        let Some((section, _)) = self.key.path.split_once('.') else { return Ok(Some(root)) };
+        let Some(list) = section.strip_suffix("[]") else { return Ok(tree::table_mut(root, section)) };
+        let Some(elements) = tree::list_mut(root, list) else { return Ok(None) };
+        let at = match &self.element {
+            Element::Number(number) if *number > elements.len() => {
+                let missing = elements.len();
+                let what = format!("there is no {list} {missing} yet, so none can be {number}");
+                return Err((what, format!("number them without a gap, this one {missing}")));
+            }
+            Element::Number(number) => *number,
+            Element::Name(name) => position(elements, name).unwrap_or(elements.len()),
+            Element::None => return Ok(None),
+        };
+        if at == elements.len() {
+            let place = Place::variable(self.variable);
+            let mut element = Table::new();
+            if let Element::Name(name) = &self.element {
+                let name = if list == "provider" { profile(name, profiles) } else { name.clone() };
+                element.insert("name".to_string(), Node::Value(Value::String(name), place.clone()));
+            }
+            elements.push((element, place));
+        }
+        Ok(elements.get_mut(at).map(|(element, _)| element))
+    }
+}
+
+/// Where the element with this name stands.
+fn position(elements: &[(Table, Place)], name: &str) -> Option<usize> {
+    elements.iter().position(|(element, _)| match element.get("name") {
+        Some(Node::Value(Value::String(own), _)) => in_variable(own) == name,
+        _ => false,
+    })
+}
+
+/// The shipped provider a variable means, else the name as it stands there.
+fn profile(name: &str, profiles: &[String]) -> String {
+    profiles.iter().find(|known| in_variable(known) == name).cloned().unwrap_or_else(|| name.to_string())
+}
+
+/// A name as it looks in a variable, where only letters, digits and underscores can stand, in lower case.
+fn in_variable(name: &str) -> String {
+    name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).collect()
+}
+
+/// The value that `text` stands for, or what is wrong with it.
+fn read(kind: &Kind, text: &str) -> Result<Value, String> {
+    match kind {
+        Kind::Text(form) if (form.holds)(text) => Ok(Value::String(text.to_string())),
+        Kind::Texts(form) => {
+            let entries: Vec<&str> = text.split(',').map(str::trim).filter(|entry| !entry.is_empty()).collect();
+            match entries.iter().find(|entry| !(form.holds)(entry)) {
+                Some(wrong) => Err(format!("has the entry {}", quoted(wrong))),
+                None => Ok(Value::Array(entries.into_iter().map(|e| Value::String(e.to_string())).collect())),
+            }
+        }
+        Kind::Number(range) => match text.trim().parse::<u64>() {
+            Ok(number) if range.contains(&number) => {
+                i64::try_from(number).map(Value::Integer).map_err(|_| format!("is {number}"))
+            }
+            _ => Err(format!("is {}", quoted(text))),
+        },
+        Kind::Text(_) => Err(format!("is {}", quoted(text))),
+    }
+}
+
+fn expected(kind: &Kind) -> String {
+    match kind {
+        Kind::Texts(form) => format!("entries separated by commas, each {}", form.expected),
+        _ => kind.expected(),
+    }
+}

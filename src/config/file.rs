@@ -1,0 +1,208 @@
+//! The configuration file: found, read, and checked key by key.
+//!
+//! Rules that always hold: every fault of the file is told, each with line and column; a file that was named must be
+//! there, one that is only looked for may be missing.
+
+use std::io::{ErrorKind, Read};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use toml::Spanned;
+use toml::Value;
+use toml::de::{DeTable, DeValue};
+
+use super::finding::{Document, Findings, Place};
+use super::schema::{self, Form, Key, Kind, Shape, spoken};
+use super::tree::{Node, Table};
+
+/// A larger file is something else: ten thousand routes are not half of it.
+const FILE_SIZE_MAX: u64 = 4 << 20;
+
+/// The file that is used: the one that is named, else the first of `search` that exists.
+pub(super) fn choose(named: Option<&Path>, search: &[PathBuf]) -> Option<PathBuf> {
+    match named {
+        Some(path) => Some(path.to_path_buf()),
+        // One that is there but cannot be reached is chosen, so that somebody hears of it.
+        None => search.iter().find(|path| !is_missing(path)).cloned(),
+    }
+}
+
+fn is_missing(path: &Path) -> bool {
+    let missing = |kind| matches!(kind, ErrorKind::NotFound | ErrorKind::NotADirectory);
+    path.metadata().is_err_and(|error| missing(error.kind()))
+}
+
+/// The settings in the file at `path`.
+pub(super) fn read(path: &Path, findings: &mut Findings) -> Table {
+    match content(path) {
+        Ok(text) => parse(path, &text, findings),
+        Err((what, remedy)) => {
+            findings.fault(Place::Whole { file: path.to_path_buf() }, what, remedy);
+            Table::new()
+        }
+    }
+}
+
+fn content(path: &Path) -> Result<String, (String, &'static str)> {
+    let unreadable = |e: std::io::Error| {
+        let remedy = match e.kind() {
+            ErrorKind::NotFound => "create it, or name another with --config or WEIR_CONFIG",
+            ErrorKind::PermissionDenied => "let the user weir runs as read it",
+            _ => "name a readable file with --config or WEIR_CONFIG",
+        };
+        (format!("cannot read the configuration file: {e}"), remedy)
+    };
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    file.take(FILE_SIZE_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > FILE_SIZE_MAX {
+        return Err((format!("is longer than {} MiB", FILE_SIZE_MAX >> 20), "name a configuration file"));
+    }
+    String::from_utf8(bytes).map_err(|e| {
+        let line = e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|&&b| b == b'\n').count() + 1;
+        (format!("line {line} is not UTF-8"), "save the file in UTF-8")
+    })
+}
+
+/// The settings in `text`, the content of `path`.
+pub(super) fn parse(path: &Path, text: &str, findings: &mut Findings) -> Table {
+    let (table, errors) = DeTable::parse_recoverable(text);
+    let document = Document::new(path, text);
+    for error in &errors {
+        let place = document.place(error.span().unwrap_or(0..0));
+        findings.fault(place, format!("this is no TOML: {}", error.message()), "");
+    }
+    Reader { document, findings }.table("", table.get_ref())
+}
+
+struct Reader<'a> {
+    document: Document<'a>,
+    findings: &'a mut Findings,
+}
+
+impl Reader<'_> {
+    fn fault(&mut self, span: Range<usize>, what: String, remedy: String) -> Node {
+        self.findings.fault(self.document.place(span), what, remedy);
+        Node::Faulty
+    }
+
+    /// `prefix`: the path of the table with its final dot, empty for the whole file.
+    fn table(&mut self, prefix: &str, table: &DeTable<'_>) -> Table {
+        let mut nodes = Table::new();
+        let mut entries: Vec<_> = table.iter().collect();
+        // In the order of the file, so that the findings are, too.
+        entries.sort_by_key(|(name, _)| name.span().start);
+        for (name, value) in entries {
+            let path = format!("{prefix}{}", name.get_ref());
+            let node = match schema::shape(&path) {
+                Shape::Value(key) => self.value(key, value),
+                Shape::Table => self.section(&path, value),
+                Shape::Tables => self.elements(&path, value),
+                Shape::Unknown => self.unknown(&path, name.span()),
+            };
+            nodes.insert(name.get_ref().to_string(), node);
+        }
+        nodes
+    }
+
+    fn unknown(&mut self, path: &str, span: Range<usize>) -> Node {
+        let what = format!("unknown key `{}`", spoken(path));
+        self.fault(span, what, format!("the nearest known key is `{}`", spoken(schema::nearest(path))))
+    }
+
+    fn section(&mut self, path: &str, value: &Spanned<DeValue<'_>>) -> Node {
+        match value.get_ref() {
+            DeValue::Table(inner) => Node::Table(self.table(&format!("{path}."), inner)),
+            other => {
+                let what = format!("`{path}` is {}, not a table", a(other.type_str()));
+                self.fault(value.span(), what, format!("write its keys below a line `[{path}]`"))
+            }
+        }
+    }
+
+    fn elements(&mut self, path: &str, value: &Spanned<DeValue<'_>>) -> Node {
+        let remedy = format!("begin each {path} with a line `[[{path}]]`");
+        let DeValue::Array(list) = value.get_ref() else {
+            let what = format!("`{path}` is {}, not a list of tables", a(value.get_ref().type_str()));
+            return self.fault(value.span(), what, remedy);
+        };
+        let mut elements = Vec::new();
+        for element in list.iter() {
+            let DeValue::Table(inner) = element.get_ref() else {
+                let what = format!("an entry of `{path}` is {}, not a table", a(element.get_ref().type_str()));
+                self.fault(element.span(), what, remedy.clone());
+                continue;
+            };
+            let place = self.document.place(element.span());
+            elements.push((self.table(&format!("{path}[]."), inner), place));
+        }
+        Node::Tables(elements)
+    }
+
+    fn value(&mut self, key: &Key, value: &Spanned<DeValue<'_>>) -> Node {
+        let read = match &key.kind {
+            Kind::Text(form) => self.text(key, *form, value),
+            Kind::Texts(form) => self.texts(key, *form, value),
+            Kind::Number(range) => match value.get_ref() {
+                DeValue::Integer(digits) => i64::from_str_radix(digits.as_str(), digits.radix())
+                    .ok()
+                    .filter(|&n| u64::try_from(n).is_ok_and(|n| range.contains(&n)))
+                    .map(Value::Integer)
+                    .ok_or_else(|| format!("`{}` is {digits}", spoken(key.path))),
+                other => Err(wrong_type(key, other)),
+            }
+            .map_err(|what| self.expected(key.kind.expected(), value.span(), what)),
+        };
+        match read {
+            Ok(read) => Node::Value(read, self.document.place(value.span())),
+            Err(Told) => Node::Faulty,
+        }
+    }
+
+    fn text(&mut self, key: &Key, form: Form, value: &Spanned<DeValue<'_>>) -> Result<Value, Told> {
+        let what = match value.get_ref() {
+            DeValue::String(text) if (form.holds)(text) => return Ok(Value::String(text.to_string())),
+            DeValue::String(text) => format!("`{}` is {}", spoken(key.path), quoted(text)),
+            other => wrong_type(key, other),
+        };
+        Err(self.expected(form.expected.to_string(), value.span(), what))
+    }
+
+    fn texts(&mut self, key: &Key, form: Form, value: &Spanned<DeValue<'_>>) -> Result<Value, Told> {
+        let DeValue::Array(list) = value.get_ref() else {
+            return Err(self.expected(key.kind.expected(), value.span(), wrong_type(key, value.get_ref())));
+        };
+        let (mut texts, mut told) = (Vec::new(), false);
+        for entry in list.iter() {
+            match self.text(key, form, entry) {
+                Ok(text) => texts.push(text),
+                Err(Told) => told = true,
+            }
+        }
+        if told { Err(Told) } else { Ok(Value::Array(texts)) }
+    }
+
+    fn expected(&mut self, expected: String, span: Range<usize>, what: String) -> Told {
+        self.fault(span, what, format!("write {expected}"));
+        Told
+    }
+}
+
+/// A fault was found and told.
+struct Told;
+
+fn wrong_type(key: &Key, value: &DeValue<'_>) -> String {
+    format!("`{}` is {}", spoken(key.path), a(value.type_str()))
+}
+
+fn a(noun: &str) -> String {
+    let article = if noun.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+    format!("{article} {noun}")
+}
+
+/// A value as it is shown in a finding: not longer than somebody reads.
+pub(super) fn quoted(text: &str) -> String {
+    let shown: String = text.chars().take(60).collect();
+    let more = if shown.len() < text.len() { "…" } else { "" };
+    format!("\"{shown}{more}\"")
+}

@@ -1,0 +1,195 @@
+//! The configuration: the options of every part of weir, put together from a file and the environment.
+//!
+//! Rules that always hold:
+//! - an empty configuration is a working relay for this host;
+//! - the options live beside the code that uses them and know nothing of each other, of files or of variables;
+//! - loading reads nothing but what `Sources` names, and tells every fault it finds, each with its place;
+//! - what `print` writes, loads as the same configuration.
+
+mod checks;
+mod container;
+mod environment;
+mod file;
+mod finding;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use toml::Value;
+
+pub use finding::{Fault, Finding, Place, Warning};
+
+use crate::dispatch::options::Bounces;
+use crate::event::options::Events;
+use crate::inbound::options::{Limits, Listener, Relay};
+use crate::log::Log;
+use crate::outbound::options::{Delivery, Source};
+use crate::queue::options::Queue;
+use crate::route::options::{Dns, RouteEntry};
+use crate::suppress::options::Suppression;
+use crate::throttle::options::ProviderOptions;
+use crate::types::Span;
+use finding::Findings;
+
+/// Everything that can be set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The name in HELO and in the greeting. Empty: found out at start.
+    pub hostname: String,
+    /// The folder of the spool, the event log and the control socket.
+    pub data_dir: PathBuf,
+    /// How long a stop waits for what is past the end of data.
+    pub shutdown_grace: Span,
+    pub listener: Vec<Listener>,
+    pub relay: Relay,
+    pub limits: Limits,
+    pub queue: Queue,
+    pub bounces: Bounces,
+    pub dns: Dns,
+    pub delivery: Delivery,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub route: Vec<RouteEntry>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub source: Vec<Source>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub provider: Vec<ProviderOptions>,
+    pub suppression: Suppression,
+    pub events: Events,
+    pub log: Log,
+    /// Nobody set `relay.trusted_networks`, so the networks this container is attached to are trusted, without their
+    /// gateways: the start line says so in these words. Else empty.
+    #[serde(skip)]
+    pub trusts_attached: String,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            hostname: String::new(),
+            data_dir: PathBuf::from("./weir-data"),
+            shutdown_grace: Span(Duration::from_secs(8)),
+            // Debian's Exim freezes mail for a smarthost on 127.0.0.1: it takes that for itself.
+            listener: [Ipv4Addr::new(127, 0, 0, 1), Ipv4Addr::new(127, 0, 0, 2)].map(listener).to_vec(),
+            relay: Relay::default(),
+            limits: Limits::default(),
+            queue: Queue::default(),
+            bounces: Bounces::default(),
+            dns: Dns::default(),
+            delivery: Delivery::default(),
+            route: Vec::new(),
+            source: Vec::new(),
+            provider: Vec::new(),
+            suppression: Suppression::default(),
+            events: Events::default(),
+            log: Log::default(),
+            trusts_attached: String::new(),
+        }
+    }
+}
+
+fn listener(ip: Ipv4Addr) -> Listener {
+    Listener { address: SocketAddr::from((ip, 2525)) }
+}
+
+/// Tells the networks this host is attached to, and the gateways in them.
+pub type Attached = dyn Fn() -> (Vec<IpNet>, Vec<IpAddr>);
+
+/// Where a configuration comes from.
+pub struct Sources<'a> {
+    /// `--config FILE`; else `WEIR_CONFIG` of `environment` decides.
+    pub file: Option<PathBuf>,
+    /// Where a file is looked for that nobody named.
+    pub search: Vec<PathBuf>,
+    /// What does not begin with `WEIR_` is passed over.
+    pub environment: Vec<(String, String)>,
+    /// The names of the providers weir has profiles for.
+    pub profiles: Vec<String>,
+    /// The networks this host is attached to. Asked only where they would be trusted.
+    pub attached: &'a Attached,
+}
+
+impl<'a> Sources<'a> {
+    /// What this process was started with.
+    pub fn of_process(file: Option<PathBuf>, profiles: Vec<String>, attached: &'a Attached) -> Sources<'a> {
+        let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+        let environment = std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value)));
+        Sources {
+            file,
+            search: ["weir.toml", "/etc/weir/weir.toml"].map(PathBuf::from).to_vec(),
+            environment: environment.filter(|(name, _)| name.starts_with("WEIR_")).collect(),
+            profiles,
+            attached,
+        }
+    }
+
+    /// The file that is read; none: the built-in defaults.
+    pub fn chosen_file(&self) -> Option<PathBuf> {
+        let named = self.variable("WEIR_CONFIG").filter(|text| !text.is_empty()).map(Path::new);
+        file::choose(self.file.as_deref().or(named), &self.search)
+    }
+
+    fn variable(&self, wanted: &str) -> Option<&str> {
+        self.environment.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str())
+    }
+
+    /// Is this the container image?
+    fn in_container(&self) -> bool {
+        self.variable("WEIR_CONTAINER").is_some_and(|text| !matches!(text, "" | "0" | "false"))
+    }
+}
+
+impl Config {
+    /// Reads the configuration; all faults, or the configuration and all warnings.
+    pub fn load(sources: &Sources<'_>) -> Result<(Config, Vec<Warning>), Vec<Fault>> {
+        let mut findings = Findings::default();
+        let mut root = match sources.chosen_file() {
+            Some(path) => file::read(&path, &mut findings),
+            None => tree::Table::new(),
+        };
+        environment::overlay(&mut root, &sources.environment, &sources.profiles, &mut findings);
+        let trusts_attached =
+            if sources.in_container() { container::defaults(&mut root, sources.attached) } else { String::new() };
+        let (table, places) = tree::settle(root, &mut findings);
+        let mut config = match Value::Table(table).try_into::<Config>() {
+            Ok(config) => config,
+            // Every value was checked before; what is told here is a value the check and the options differ about.
+            Err(error) => {
+                findings.fault(Place::Nowhere {}, error.message(), "");
+                Config::default()
+            }
+        };
+        config.trusts_attached = trusts_attached;
+        checks::Checks { config: &config, places: &places, profiles: &sources.profiles, findings: &mut findings }.run();
+        if findings.faults.is_empty() { Ok((config, findings.warnings)) } else { Err(findings.faults) }
+    }
+
+    /// The configuration as a file. It loads as this one.
+    pub fn print(&self) -> String {
+        toml::to_string_pretty(self).unwrap_or_else(|error| format!("# cannot be written as TOML: {error}\n"))
+    }
+
+    /// What differs in `other` and takes effect only at a start: it is bound, opened or shared out there.
+    pub fn restart_needed(&self, other: &Config) -> Vec<&'static str> {
+        [
+            ("hostname", self.hostname != other.hostname),
+            ("data_dir", self.data_dir != other.data_dir),
+            ("listener", self.listener != other.listener),
+            ("limits", self.limits != other.limits),
+            ("dns.servers", self.dns.servers != other.dns.servers),
+            ("delivery.max_connections", self.delivery.max_connections != other.delivery.max_connections),
+            ("events", self.events != other.events),
+            ("log", self.log != other.log),
+        ]
+        .into_iter()
+        .filter_map(|(key, differs)| differs.then_some(key))
+        .collect()
+    }
+}

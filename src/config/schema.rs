@@ -1,0 +1,305 @@
+//! Every key that can be set, and what may stand in it.
+//!
+//! One table for the file, the environment and `config/weir.toml`. What a value must look like is decided by the types
+//! of the options themselves, so that a value that passes here is one the options take; a test holds the two together.
+
+use std::ops::RangeInclusive;
+
+use serde::de::DeserializeOwned;
+use serde::de::IntoDeserializer;
+use serde::de::value::{Error as WordError, StrDeserializer};
+
+use crate::dispatch::options::BounceMode;
+use crate::event::options::Output;
+use crate::inbound::options::BareNewlines;
+use crate::log::{Format, Levels};
+use crate::outbound::options::{IpChoice, TlsMode};
+use crate::suppress::options::AtInjection;
+use crate::types::{ByteSize, Domain, Mailbox, Span};
+
+/// One key. `path` is written with dots, `[]` behind the name of a list of tables: `listener[].address`.
+pub(super) struct Key {
+    pub(super) path: &'static str,
+    pub(super) kind: Kind,
+    /// An element of the list cannot be without it.
+    pub(super) required: bool,
+}
+
+pub(super) enum Kind {
+    Text(Form),
+    Texts(Form),
+    Number(RangeInclusive<u64>),
+}
+
+/// What a text must look like: in words for people, and as a test.
+#[derive(Clone, Copy)]
+pub(super) struct Form {
+    pub(super) expected: &'static str,
+    pub(super) holds: fn(&str) -> bool,
+}
+
+/// What a path leads to.
+pub(super) enum Shape {
+    Value(&'static Key),
+    Table,
+    Tables,
+    Unknown,
+}
+
+use Kind::{Number, Text, Texts};
+
+/// More connections than any host has descriptors for.
+const CONNECTIONS: RangeInclusive<u64> = 1..=1_000_000;
+/// More recipients than a message ever has: each costs memory while it is taken in.
+const RECIPIENTS: RangeInclusive<u64> = 1..=100_000;
+
+const DURATION: Form =
+    Form { expected: "a duration above zero, as in \"5m\" or \"1h 30m\" (ms, s, m, h, d, w)", holds: is_duration };
+const SIZE: Form = Form { expected: "a size, as in \"35 MiB\" (B, KiB, MiB, GiB, TiB)", holds: parses::<ByteSize> };
+const SOCKET: Form = Form {
+    expected: "an IP address and a port, as in \"127.0.0.1:2525\" or \"[::1]:2525\"",
+    holds: parses::<std::net::SocketAddr>,
+};
+const NETWORK: Form = Form {
+    expected: "a network as in \"10.0.0.0/8\", a single address as in \"192.0.2.7/32\" or \"2001:db8::7/128\"",
+    holds: parses::<ipnet::IpNet>,
+};
+const ADDRESS: Form = Form { expected: "an IP address of this host, as in \"203.0.113.10\"", holds: is_own_address };
+const DOMAIN: Form = Form { expected: "a domain, as in \"example.com\"", holds: is_domain };
+const HOST_NAME: Form = Form {
+    expected: "a host name, as in \"relay.example.com\", or \"\" for the default",
+    holds: |text| text.is_empty() || is_host_name(text),
+};
+const NAME: Form = Form { expected: "1 to 64 letters, digits, dots, hyphens or underscores", holds: is_label };
+
+const KEYS: &[Key] = &[
+    key("hostname", Text(HOST_NAME)),
+    key("data_dir", Text(Form { expected: "the path of a folder", holds: |text| !text.is_empty() })),
+    key("shutdown_grace", Text(Form { expected: "a duration, as in \"8s\"", holds: parses::<Span> })),
+    needed("listener[].address", Text(SOCKET)),
+    key("relay.trusted_networks", Texts(NETWORK)),
+    key("relay.sender_domains", Texts(DOMAIN)),
+    key(
+        "relay.postmaster",
+        Text(Form {
+            expected: "a mail address, as in \"postmaster@example.com\", or \"\" to refuse such mail",
+            holds: |text| text.is_empty() || Mailbox::parse(text).is_ok(),
+        }),
+    ),
+    key("limits.message_size", Text(SIZE)),
+    key("limits.recipients", Number(RECIPIENTS)),
+    key("limits.connections", Number(CONNECTIONS)),
+    key("limits.connections_per_client", Number(CONNECTIONS)),
+    key("limits.queue_messages", Number(1..=1_000_000_000)),
+    key(
+        "limits.bare_newlines",
+        Text(Form { expected: "one of `normalize`, `reject`", holds: is_word::<BareNewlines> }),
+    ),
+    key("limits.min_free_disk", Text(SIZE)),
+    key("queue.retry", Texts(DURATION)),
+    key("queue.expire", Text(DURATION)),
+    key("bounces.mode", Text(Form { expected: "one of `mail`, `none`", holds: is_word::<BounceMode> })),
+    key("bounces.delay_after", Text(DURATION)),
+    key("dns.servers", Texts(SOCKET)),
+    key("delivery.port", Number(1..=65_535)),
+    key("delivery.ip", Text(Form { expected: "one of `ipv4`, `prefer-ipv4`, `both`", holds: is_word::<IpChoice> })),
+    key("delivery.networks", Texts(NETWORK)),
+    key(
+        "delivery.tls",
+        Text(Form { expected: "one of `off`, `opportunistic`, `encrypt`, `verify`", holds: is_word::<TlsMode> }),
+    ),
+    key("delivery.max_connections", Number(CONNECTIONS)),
+    needed(
+        "route[].domain",
+        Text(Form {
+            expected: "a domain, as in \"internal.example\", or \"*\" for all others",
+            holds: |text| text == "*" || is_domain(text),
+        }),
+    ),
+    needed(
+        "route[].to",
+        Text(Form {
+            expected: "HOST:PORT, as in \"127.0.0.1:2600\", \"[::1]:2600\" or \"mail.example.com:25\"",
+            holds: is_host_and_port,
+        }),
+    ),
+    key(
+        "route[].limits",
+        Text(Form { expected: "a provider's name, or \"\"", holds: |text| text.is_empty() || is_label(text) }),
+    ),
+    needed("source[].name", Text(NAME)),
+    needed("source[].address", Text(ADDRESS)),
+    key("source[].hostname", Text(HOST_NAME)),
+    needed("provider[].name", Text(NAME)),
+    key(
+        "provider[].mx",
+        Texts(Form {
+            expected: "the name of an MX host, as in \"mx.example.com\", or of all below a name, as in \"*.mx.example.com\"",
+            holds: |text| is_name(text.strip_prefix("*.").unwrap_or(text)),
+        }),
+    ),
+    key("provider[].domains", Texts(DOMAIN)),
+    key("provider[].max_connections", Number(CONNECTIONS)),
+    key("provider[].initial_connections", Number(CONNECTIONS)),
+    key("provider[].messages_per_connection", Number(1..=1_000_000)),
+    key("provider[].recipients_per_message", Number(RECIPIENTS)),
+    key("suppression.at_injection", Text(Form { expected: "one of `reject`, `drop`", holds: is_word::<AtInjection> })),
+    key("events.output", Text(Form { expected: "one of `file`, `stdout`, `both`", holds: is_word::<Output> })),
+    key("events.keep", Text(DURATION)),
+    key("events.max_size", Text(SIZE)),
+    key(
+        "log.level",
+        Text(Form {
+            expected: "a level (`off`, `error`, `warn`, `info`, `debug`, `trace`), or several as in \"info,weir::outbound=debug\"",
+            holds: parses::<Levels>,
+        }),
+    ),
+    key("log.format", Text(Form { expected: "one of `text`, `json`", holds: is_word::<Format> })),
+];
+
+const fn key(path: &'static str, kind: Kind) -> Key {
+    Key { path, kind, required: false }
+}
+
+const fn needed(path: &'static str, kind: Kind) -> Key {
+    Key { path, kind, required: true }
+}
+
+#[cfg(test)]
+pub(super) fn keys() -> &'static [Key] {
+    KEYS
+}
+
+/// What `path` leads to.
+pub(super) fn shape(path: &str) -> Shape {
+    if let Some(key) = KEYS.iter().find(|key| key.path == path) {
+        return Shape::Value(key);
+    }
+    let below =
+        |end: &str| KEYS.iter().any(|key| key.path.strip_prefix(path).is_some_and(|rest| rest.starts_with(end)));
+    match (below("[]."), below(".")) {
+        (true, _) => Shape::Tables,
+        (_, true) => Shape::Table,
+        _ => Shape::Unknown,
+    }
+}
+
+/// The keys directly in the elements of a list of tables.
+pub(super) fn keys_of_element(list: &str) -> impl Iterator<Item = &'static Key> {
+    KEYS.iter().filter(move |key| key.path.strip_prefix(list).is_some_and(|rest| rest.starts_with("[].")))
+}
+
+/// The key or table a wrong path was most probably meant to be. A name that is right but stands in the wrong table is
+/// near, too.
+pub(super) fn nearest(path: &str) -> &'static str {
+    let sections = KEYS.iter().filter_map(|key| key.path.split_once('.')).map(|(section, _)| section);
+    let known = KEYS.iter().map(|key| key.path).chain(sections);
+    known.min_by_key(|known| cost(&plain(path), &plain(known))).unwrap_or_default()
+}
+
+/// The key a wrong path was most probably meant to be; for a table, one in it.
+pub(super) fn nearest_key(path: &str) -> &'static str {
+    let wanted = plain(path);
+    let inside = |known: &str| known.strip_prefix(&wanted).is_some_and(|rest| rest.starts_with('.'));
+    let cost = |known: &str| if inside(known) { 1 } else { cost(&wanted, known) };
+    KEYS.iter().map(|key| key.path).min_by_key(|known| cost(&plain(known))).unwrap_or_default()
+}
+
+fn plain(path: &str) -> String {
+    path.to_lowercase().replace('-', "_").replace("[]", "")
+}
+
+/// How far two paths are from each other. A path in another table is near only if the last names are nearly the same.
+fn cost(wanted: &str, known: &str) -> usize {
+    let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_string();
+    let elsewhere = distance(&last(wanted), &last(known));
+    let whole = distance(wanted, known);
+    if elsewhere <= last(known).len() / 4 { whole.min(elsewhere + 1) } else { whole }
+}
+
+/// The path as it is spoken of: without the marks of lists.
+pub(super) fn spoken(path: &str) -> String {
+    path.replace("[]", "")
+}
+
+/// The variable that sets `path`, with element 0 of lists.
+pub(super) fn variable_of(path: &str) -> String {
+    format!("WEIR_{}", path.replace("[]", ".0").replace('.', "__").to_uppercase())
+}
+
+/// Edits (insert, remove, replace a character) that turn one text into the other.
+fn distance(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    // Longer than any key: what is beyond it changes no answer.
+    for (i, c) in from.chars().take(80).enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, d) in to.iter().enumerate() {
+            let replaced = diagonal + usize::from(c != *d);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[to.len()]
+}
+
+/// The name of `names` that is nearest to `wanted`.
+pub(super) fn nearest_name<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    names.min_by_key(|name| distance(&wanted.to_lowercase(), &name.to_lowercase()))
+}
+
+impl Kind {
+    /// What may stand here, in words.
+    pub(super) fn expected(&self) -> String {
+        match self {
+            Text(form) => form.expected.to_string(),
+            Texts(form) => format!("a list, each entry {}", form.expected),
+            Number(range) => format!("a whole number from {} to {}", range.start(), range.end()),
+        }
+    }
+}
+
+fn parses<T: std::str::FromStr>(text: &str) -> bool {
+    text.parse::<T>().is_ok()
+}
+
+/// Is `text` one of the words of an enum of the options?
+fn is_word<T: DeserializeOwned>(text: &str) -> bool {
+    let word: StrDeserializer<'_, WordError> = text.into_deserializer();
+    T::deserialize(word).is_ok()
+}
+
+fn is_duration(text: &str) -> bool {
+    text.parse::<Span>().is_ok_and(|span| !span.0.is_zero())
+}
+
+fn is_own_address(text: &str) -> bool {
+    text.parse::<std::net::IpAddr>().is_ok_and(|ip| !ip.is_unspecified() && !ip.is_multicast())
+}
+
+fn is_domain(text: &str) -> bool {
+    Domain::parse(text).is_ok()
+}
+
+/// A domain that is no address literal.
+fn is_name(text: &str) -> bool {
+    Domain::parse(text).is_ok_and(|domain| domain.literal().is_none())
+}
+
+/// As HELO takes it (RFC 5321 section 2.3.5): A-labels, no underscores.
+fn is_host_name(text: &str) -> bool {
+    text.is_ascii() && !text.contains('_') && is_name(text)
+}
+
+fn is_label(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+}
+
+fn is_host_and_port(text: &str) -> bool {
+    if let Ok(address) = text.parse::<std::net::SocketAddr>() {
+        return address.port() != 0;
+    }
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    is_name(host) && port.parse::<u16>().is_ok_and(|port| port != 0)
+}

@@ -1,0 +1,501 @@
+//! The configuration as a whole: what is loaded from files and variables, and what is said about faults.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+use toml::Value;
+
+use super::schema::{self, Form, Kind};
+use super::*;
+use crate::event::options::Output;
+
+const DOCUMENTED: &str = include_str!("../../config/weir.toml");
+
+/// A configuration from the text of a file and variables, as on a host that weir knows outlook and gmail on.
+fn load(text: &str, environment: &[(&str, &str)]) -> Result<(Config, Vec<Warning>), Vec<Fault>> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("weir.toml");
+    std::fs::write(&file, text).unwrap();
+    let loaded = Config::load(&sources(Some(file), environment));
+    // The folder's name is another each time.
+    let short = |mut finding: Finding| {
+        if let Place::File { file, .. } | Place::Whole { file } = &mut finding.place {
+            *file = file.file_name().unwrap().into();
+        }
+        finding.remedy = finding.remedy.replace(&format!("{}/", folder.path().display()), "");
+        finding
+    };
+    loaded
+        .map(|(config, warnings)| (config, warnings.into_iter().map(short).collect()))
+        .map_err(|faults| faults.into_iter().map(short).collect())
+}
+
+fn sources(file: Option<PathBuf>, environment: &[(&str, &str)]) -> Sources<'static> {
+    Sources {
+        file,
+        search: Vec::new(),
+        environment: environment.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+        profiles: vec!["gmail".to_string(), "outlook".to_string(), "t-online".to_string()],
+        attached: &|| (vec!["172.18.0.0/30".parse().unwrap()], vec!["172.18.0.1".parse().unwrap()]),
+    }
+}
+
+fn config(text: &str, environment: &[(&str, &str)]) -> Config {
+    load(text, environment).unwrap_or_else(|faults| panic!("{text}: {faults:?}")).0
+}
+
+fn faults(text: &str, environment: &[(&str, &str)]) -> Vec<String> {
+    load(text, environment).expect_err(text).iter().map(Finding::to_string).collect()
+}
+
+fn warnings(text: &str, environment: &[(&str, &str)]) -> Vec<String> {
+    load(text, environment).unwrap().1.iter().map(Finding::to_string).collect()
+}
+
+#[track_caller]
+fn one_fault(text: &str, expected: &str) {
+    let faults = faults(text, &[]);
+    assert!(faults.len() == 1 && faults[0].contains(expected), "{text}\n{faults:#?}");
+}
+
+#[test]
+fn nothing_at_all_is_the_default() {
+    let (config, warnings) = Config::load(&sources(None, &[])).unwrap();
+    assert_eq!(config, Config::default());
+    assert_eq!(warnings, []);
+    assert_eq!(super::tests::config("", &[]), Config::default());
+}
+
+#[test]
+fn the_file_is_looked_for_where_it_is_named_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, level: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, format!("log.level = '{level}'")).unwrap();
+        path
+    };
+    let (named, variable, found) = (file("named", "error"), file("variable", "warn"), file("found", "debug"));
+    let level = |named: Option<&PathBuf>, variable: &str| {
+        let mut sources = sources(named.cloned(), &[("WEIR_CONFIG", variable)]);
+        sources.search = vec![folder.path().join("missing"), found.clone()];
+        String::from(Config::load(&sources).unwrap().0.log.level)
+    };
+    assert_eq!(level(Some(&named), variable.to_str().unwrap()), "error");
+    assert_eq!(level(None, variable.to_str().unwrap()), "warn");
+    assert_eq!(level(None, ""), "debug");
+}
+
+#[test]
+fn a_file_that_was_named_must_be_there() {
+    let faults = Config::load(&sources(Some("/nowhere/weir.toml".into()), &[])).unwrap_err();
+    assert!(faults[0].to_string().starts_with("/nowhere/weir.toml: cannot read the configuration file"), "{faults:?}");
+}
+
+#[test]
+fn every_fault_is_told_with_its_line_and_column() {
+    let text = "hostname = 'relay example'\nexpire = '2d'\n[queue]\nretry = ['1m', 'soon', '5']\nexpire = 4\n\
+                [limits]\nrecipients = 0\nbare_newlines = 'keep'\n[[listener]]\n[[route]]\ndomain = '*'\nto = 'x'\n";
+    let faults = faults(text, &[("WEIR_DELIVERY__PORT", "65536")]);
+    let begins = [
+        "weir.toml:1:12: `hostname` is \"relay example\": write a host name",
+        "weir.toml:2:1: unknown key `expire`: the nearest known key is `queue.expire`",
+        "weir.toml:4:16: `queue.retry` is \"soon\": write a duration",
+        "weir.toml:4:24: `queue.retry` is \"5\": write a duration",
+        "weir.toml:5:10: `queue.expire` is an integer: write a duration",
+        "weir.toml:7:14: `limits.recipients` is 0: write a whole number from 1 to 100000",
+        "weir.toml:8:17: `limits.bare_newlines` is \"keep\": write one of `normalize`, `reject`",
+        "weir.toml:12:6: `route.to` is \"x\": write HOST:PORT",
+        "WEIR_DELIVERY__PORT: is \"65536\": write a whole number from 1 to 65535",
+        "weir.toml:9:1: a listener has no `address`: set `listener.address` to an IP address and a port",
+    ];
+    for (fault, begin) in faults.iter().zip(begins) {
+        assert!(fault.starts_with(begin), "{fault}\nis not\n{begin}");
+    }
+    assert_eq!(faults.len(), begins.len(), "{faults:#?}");
+}
+
+#[test]
+fn the_excerpt_points_at_the_fault() {
+    let fault = &load("[limits]\nrecipient = 5 # few\n", &[]).unwrap_err()[0];
+    let shown = format!("{fault:#}");
+    assert_eq!(
+        shown,
+        "weir.toml:2:1: unknown key `limits.recipient`: the nearest known key is `limits.recipients`\n\
+         2 | recipient = 5 # few\n  | ^^^^^^^^^"
+    );
+}
+
+#[test]
+fn a_file_of_many_values_has_the_right_places() {
+    let route = |n: usize| format!("[[route]]\ndomain = 'd{n}.example'\nto = '127.0.0.1:25'\n");
+    let text: String =
+        (0..5000).map(route).collect::<String>() + "[[route]]\ndomain = 'd0.example'\nto = 'x.example:25'";
+    one_fault(
+        &text,
+        "weir.toml:15002:10: a second route for \"d0.example\": take one of them out (the first is at weir.toml:2:10)",
+    );
+}
+
+#[test]
+fn broken_toml_is_told_with_its_place() {
+    for (text, place) in [("hostname = ", "1:"), ("\n[relay\n", "2:"), ("log.level = 'info'\nlog.level = 'warn'", "2:")]
+    {
+        let faults = faults(text, &[]);
+        assert!(faults[0].starts_with(&format!("weir.toml:{place}")), "{faults:?}");
+    }
+}
+
+#[test]
+fn wrong_shapes_say_how_to_write_it() {
+    one_fault("queue = 5", "`queue` is an integer, not a table: write its keys below a line `[queue]`");
+    one_fault("[limit]\nrecipients = 5", "unknown key `limit`: the nearest known key is `limits`");
+    one_fault("[provider.outlook]\nmax_connections = 5", "begin each provider with a line `[[provider]]`");
+    one_fault("route = [1]", "an entry of `route` is an integer, not a table");
+    one_fault("[dns]\nservers = '127.0.0.1:53'", "write a list, each entry an IP address and a port");
+    one_fault("[relay]\ntrusted_networks = ['10.0.0.5']", "a single address as in \"192.0.2.7/32\"");
+    for name in ["[192.0.2.1]", "192.0.2.1", "a_b.example", "münchen.example", "a..b", "relay.example."] {
+        one_fault(&format!("hostname = '{name}'"), "write a host name");
+    }
+}
+
+#[test]
+fn settings_that_do_not_go_together_are_faults() {
+    for (text, expected) in [
+        ("listener = []", "there is no listener"),
+        ("[[listener]]\naddress = '127.0.0.1:25'\n[[listener]]\naddress = '127.0.0.1:25'", "weir.toml:4:11: listeners"),
+        ("[[listener]]\naddress = '0.0.0.0:25'\n[[listener]]\naddress = '127.0.0.1:25'", "cannot be there at once"),
+        ("[limits]\nmessage_size = '0 B'", "weir.toml:2:16: `limits.message_size` is zero"),
+        ("[queue]\nretry = []", "`queue.retry` is empty"),
+        ("[queue]\nretry = ['0s']", "write a duration above zero"),
+        ("[relay]\npostmaster = 'nobody'", "write a mail address"),
+        (
+            "[[provider]]\nname = 'Outlook'\n[[provider]]\nname = 'outlook'",
+            "weir.toml:4:8: a second provider with the name",
+        ),
+        ("[[provider]]\nname = 'outlook'\nmax_connections = 0", "write a whole number from 1"),
+        (
+            "[[provider]]\nname = 'outlook'\ninitial_connections = 9\nmax_connections = 8",
+            "weir.toml:3:23: `initial_connections` 9 of provider \"outlook\" is above its `max_connections` 8: write at most 8",
+        ),
+        (
+            "[[provider]]\nname = 'a'\nmx = ['*.Mx.example']\n[[provider]]\nname = 'b'\nmx = ['*.mx.example']",
+            "weir.toml:6:6: \"*.mx.example\" is claimed by two providers: take it out of one (the first is at weir.toml:3:6)",
+        ),
+        ("[[provider]]\nname = 'a b'", "letters, digits"),
+        ("[[provider]]\nname = 'a'\nmx = ['mx.*.example']", "as in \"*.mx.example.com\""),
+        (
+            "[[source]]\nname = 'a'\naddress = '192.0.2.1'\n[[source]]\nname = 'b'\naddress = '192.0.2.1'",
+            "weir.toml:6:11: a second source with the address \"192.0.2.1\"",
+        ),
+        ("[[source]]\nname = 'a'\naddress = '0.0.0.0'", "an IP address of this host"),
+        ("[delivery]\nip = 'ipv4'\n[[source]]\nname = 'a'\naddress = '2001:db8::1'", "nothing can be delivered"),
+        (
+            "[[route]]\ndomain = 'Example.com'\nto = 'a.example:25'\n[[route]]\ndomain = 'example.com'\nto = 'b.example:25'",
+            "weir.toml:5:10: a second route for \"example.com\"",
+        ),
+        (
+            "[[route]]\ndomain = '*'\nto = 'a.example:25'\nlimits = 'outlok'",
+            "weir.toml:4:10: `route.limits` names no provider: \"outlok\": the nearest there is is \"outlook\"",
+        ),
+        ("[events]\nmax_size = '1 KiB'", "allow at least \"1 MiB\""),
+    ] {
+        one_fault(text, expected);
+    }
+}
+
+#[test]
+fn what_is_seldom_meant_is_a_warning() {
+    for (text, expected) in [
+        ("hostname = 'relay'", "weir.toml:1:12: `hostname` \"relay\" has no dot"),
+        ("[relay]\ntrusted_networks = ['0.0.0.0/0']", "everybody may send"),
+        ("[queue]\nexpire = '30s'", "weir.toml:2:10: `queue.expire` is 30s, shorter than the first wait"),
+        ("[limits]\nrecipients = 50", "allow at least 100"),
+        ("[limits]\nmessage_size = '1 KiB'", "64 KiB"),
+        ("[bounces]\ndelay_after = '5d'", "no delay report is ever sent"),
+        ("[[provider]]\nname = 'outlok'", "the nearest is \"outlook\""),
+        (
+            "[delivery]\nip = 'ipv4'\n[[source]]\nname = 'a'\naddress = '192.0.2.1'\n[[source]]\nname = 'b'\naddress = '::1'",
+            "weir.toml:8:11: source \"b\" is an IPv6 address",
+        ),
+    ] {
+        let warnings = warnings(text, &[]);
+        assert!(warnings.len() == 1 && warnings[0].contains(expected), "{text}\n{warnings:#?}");
+    }
+}
+
+#[test]
+fn free_ports_can_be_listened_on_twice() {
+    assert_eq!(
+        config("[[listener]]\naddress = '127.0.0.1:0'\n[[listener]]\naddress = '127.0.0.1:0'", &[]).listener.len(),
+        2
+    );
+}
+
+#[test]
+fn the_environment_wins_over_the_file() {
+    let config = config(
+        "hostname = 'file.example'\n[queue]\nretry = ['1m']\nexpire = '1d'\n[limits]\nrecipients = 500\n",
+        &[
+            ("WEIR_HOSTNAME", "variable.example"),
+            ("WEIR_QUEUE__RETRY", "2m, 10m"),
+            ("WEIR_LIMITS__RECIPIENTS", "700"),
+            ("WEIR_RELAY__SENDER_DOMAINS", ""),
+            ("HOME", "/root"),
+        ],
+    );
+    assert_eq!(config.hostname, "variable.example");
+    assert_eq!(config.queue.retry.iter().map(Span::to_string).collect::<Vec<_>>(), ["2m", "10m"]);
+    assert_eq!(config.queue.expire.to_string(), "1d");
+    assert_eq!(config.limits.recipients, 700);
+}
+
+#[test]
+fn elements_go_by_number() {
+    let config = config(
+        "[[route]]\ndomain = 'a.example'\nto = 'a.example:25'\n",
+        &[
+            ("WEIR_LISTENER__0__ADDRESS", "127.0.0.1:25"),
+            ("WEIR_ROUTE__0__TO", "b.example:26"),
+            ("WEIR_ROUTE__1__DOMAIN", "*"),
+            ("WEIR_ROUTE__1__TO", "c.example:27"),
+        ],
+    );
+    assert_eq!(config.listener.iter().map(|l| l.address.to_string()).collect::<Vec<_>>(), ["127.0.0.1:25"]);
+    let routes: Vec<_> = config.route.iter().map(|r| (r.domain.as_str(), r.to.as_str())).collect();
+    assert_eq!(routes, [("a.example", "b.example:26"), ("*", "c.example:27")]);
+}
+
+#[test]
+fn eleven_elements_keep_their_order() {
+    let variables: Vec<(String, String)> =
+        (0..11).map(|n| (format!("WEIR_LISTENER__{n}__ADDRESS"), format!("127.0.0.1:{}", 2000 + n))).collect();
+    let variables: Vec<(&str, &str)> = variables.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+    let ports: Vec<u16> = config("", &variables).listener.iter().map(|l| l.address.port()).collect();
+    assert_eq!(ports, (2000..2011).collect::<Vec<u16>>());
+}
+
+#[test]
+fn providers_and_sources_go_by_name_too() {
+    let config = config(
+        "[[provider]]\nname = 'my-corp'\nmx = ['mx.corp.example']\n",
+        &[
+            ("WEIR_PROVIDER__MY_CORP__MAX_CONNECTIONS", "3"),
+            ("WEIR_PROVIDER__T_ONLINE__MAX_CONNECTIONS", "4"),
+            ("WEIR_PROVIDER__OUTLOOK__MAX_CONNECTIONS", "100"),
+            ("WEIR_PROVIDER__OUTLOOK__INITIAL_CONNECTIONS", "2"),
+            ("WEIR_SOURCE__A__ADDRESS", "192.0.2.1"),
+        ],
+    );
+    let providers: Vec<_> = config.provider.iter().map(|p| (p.name.as_str(), p.max_connections)).collect();
+    assert_eq!(providers, [("my-corp", Some(3)), ("outlook", Some(100)), ("t-online", Some(4))]);
+    assert_eq!(config.provider[1].initial_connections, Some(2));
+    assert_eq!((config.source[0].name.as_str(), config.source[0].address.to_string().as_str()), ("a", "192.0.2.1"));
+}
+
+#[test]
+fn a_gap_between_numbers_is_a_fault() {
+    let faults = faults("", &[("WEIR_ROUTE__1__TO", "a.example:25")]);
+    assert!(faults[0].starts_with("WEIR_ROUTE__1__TO: there is no route 0 yet"), "{faults:?}");
+}
+
+#[test]
+fn a_variable_that_names_no_key_is_a_warning() {
+    for (variable, nearest) in [
+        ("WEIR_QUEUE__EXPIRES", "WEIR_QUEUE__EXPIRE"),
+        ("WEIR_QUEUE_EXPIRE", "WEIR_QUEUE__EXPIRE"),
+        ("WEIR_LISTENER", "WEIR_LISTENER__0__ADDRESS"),
+        ("WEIR_LISTENER__ADDRESS", "WEIR_LISTENER__0__ADDRESS"),
+        ("WEIR_ROUTE__A__TO", "WEIR_ROUTE__0__TO"),
+        ("WEIR_PROVIDER__OUTLOOK__MAX_CONNECTION", "WEIR_PROVIDER__0__MAX_CONNECTIONS"),
+    ] {
+        let warnings = warnings("", &[(variable, "x")]);
+        let expected = format!("{variable}: names no key and changes nothing: the nearest that does is {nearest}");
+        assert_eq!(warnings, [expected]);
+    }
+}
+
+#[test]
+fn variables_of_kubernetes_and_of_weir_itself_are_passed_over() {
+    let known = [
+        ("WEIR_PORT", "tcp://10.0.0.1:25"),
+        ("WEIR_PORT_25_TCP_ADDR", "10.0.0.1"),
+        ("WEIR_SERVICE_HOST", "10.0.0.1"),
+        ("WEIR_TEST", "1"),
+        ("WEIR_CONTAINER", "0"),
+    ];
+    assert_eq!(load("", &known).unwrap(), (Config::default(), vec![]));
+}
+
+#[test]
+fn the_container_has_defaults_of_its_own() {
+    let container = [("WEIR_CONTAINER", "1")];
+    let config = config("", &container);
+    assert_eq!(config.listener.iter().map(|l| l.address.to_string()).collect::<Vec<_>>(), ["0.0.0.0:2525"]);
+    assert_eq!(config.data_dir, PathBuf::from("/var/lib/weir"));
+    assert_eq!(config.events.output, Output::Both);
+    let trusted: Vec<String> = config.relay.trusted_networks.iter().map(IpNet::to_string).collect();
+    assert_eq!(trusted, ["127.0.0.0/8", "::1/128", "172.18.0.0/32", "172.18.0.2/31"]);
+    assert_eq!(config.trusts_attached, "172.18.0.0/30 (not its gateway 172.18.0.1)");
+}
+
+#[test]
+fn what_is_set_stays_in_the_container() {
+    let text = "data_dir = 'x'\n[[listener]]\naddress = '127.0.0.1:25'\n[relay]\ntrusted_networks = []\n[events]\noutput = 'file'";
+    let inside = config(text, &[("WEIR_CONTAINER", "1")]);
+    assert_eq!(inside, config(text, &[]));
+    assert_eq!(inside.trusts_attached, "");
+}
+
+#[test]
+fn a_change_of_what_is_opened_at_start_needs_a_restart() {
+    let old = Config::default();
+    assert_eq!(old.restart_needed(&old), [""; 0]);
+    let new = config("data_dir = 'x'\n[queue]\nexpire = '1d'\n[log]\nlevel = 'debug'\n[limits]\nrecipients = 200", &[]);
+    assert_eq!(old.restart_needed(&new), ["data_dir", "limits", "log"]);
+}
+
+/// The documented file with every setting in force.
+fn uncommented() -> String {
+    let is_setting = |rest: &&str| rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '[');
+    let settings = DOCUMENTED.lines().filter_map(|line| line.strip_prefix('#').filter(is_setting));
+    settings.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_documented_file_says_nothing_new_as_it_stands() {
+    assert_eq!(load(DOCUMENTED, &[]).unwrap(), (Config::default(), vec![]));
+}
+
+#[test]
+fn the_documented_file_has_every_key_and_no_other() {
+    let table: toml::Table = uncommented().parse().unwrap();
+    let mut documented = BTreeSet::new();
+    paths(&table, "", &mut documented);
+    let known: BTreeSet<String> = schema::keys().iter().map(|key| key.path.to_string()).collect();
+    assert_eq!(documented, known);
+}
+
+fn paths(table: &toml::Table, prefix: &str, into: &mut BTreeSet<String>) {
+    for (name, value) in table {
+        match value {
+            Value::Table(inner) => paths(inner, &format!("{prefix}{name}."), into),
+            Value::Array(list) if list.iter().any(Value::is_table) => {
+                list.iter().filter_map(Value::as_table).for_each(|t| paths(t, &format!("{prefix}{name}[]."), into));
+            }
+            _ => {
+                into.insert(format!("{prefix}{name}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_documented_defaults_are_the_defaults() {
+    let (mut documented, warnings) = load(&uncommented(), &[]).unwrap();
+    assert_eq!(warnings, []);
+    assert_eq!((documented.route.len(), documented.source.len(), documented.provider.len()), (1, 1, 1));
+    assert_eq!((documented.route[0].limits.as_str(), documented.source[0].hostname.as_str()), ("", ""));
+    (documented.route, documented.source, documented.provider) = (vec![], vec![], vec![]);
+    assert_eq!(documented, Config::default());
+}
+
+#[test]
+fn every_key_of_the_options_is_in_the_schema() {
+    let table: toml::Table = full().print().parse().unwrap();
+    let mut options = BTreeSet::new();
+    paths(&table, "", &mut options);
+    let known: BTreeSet<String> = schema::keys().iter().map(|key| key.path.to_string()).collect();
+    assert_eq!(options, known);
+}
+
+#[test]
+fn the_words_that_are_offered_are_all_that_are_taken() {
+    for key in schema::keys() {
+        let Kind::Text(Form { expected, holds }) = &key.kind else { continue };
+        let Some(words) = expected.strip_prefix("one of ") else { continue };
+        let words: Vec<&str> = words.split(", ").map(|word| word.trim_matches('`')).collect();
+        assert!(words.iter().all(|word| holds(word)), "{}", key.path);
+        let mut table: toml::Table = Config::default().print().parse().unwrap();
+        let (section, name) = key.path.split_once('.').unwrap();
+        table[section][name] = Value::String("nonsense".to_string());
+        let error = Value::Table(table).try_into::<Config>().unwrap_err().to_string();
+        let offered =
+            error.split('`').skip(3).step_by(2).filter(|word| !word.contains(' ') && words.contains(word)).count();
+        assert_eq!(offered, words.len(), "{}: {error}", key.path);
+        assert_eq!(error.lines().next().unwrap().matches('`').count(), 2 * words.len() + 2, "{}: {error}", key.path);
+    }
+}
+
+/// A configuration with something in every key.
+fn full() -> Config {
+    Config {
+        route: vec![RouteEntry { domain: "*".into(), to: "127.0.0.1:2600".into(), limits: "outlook".into() }],
+        source: vec![Source { name: "a".into(), address: "192.0.2.1".parse().unwrap(), hostname: "a.example".into() }],
+        provider: vec![ProviderOptions {
+            name: "outlook".into(),
+            mx: Some(vec!["*.mx.example".into()]),
+            domains: Some(vec!["example.com".into()]),
+            max_connections: Some(10),
+            initial_connections: Some(5),
+            messages_per_connection: Some(50),
+            recipients_per_message: Some(100),
+        }],
+        ..Config::default()
+    }
+}
+
+prop_compose! {
+    fn any_config()(
+        hostname in prop::sample::select(vec!["", "relay.example.com", "xn--mnchen-3ya.example"]),
+        data_dir in "[ -~]{1,20}",
+        grace in 0u64..10_000_000,
+        networks in prop::collection::vec(any::<(u32, u8)>(), 0..4),
+        retry in prop::collection::vec(1u64..1_000_000_000, 1..5),
+        size in 1u64..1 << 40,
+        recipients in 1usize..100_000,
+        providers in 0usize..3,
+        ceiling in prop::option::of(1usize..1000),
+        level in prop::sample::select(vec!["off", "info", "warn,weir::spool=trace"]),
+        word in 0usize..12,
+    ) -> Config {
+        let mut config = full();
+        config.hostname = hostname.into();
+        config.data_dir = data_dir.into();
+        config.shutdown_grace = Span(Duration::from_millis(grace));
+        config.relay.trusted_networks =
+            networks.iter().map(|&(ip, prefix)| IpNet::new(Ipv4Addr::from(ip).into(), prefix % 33).unwrap()).collect();
+        config.queue.retry = retry.iter().map(|&millis| Span(Duration::from_millis(millis))).collect();
+        config.limits.message_size = crate::types::ByteSize(size);
+        config.limits.recipients = recipients;
+        config.provider.truncate(0);
+        for n in 0..providers {
+            let name = format!("p{n}");
+            config.provider.push(ProviderOptions { name, max_connections: ceiling, ..ProviderOptions::default() });
+        }
+        config.log.level = level.parse().unwrap();
+        config.events.output = [Output::File, Output::Stdout, Output::Both][word % 3];
+        if word > 5 {
+            (config.route, config.source) = (vec![], vec![]);
+        }
+        config
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_printed_loads_as_the_same(config in any_config()) {
+        let (loaded, _) = load(&config.print(), &[]).map_err(|f| TestCaseError::fail(format!("{f:?}")))?;
+        prop_assert_eq!(loaded, config);
+    }
+
+    #[test]
+    fn no_text_makes_the_reader_panic(text in "(\\PC|\n|=|\\[|\\]|'|\"){0,60}") {
+        let _ = load(&text, &[]);
+    }
+
+    #[test]
+    fn no_variable_makes_the_reader_panic(name in "WEIR_[A-Z0-9_]{0,30}", value in "\\PC{0,20}") {
+        let _ = load("", &[(&name, &value)]);
+    }
+}
