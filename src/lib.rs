@@ -5,6 +5,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod admin;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod dispatch;
@@ -15,6 +17,7 @@ pub mod log;
 pub mod outbound;
 pub mod queue;
 pub mod route;
+pub mod server;
 pub mod smtp;
 pub mod spool;
 pub mod sqlite;

@@ -1,0 +1,216 @@
+//! Which messages, or which entries of the suppression list, a command means.
+//!
+//! All conditions that are given must hold; a filter without any means everything. Pure: the time comes in.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::record::QueueState;
+use crate::types::{AddressError, Delivery, Domain, Envelope, Mailbox, QueueId, ReversePath, Span, Timestamp};
+
+/// The conditions, one for each option of the commands.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Filter {
+    /// One of these, if not empty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ids: Vec<QueueId>,
+    /// The recipients' domain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub domain: Option<Domain>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sender: Option<AddressPattern>,
+    /// At least one recipient that still waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recipient: Option<AddressPattern>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<QueueState>,
+    /// Who handed the message in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The Message-ID field, angle brackets or not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message_id: Option<String>,
+    /// Received at least this long ago.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub older_than: Option<Span>,
+    /// At most so many records.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+}
+
+impl Filter {
+    /// Does it choose nothing, so that everything is meant? A limit chooses nothing.
+    pub fn is_everything(&self) -> bool {
+        Filter { limit: None, ..self.clone() } == Filter::default()
+    }
+
+    /// Is this delivery meant? `provider` is empty as long as no route is known; `limit` is the caller's to count.
+    pub fn matches(
+        &self,
+        envelope: &Envelope,
+        delivery: &Delivery,
+        provider: &str,
+        state: QueueState,
+        now: Timestamp,
+    ) -> bool {
+        let recipient = |pattern: &AddressPattern| delivery.recipients.iter().any(|r| pattern.matches(&r.address));
+        (self.ids.is_empty() || self.ids.contains(&envelope.id))
+            && self.domain.as_ref().is_none_or(|domain| *domain == delivery.domain)
+            && self.sender.as_ref().is_none_or(|pattern| pattern.matches_sender(&envelope.sender))
+            && self.recipient.as_ref().is_none_or(recipient)
+            && self.provider.as_deref().is_none_or(|wanted| wanted == provider)
+            && self.state.is_none_or(|wanted| wanted == state)
+            && self.user.as_deref().is_none_or(|wanted| envelope.user.as_deref() == Some(wanted))
+            && self.message_id.as_deref().is_none_or(|wanted| same_message_id(wanted, envelope.message_id.as_deref()))
+            && self.older_than.is_none_or(|span| now.since(envelope.received) >= span.0)
+    }
+
+    /// Is this entry of the suppression list meant?
+    pub fn matches_recipient(&self, recipient: &Mailbox) -> bool {
+        self.domain.as_ref().is_none_or(|domain| domain == recipient.domain())
+            && self.recipient.as_ref().is_none_or(|pattern| pattern.matches(recipient))
+    }
+}
+
+fn same_message_id(wanted: &str, found: Option<&str>) -> bool {
+    fn bare(id: &str) -> &str {
+        let id = id.trim();
+        id.strip_prefix('<').and_then(|id| id.strip_suffix('>')).unwrap_or(id)
+    }
+    found.is_some_and(|found| bare(found) == bare(wanted))
+}
+
+/// An address, `@domain` for all addresses there, or `<>` for the empty sender of reports.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AddressPattern {
+    Null,
+    Domain(Domain),
+    Mailbox(Mailbox),
+}
+
+impl AddressPattern {
+    pub fn matches(&self, address: &Mailbox) -> bool {
+        match self {
+            AddressPattern::Null => false,
+            AddressPattern::Domain(domain) => domain == address.domain(),
+            AddressPattern::Mailbox(mailbox) => mailbox.key() == address.key(),
+        }
+    }
+
+    pub fn matches_sender(&self, sender: &ReversePath) -> bool {
+        match sender.mailbox() {
+            None => *self == AddressPattern::Null,
+            Some(mailbox) => self.matches(mailbox),
+        }
+    }
+}
+
+impl FromStr for AddressPattern {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<AddressPattern, AddressError> {
+        if text == "<>" {
+            return Ok(AddressPattern::Null);
+        }
+        match text.strip_prefix('@') {
+            Some(domain) => Domain::parse(domain).map(AddressPattern::Domain),
+            None => Mailbox::parse(text).map(AddressPattern::Mailbox),
+        }
+    }
+}
+
+impl fmt::Display for AddressPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AddressPattern::Null => f.write_str("<>"),
+            AddressPattern::Domain(domain) => write!(f, "@{domain}"),
+            AddressPattern::Mailbox(mailbox) => f.write_str(mailbox.as_str()),
+        }
+    }
+}
+
+impl Serialize for AddressPattern {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for AddressPattern {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<AddressPattern, D::Error> {
+        let text = String::deserialize(d)?;
+        text.parse()
+            .map_err(|e| serde::de::Error::custom(format!("`{text}` is no address, no @domain and not <>: {e}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::admin::record::tests::{delivery, envelope};
+
+    fn matches(filter: &Filter) -> bool {
+        let now = envelope().received + Duration::from_secs(7200);
+        filter.matches(&envelope(), &delivery(), "outlook", QueueState::Waiting, now)
+    }
+
+    /// The filters a command line can make, from one option and its value.
+    fn filter(option: &str, value: &str) -> Filter {
+        serde_json::from_value(serde_json::json!({ option: value })).unwrap()
+    }
+
+    #[test]
+    fn each_condition_decides_alone() {
+        for (option, right, wrong) in [
+            ("domain", "outlook.com", "hotmail.com"),
+            ("sender", "News@Example.com", "ann@example.com"),
+            ("sender", "@example.com", "@mail.example.com"),
+            ("recipient", "bob@outlook.com", "bobby@outlook.com"),
+            ("recipient", "@outlook.com", "@example.com"),
+            ("provider", "outlook", "gmail"),
+            ("state", "waiting", "held"),
+            ("user", "app", "other"),
+            ("message_id", "<1@example.com>", "<2@example.com>"),
+            ("message_id", "1@example.com", "1@example.org"),
+            ("older_than", "2h", "2h 1s"),
+        ] {
+            assert!(matches(&filter(option, right)), "{option} {right}");
+            assert!(!matches(&filter(option, wrong)), "{option} {wrong}");
+        }
+    }
+
+    #[test]
+    fn all_conditions_must_hold() {
+        let both = Filter { provider: Some("gmail".into()), ..filter("domain", "outlook.com") };
+        assert!(!matches(&both));
+        assert!(matches(&Filter::default()));
+    }
+
+    #[test]
+    fn ids_choose_messages() {
+        assert!(matches(&Filter { ids: vec![envelope().id], ..Filter::default() }));
+        let other = QueueId::from_key(envelope().id.key() + 1).unwrap();
+        assert!(!matches(&Filter { ids: vec![other], ..Filter::default() }));
+    }
+
+    #[test]
+    fn the_empty_sender_is_written_as_in_smtp() {
+        let pattern: AddressPattern = "<>".parse().unwrap();
+        assert!(pattern.matches_sender(&ReversePath::Null));
+        assert!(!pattern.matches_sender(&envelope().sender));
+        let domain: AddressPattern = "@example.com".parse().unwrap();
+        assert!(!domain.matches_sender(&ReversePath::Null));
+    }
+
+    #[test]
+    fn a_limit_chooses_nothing() {
+        assert!(Filter { limit: Some(10), ..Filter::default() }.is_everything());
+        assert!(!filter("user", "app").is_everything());
+    }
+}

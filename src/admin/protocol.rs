@@ -1,0 +1,200 @@
+//! What can be asked over the control socket.
+//!
+//! Both ends are the same program, but not always of the same version: a request that is not understood is answered with
+//! an error that names it, never with a guess. Keys not known here are refused for the same reason.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::filter::Filter;
+use crate::types::reading::words;
+use crate::types::{Class, Mailbox, QueueId, Timestamp};
+
+/// The socket's name in the data folder.
+pub const SOCKET_NAME: &str = "control.sock";
+/// A request on its line: some 16,000 queue ids.
+pub const REQUEST_MAX: usize = 256 << 10;
+/// A record on its line: a message with a thousand recipients of full length and a long reply.
+pub const RECORD_MAX: usize = 1 << 20;
+/// The longest a request may ask to wait for an outcome.
+pub const OUTCOME_WAIT_MAX: Duration = Duration::from_secs(600);
+
+/// One line from client to relay.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// One `StatusRecord::Relay`, then one `StatusRecord::Lane` for each lane.
+    Status,
+    /// `QueueRecord`s, oldest first.
+    QueueList { filter: Filter },
+    /// A `QueueDetail` for each delivery of the message; an error if it is not in the queue.
+    QueueShow { id: QueueId },
+    /// One `Acted`.
+    QueueAct { action: Action, filter: Filter },
+    /// `SuppressRecord`s in the order of their addresses; `sender`, `user` and the like of the filter mean nothing here.
+    SuppressList { filter: Filter },
+    /// The entry of this address, or no record.
+    SuppressCheck { recipient: Mailbox },
+    /// The entry as it now stands.
+    SuppressAdd {
+        recipient: Mailbox,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        class: Option<Class>,
+        /// For people: why, and who says so.
+        reason: String,
+        /// None: until it is removed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        expires: Option<Timestamp>,
+    },
+    /// One `Removed` for each address.
+    SuppressRemove { recipients: Vec<Mailbox> },
+    /// Followed by `ImportEntry` lines and `{"end":true}`; one `Imported`.
+    SuppressImport,
+    /// One `RelayRecord`. `ready`: readiness is asked for, not only life.
+    Health {
+        #[serde(default)]
+        ready: bool,
+    },
+    /// Waits for the first answer, or the end, of each recipient of a message: `OutcomeRecord`s. None after `wait_ms`, at
+    /// most `OUTCOME_WAIT_MAX`.
+    Outcome { id: QueueId, wait_ms: u64 },
+}
+
+words! {
+    /// What an operator does to messages.
+    Action {
+        /// Due now; lifts no pause, ceiling or breaker.
+        Flush = "flush",
+        /// Not tried until released.
+        Hold = "hold",
+        Release = "release",
+        /// Given up; the sender gets the report.
+        Bounce = "bounce",
+        /// Given up without a word, but for the event.
+        Remove = "remove",
+    }
+}
+
+/// One line of an import into the suppression list. Only the address is needed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImportEntry {
+    pub recipient: Mailbox,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<Class>,
+    /// The refusal's words, or why a person put it here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply: Option<String>,
+    /// How it came onto the list it is taken from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hits: Option<u64>,
+    /// None: until it is removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
+}
+
+/// The last line of an answer, and of an import's lines.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Last {
+    End { end: bool },
+    Error { error: String },
+}
+
+impl Last {
+    pub const END: Last = Last::End { end: true };
+
+    /// Is this line the last one? A record never consists of `end` or `error` alone.
+    pub fn of(line: &serde_json::Value) -> Option<Last> {
+        let object = line.as_object().filter(|object| object.len() == 1)?;
+        if object.get("end") == Some(&true.into()) {
+            return Some(Last::END);
+        }
+        let error = object.get("error")?.as_str()?;
+        Some(Last::Error { error: error.to_string() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn id() -> QueueId {
+        QueueId::from_key(3_765_000_000_000_000_000).unwrap()
+    }
+
+    fn mailbox(text: &str) -> Mailbox {
+        Mailbox::parse(text).unwrap()
+    }
+
+    #[test]
+    fn every_request_reads_what_it_writes() {
+        let filter =
+            Filter { domain: crate::types::Domain::parse("outlook.com").ok(), limit: Some(5), ..Filter::default() };
+        let requests = [
+            Request::Status,
+            Request::QueueList { filter: filter.clone() },
+            Request::QueueShow { id: id() },
+            Request::QueueAct { action: Action::Bounce, filter: Filter { ids: vec![id()], ..Filter::default() } },
+            Request::SuppressList { filter },
+            Request::SuppressCheck { recipient: mailbox("a@outlook.com") },
+            Request::SuppressAdd {
+                recipient: mailbox("a..b@docomo.ne.jp"),
+                class: Some(Class::RecipientUnknown),
+                reason: "asked by telephone".into(),
+                expires: Some(Timestamp::from_secs(2_000_000_000)),
+            },
+            Request::SuppressRemove { recipients: vec![mailbox("a@outlook.com")] },
+            Request::SuppressImport,
+            Request::Health { ready: true },
+            Request::Outcome { id: id(), wait_ms: 1000 },
+        ];
+        for request in requests {
+            let line = serde_json::to_string(&request).unwrap();
+            assert!(!line.contains('\n'), "{line}");
+            assert_eq!(serde_json::from_str::<Request>(&line).unwrap(), request, "{line}");
+        }
+    }
+
+    #[test]
+    fn requests_are_plain_to_write_by_hand() {
+        let request =
+            json!({"do": "queue-act", "action": "flush", "filter": {"provider": "outlook", "older_than": "2h"}});
+        let Request::QueueAct { action: Action::Flush, filter } = serde_json::from_value(request).unwrap() else {
+            panic!("another request");
+        };
+        assert_eq!(filter.older_than.map(|span| span.0.as_secs()), Some(7200));
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused() {
+        for request in [
+            json!({"do": "pause"}),
+            json!({"do": "queue-show", "id": "nonsense"}),
+            json!({"do": "queue-list", "filter": {"colour": "red"}}),
+            json!({"do": "suppress-check", "recipient": "nobody"}),
+            json!({"id": "0123456789ABC"}),
+        ] {
+            assert!(serde_json::from_value::<Request>(request.clone()).is_err(), "{request}");
+        }
+    }
+
+    #[test]
+    fn the_last_line_is_told_from_a_record() {
+        assert_eq!(Last::of(&json!({"end": true})), Some(Last::END));
+        assert_eq!(Last::of(&json!({"error": "no"})), Some(Last::Error { error: "no".into() }));
+        for record in [json!({"end": false}), json!({"error": 1}), json!({"end": true, "id": 1}), json!({}), json!(1)] {
+            assert_eq!(Last::of(&record), None, "{record}");
+        }
+        assert_eq!(serde_json::to_string(&Last::END).unwrap(), r#"{"end":true}"#);
+    }
+}

@@ -1,0 +1,68 @@
+//! The configuration as the commands need it: the one place where it is loaded.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use crate::config::{Config as Settings, Fault, Sources};
+use crate::route::attached::attached_networks;
+use crate::throttle::Profiles;
+
+/// What the commands know of the configuration.
+#[derive(Clone, Debug)]
+pub(super) struct Config {
+    pub(super) data_dir: PathBuf,
+    /// The HELO name, if one is set.
+    pub(super) hostname: Option<String>,
+    pub(super) listeners: Vec<SocketAddr>,
+    /// The effective configuration as TOML.
+    pub(super) effective: String,
+    /// Where it comes from: a file, or `the built-in defaults`.
+    pub(super) origin: String,
+    /// For people: keys that name nothing, and the like.
+    pub(super) warnings: Vec<String>,
+    pub(super) settings: Settings,
+}
+
+/// Finds and reads the configuration: `--config`, else `$WEIR_CONFIG`, else `./weir.toml`, else `/etc/weir/weir.toml`, else
+/// the built-in defaults. Faults are a `Usage` error, one line each.
+pub(super) fn load(file: Option<&Path>) -> anyhow::Result<Config> {
+    let (settings, origin, warnings) = read(file).map_err(|faults| {
+        // With the line of the file below each.
+        super::usage(faults.iter().map(|fault| format!("{fault:#}")).collect::<Vec<_>>().join("\n"))
+    })?;
+    Ok(Config {
+        data_dir: settings.data_dir.clone(),
+        hostname: (!settings.hostname.is_empty()).then(|| settings.hostname.clone()),
+        listeners: settings.listener.iter().map(|listener| listener.address).collect(),
+        effective: settings.print(),
+        origin,
+        warnings,
+        settings,
+    })
+}
+
+/// The settings, where they come from, and warnings; or all faults.
+pub(super) fn read(file: Option<&Path>) -> Result<(Settings, String, Vec<String>), Vec<Fault>> {
+    let profiles: Vec<String> = Profiles::new(&[]).iter().map(|profile| profile.name.to_string()).collect();
+    let sources = Sources::of_process(file.map(Path::to_path_buf), profiles, &attached_networks);
+    let origin =
+        sources.chosen_file().map_or_else(|| "the built-in defaults".to_string(), |path| path.display().to_string());
+    let (settings, warnings) = Settings::load(&sources)?;
+    let warnings = warnings.iter().map(|warning| format!("{warning:#}")).collect();
+    Ok((settings, origin, warnings))
+}
+
+#[cfg(test)]
+impl Config {
+    pub(super) fn for_tests() -> Config {
+        Config {
+            data_dir: PathBuf::from("weir-data"),
+            hostname: None,
+            listeners: Vec::new(),
+            effective: String::new(),
+            origin: "a test".to_string(),
+            warnings: Vec::new(),
+            settings: Settings::default(),
+        }
+    }
+}

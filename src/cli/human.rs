@@ -1,0 +1,153 @@
+//! Numbers, times and foreign words as people read them.
+
+use std::time::Duration;
+
+use crate::types::Timestamp;
+
+const UNITS: [(&str, u64); 4] = [("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)];
+
+/// The two largest units that say something: `4d 2h`, `12m 5s`, `0s`.
+pub(super) fn span(span: Duration) -> String {
+    let mut rest = span.as_secs();
+    let Some(first) = UNITS.iter().position(|(_, secs)| rest >= *secs) else { return "0s".to_string() };
+    let mut words = Vec::new();
+    for (unit, secs) in UNITS.iter().skip(first).take(2) {
+        if rest >= *secs {
+            words.push(format!("{}{unit}", rest / secs));
+            rest %= secs;
+        }
+    }
+    words.join(" ")
+}
+
+/// `in 4m 12s`, `now`, `3h ago`.
+pub(super) fn relative(moment: Timestamp, now: Timestamp) -> String {
+    if moment.secs() > now.secs() {
+        return format!("in {}", span(moment.since(now)));
+    }
+    let ago = now.since(moment);
+    if ago.as_secs() == 0 { "now".to_string() } else { format!("{} ago", span(ago)) }
+}
+
+/// `2026-11-21 20:33:40 UTC`
+pub(super) fn date(moment: Timestamp) -> String {
+    let text = moment.to_string();
+    let (day, time) = (text.get(..10).unwrap_or_default(), text.get(11..19).unwrap_or_default());
+    format!("{day} {time} UTC")
+}
+
+/// `12,400`
+pub(super) fn number(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `1 message`, `2 messages`
+pub(super) fn count(n: u64, noun: &str) -> String {
+    format!("{} {noun}{}", number(n), if n == 1 { "" } else { "s" })
+}
+
+/// `12.1 KiB`
+pub(super) fn size(bytes: u64) -> String {
+    let units = [("TiB", 1u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    match units.iter().find(|(_, factor)| bytes >= *factor) {
+        Some((unit, factor)) => {
+            let tenths = u128::from(bytes) * 10 / u128::from(*factor);
+            format!("{}.{} {unit}", tenths / 10, tenths % 10)
+        }
+        None => format!("{bytes} B"),
+    }
+}
+
+/// `38/min`, `0.5/min`, `unlimited`
+pub(super) fn rate(rate: Option<f64>) -> String {
+    match rate {
+        None => "unlimited".to_string(),
+        Some(rate) if rate >= 10.0 => format!("{rate:.0}/min"),
+        Some(rate) => format!("{}/min", (rate * 10.0).round() / 10.0),
+    }
+}
+
+/// Foreign words, fit for a terminal: control characters (a receiver's reply may hold escape sequences) become `?`,
+/// line ends become spaces.
+pub(super) fn clean(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '\n' | '\t' | '\r' => ' ',
+            c if c.is_control() || is_direction(c) => '?',
+            c => c,
+        })
+        .collect()
+}
+
+/// Characters that turn the direction of writing, and with it the order of what is read.
+fn is_direction(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
+}
+
+/// At most `max` characters, the cut shown.
+pub(super) fn short(text: &str, max: usize) -> String {
+    if text.chars().count() <= max {
+        return text.to_string();
+    }
+    let mut cut: String = text.chars().take(max.saturating_sub(1)).collect();
+    cut.push('…');
+    cut
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_have_two_units() {
+        for (secs, text) in [
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1m"),
+            (252, "4m 12s"),
+            (3600, "1h"),
+            (3605, "1h"),
+            (93_784, "1d 2h"),
+            (86_460, "1d"),
+        ] {
+            assert_eq!(span(Duration::from_secs(secs)), text, "{secs}");
+        }
+    }
+
+    #[test]
+    fn moments_are_told_from_now() {
+        let now = Timestamp::from_secs(1_795_293_220);
+        assert_eq!(relative(now + Duration::from_secs(252), now), "in 4m 12s");
+        assert_eq!(relative(now - Duration::from_secs(10_800), now), "3h ago");
+        assert_eq!(relative(now, now), "now");
+        assert_eq!(date(now), "2026-11-21 20:33:40 UTC");
+    }
+
+    #[test]
+    fn numbers_have_groups_and_units() {
+        for (n, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (12_400, "12,400"), (1_234_567, "1,234,567")] {
+            assert_eq!(number(n), text);
+        }
+        assert_eq!((count(1, "message"), count(2, "message")), ("1 message".to_string(), "2 messages".to_string()));
+        assert_eq!((size(512), size(12_345), size(35 << 20)), ("512 B".into(), "12.0 KiB".into(), "35.0 MiB".into()));
+        assert_eq!(
+            (rate(None), rate(Some(38.4)), rate(Some(0.46))),
+            ("unlimited".into(), "38/min".into(), "0.5/min".into())
+        );
+    }
+
+    #[test]
+    fn a_receivers_words_cannot_steer_the_terminal() {
+        assert_eq!(clean("550 a\x1b[2Jb\nc\u{202e}d"), "550 a?[2Jb c?d");
+        assert_eq!(short("abcdef", 4), "abc…");
+        assert_eq!(short("abcd", 4), "abcd");
+    }
+}

@@ -1,0 +1,161 @@
+//! The commands: what stands on the command line, and one file for what each of them does.
+//!
+//! Rules that always hold:
+//! - records go to standard output, errors to standard error as one line: what, where, what to do;
+//! - exit code 0 done, 1 failed, 2 wrong usage or configuration;
+//! - with `--json` each record is one JSON object on a line, with the keys of `admin::record`;
+//! - a reader that goes away (`weir queue list | head`) ends a command quietly.
+
+mod check;
+mod config;
+mod explain;
+mod health;
+mod human;
+mod offline;
+mod output;
+mod queue;
+mod relay;
+mod run;
+mod send;
+mod status;
+mod suppress;
+mod table;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use output::Output;
+
+/// The command line as a whole.
+#[derive(Debug, Parser)]
+#[command(
+    name = "weir",
+    version,
+    about = "An outbound SMTP relay that delivers to Outlook.com as fast as it lets you, and never faster",
+    after_help = "Without a configuration file `weir run` listens on 127.0.0.1:2525 and 127.0.0.2:2525 and keeps its data in ./weir-data.",
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+struct Cli {
+    /// The configuration. Default: $WEIR_CONFIG, else ./weir.toml, else /etc/weir/weir.toml, else the built-in defaults
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the relay in the foreground; SIGTERM drains and ends it
+    Run,
+    /// Read the configuration and say every fault with file, line and column
+    Check(check::Check),
+    /// Say what a receiver's reply means, and what to do about it
+    Explain(explain::Explain),
+    /// Show and change the queue
+    #[command(subcommand)]
+    Queue(queue::Queue),
+    /// Show and change the suppression list: recipients who are not written to any more
+    #[command(subcommand)]
+    Suppress(suppress::Suppress),
+    /// Show the relay and its lanes: connections, rate, what waits and why
+    Status(status::Status),
+    /// Say in one line whether the relay lives (for container probes): exit code 0 or 1
+    Health(health::Health),
+    /// Hand one message to the running relay and print what the receiver says
+    Send(send::Send),
+}
+
+/// For commands that print records.
+#[derive(Clone, Copy, Debug, Args)]
+struct Format {
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// Wrong usage or configuration: exit code 2. Everything else that fails is exit code 1.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
+fn usage(text: impl Into<String>) -> anyhow::Error {
+    anyhow::Error::new(Usage(text.into()))
+}
+
+/// The program. Reads the command line, does what it says, and returns the exit code.
+pub fn main() -> ExitCode {
+    let cli = match parse(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(error) => return explain_usage(&error),
+    };
+    match dispatch(cli) {
+        Ok(code) => code,
+        Err(error) if error.is::<output::ReaderGone>() => ExitCode::SUCCESS,
+        Err(error) => {
+            output::complain(&error);
+            ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
+        }
+    }
+}
+
+/// Help and version, which come this way as well, or what is wrong with the command line, as one line.
+fn explain_usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() || error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        // A reader that went away is no reason to complain.
+        let _ = error.print();
+    } else {
+        output::say(&usage_line(error));
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
+/// clap writes a paragraph for the fault, then tips and the usage.
+fn usage_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let fault = text.split("\n\n").next().unwrap_or_default();
+    let words: Vec<&str> = fault.trim_start_matches("error: ").split_whitespace().collect();
+    let tip = text.lines().find_map(|line| line.trim().strip_prefix("tip: "));
+    let tip = tip.map(|tip| format!(" ({tip})")).unwrap_or_default();
+    format!("{}{tip}: see --help", words.join(" "))
+}
+
+fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(arguments)
+}
+
+fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
+    if let Command::Check(check) = &cli.command {
+        return check::check(check, cli.config.as_deref(), &mut Output::stdout());
+    }
+    if let Command::Explain(explain) = &cli.command {
+        return explain::explain(explain, &mut Output::stdout());
+    }
+    let config = config::load(cli.config.as_deref())?;
+    if let Command::Run = cli.command {
+        return run::run(config, cli.config);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let output = &mut Output::stdout();
+    let code = runtime.block_on(execute(cli.command, &config, output))?;
+    output.flush()?;
+    Ok(code)
+}
+
+/// The commands that talk to a running relay.
+async fn execute(command: Command, config: &config::Config, output: &mut Output) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Run | Command::Check(_) | Command::Explain(_) => Ok(ExitCode::SUCCESS),
+        Command::Queue(command) => queue::queue(command, config, output).await,
+        Command::Suppress(command) => suppress::suppress(command, config, output).await,
+        Command::Status(status) => status::status(status, config, output).await,
+        Command::Health(health) => health::health(health, config, output).await,
+        Command::Send(send) => send::send(send, config, output).await,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,413 @@
+//! `weir queue`: what waits, why, and the operator's hand on it.
+
+use std::process::ExitCode;
+
+use anyhow::bail;
+use clap::{Args, Subcommand};
+
+use super::config::Config;
+use super::output::{self, Output};
+use super::table::{self, Column, Pages};
+use super::{Format, human, offline, relay, usage};
+use crate::admin::{Acted, Action, AddressPattern, Filter, LaneRecord, QueueDetail, QueueRecord, QueueState, Request};
+use crate::clock::Clock;
+use crate::types::{Domain, QueueId, Refusal, Span, Timestamp};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Queue {
+    /// List what is in the queue, oldest first; also without a running relay
+    List(List),
+    /// Show one message and why it waits: last reply, the rule that read it, next attempt
+    Show(Show),
+    /// Make messages due now; lifts no pause, ceiling or breaker
+    Flush(Act),
+    /// Keep messages from being tried until they are released
+    Hold(Act),
+    /// Let held messages be tried again
+    Release(Act),
+    /// Give messages up; their senders get the report
+    Bounce(GiveUp),
+    /// Give messages up without a word; only the event log tells
+    Remove(GiveUp),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct List {
+    /// At most so many
+    #[arg(long, value_name = "NUMBER")]
+    limit: Option<u64>,
+    #[command(flatten)]
+    format: Format,
+    #[command(flatten)]
+    selection: Selection,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Show {
+    /// The queue id, as in `250 2.0.0 queued as ID`
+    id: QueueId,
+    #[command(flatten)]
+    format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Act {
+    /// These messages alone; without ids and filters all messages are meant
+    #[arg(value_name = "ID")]
+    ids: Vec<QueueId>,
+    #[command(flatten)]
+    format: Format,
+    #[command(flatten)]
+    selection: Selection,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct GiveUp {
+    /// These messages alone
+    #[arg(value_name = "ID")]
+    ids: Vec<QueueId>,
+    /// Really all messages in the queue
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    format: Format,
+    #[command(flatten)]
+    selection: Selection,
+}
+
+/// Which messages; all conditions that are given must hold.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Filters")]
+struct Selection {
+    /// Recipients' domain
+    #[arg(long, value_name = "DOMAIN", value_parser = Domain::parse)]
+    domain: Option<Domain>,
+    /// Sender: an address, @domain, or <> for reports
+    #[arg(long, value_name = "ADDRESS")]
+    sender: Option<AddressPattern>,
+    /// A recipient who still waits: an address or @domain
+    #[arg(long, value_name = "ADDRESS")]
+    recipient: Option<AddressPattern>,
+    /// Provider that receives it, as in `weir status`
+    #[arg(long, value_name = "NAME")]
+    provider: Option<String>,
+    /// waiting, active or held
+    #[arg(long, value_name = "STATE")]
+    state: Option<QueueState>,
+    /// User who handed it in
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
+    /// Message-ID field, with or without angle brackets
+    #[arg(long, value_name = "MESSAGE-ID")]
+    message_id: Option<String>,
+    /// Received at least this long ago, as in 90m or "1d 12h"
+    #[arg(long, value_name = "DURATION")]
+    older_than: Option<Span>,
+}
+
+impl Selection {
+    fn filter(self, ids: Vec<QueueId>, limit: Option<u64>) -> Filter {
+        let Selection { domain, sender, recipient, provider, state, user, message_id, older_than } = self;
+        Filter { ids, domain, sender, recipient, provider, state, user, message_id, older_than, limit }
+    }
+}
+
+pub(super) async fn queue(command: Queue, config: &Config, output: &mut Output) -> anyhow::Result<ExitCode> {
+    match command {
+        Queue::List(command) => list(command, config, output).await?,
+        Queue::Show(command) => show(command, config, output).await?,
+        Queue::Flush(command) => act(Action::Flush, command, config, output).await?,
+        Queue::Hold(command) => act(Action::Hold, command, config, output).await?,
+        Queue::Release(command) => act(Action::Release, command, config, output).await?,
+        Queue::Bounce(command) => act(Action::Bounce, command.checked("bounce")?, config, output).await?,
+        Queue::Remove(command) => act(Action::Remove, command.checked("remove")?, config, output).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl GiveUp {
+    /// What cannot be taken back is never done to the whole queue by forgetting a filter.
+    fn checked(self, verb: &str) -> anyhow::Result<Act> {
+        let GiveUp { ids, selection, all, format } = self;
+        let filter = selection.filter(ids.clone(), None);
+        match (filter.is_everything(), all) {
+            (true, false) => Err(usage(format!(
+                "`weir queue {verb}` without ids and filters would {verb} the whole queue: name messages, or write --all"
+            ))),
+            (false, true) => {
+                Err(usage(format!("--all means every message: leave out the ids and filters, or --all ({verb})")))
+            }
+            _ => Ok(Act { ids, selection: Selection::from(filter), format }),
+        }
+    }
+}
+
+impl From<Filter> for Selection {
+    fn from(filter: Filter) -> Selection {
+        let Filter { domain, sender, recipient, provider, state, user, message_id, older_than, .. } = filter;
+        Selection { domain, sender, recipient, provider, state, user, message_id, older_than }
+    }
+}
+
+const LIST_COLUMNS: [Column; 9] = [
+    Column::Left("ID"),
+    Column::Right("AGE"),
+    Column::Left("SENDER"),
+    Column::Left("RECIPIENTS"),
+    Column::Left("PROVIDER"),
+    Column::Left("STATE"),
+    Column::Right("TRIES"),
+    Column::Left("NEXT"),
+    Column::Left("REASON"),
+];
+
+async fn list(command: List, config: &Config, output: &mut Output) -> anyhow::Result<()> {
+    let filter = command.selection.filter(Vec::new(), command.limit);
+    let now = Clock::system().now();
+    let mut pages = Pages::new(&LIST_COLUMNS);
+    let mut print = |record: QueueRecord, output: &mut Output| {
+        if command.format.json { output.json(&record) } else { pages.row(list_row(&record, now), output) }
+    };
+    match relay::connect_if_running(config).await? {
+        Some(mut client) => {
+            let mut records = client.ask(&Request::QueueList { filter }).await?;
+            while let Some(record) = records.next().await? {
+                print(record, output)?;
+            }
+        }
+        None => offline::queue(&config.data_dir, &filter, &mut |record| print(record, output)).await?,
+    }
+    if command.format.json { Ok(()) } else { pages.finish("the queue is empty, or nothing in it matches", output) }
+}
+
+fn list_row(record: &QueueRecord, now: Timestamp) -> Vec<String> {
+    vec![
+        record.id.to_string(),
+        human::span(now.since(record.received)),
+        sender(&record.sender).to_string(),
+        recipients(&record.recipients),
+        record.provider.clone().unwrap_or_else(|| record.domain.clone()),
+        record.state.to_string(),
+        record.attempts.to_string(),
+        next_attempt(record, now),
+        record.reason.clone().unwrap_or_default(),
+    ]
+}
+
+fn sender(sender: &str) -> &str {
+    if sender.is_empty() { "<>" } else { sender }
+}
+
+fn recipients(recipients: &[String]) -> String {
+    match recipients {
+        [] => String::new(),
+        [one] => one.clone(),
+        [first, rest @ ..] => format!("{first} +{}", rest.len()),
+    }
+}
+
+fn next_attempt(record: &QueueRecord, now: Timestamp) -> String {
+    match (record.state, record.next_attempt) {
+        (QueueState::Held, _) => "when released".to_string(),
+        (QueueState::Active, _) => "being tried".to_string(),
+        (QueueState::Waiting, Some(next)) if next > now => human::relative(next, now),
+        (QueueState::Waiting, _) => "due".to_string(),
+    }
+}
+
+async fn show(command: Show, config: &Config, output: &mut Output) -> anyhow::Result<()> {
+    let mut client = relay::connect(config).await?;
+    let details: Vec<QueueDetail> = client.all(&Request::QueueShow { id: command.id }).await?;
+    if details.is_empty() {
+        bail!(
+            "message {} is not in the queue: it has come to its end (see the event log) or never was here",
+            command.id
+        );
+    }
+    let now = Clock::system().now();
+    for (place, detail) in details.iter().enumerate() {
+        if command.format.json {
+            output.json(detail)?;
+        } else {
+            output.raw(if place > 0 { "\n" } else { "" })?;
+            output.raw(&describe(detail, now))?;
+        }
+    }
+    Ok(())
+}
+
+/// Everything about one delivery, the reason it waits last, where the eye ends.
+fn describe(detail: &QueueDetail, now: Timestamp) -> String {
+    let record = &detail.record;
+    let age = format!("{} ({})", human::date(record.received), human::relative(record.received, now));
+    let from = [detail.client.map(|ip| ip.to_string()), detail.user.as_ref().map(|user| format!("user {user}"))];
+    let mut facts = vec![
+        ("id", record.id.to_string()),
+        ("sender", sender(&record.sender).to_string()),
+        ("recipients", record.recipients.join(", ")),
+        ("message-id", detail.message_id.clone().unwrap_or_default()),
+        ("size", human::size(record.size_bytes)),
+        ("received", age),
+        ("from", from.into_iter().flatten().collect::<Vec<String>>().join(", ")),
+        ("given up", detail.expires.map(|at| human::relative(at, now)).unwrap_or_default()),
+        ("provider", record.provider.clone().unwrap_or_else(|| "not known yet".to_string())),
+        ("source", record.source.clone().unwrap_or_default()),
+        ("state", record.state.to_string()),
+        ("attempts", record.attempts.to_string()),
+        ("next attempt", next_attempt(record, now)),
+    ];
+    match &detail.last {
+        Some(last) => facts.extend(last_refusal(last, now)),
+        None => facts.push(("last reply", "none yet: it was not tried so far".to_string())),
+    }
+    facts.push(("waits for", detail.waits_for.clone().unwrap_or_default()));
+    facts.push(("lane", detail.lane.as_ref().map(|lane| lane_line(lane, now)).unwrap_or_default()));
+    table::facts(&facts)
+}
+
+fn last_refusal(last: &Refusal, now: Timestamp) -> [(&'static str, String); 4] {
+    [
+        ("last reply", last.reply.clone()),
+        ("said by", last.mx.clone().unwrap_or_default()),
+        ("said", format!("{} ({})", human::date(last.at), human::relative(last.at, now))),
+        ("read as", format!("{} (rule {})", last.class, last.rule)),
+    ]
+}
+
+fn lane_line(lane: &LaneRecord, now: Timestamp) -> String {
+    let until = lane.until.map(|until| format!(", until {} ({})", human::date(until), human::relative(until, now)));
+    let reason = lane.reason.as_ref().map(|reason| format!(": {reason}"));
+    format!(
+        "{} from {} is {}{}{}; {} of {} connections open, {} wait",
+        lane.provider,
+        lane.source,
+        lane.state,
+        until.unwrap_or_default(),
+        reason.unwrap_or_default(),
+        lane.connections,
+        lane.connections_allowed,
+        human::number(lane.waiting),
+    )
+}
+
+async fn act(action: Action, command: Act, config: &Config, output: &mut Output) -> anyhow::Result<()> {
+    let named = !command.ids.is_empty();
+    let filter = command.selection.filter(command.ids, None);
+    let mut client = relay::connect(config).await?;
+    let answers: Vec<Acted> = client.all(&Request::QueueAct { action, filter }).await?;
+    let acted = answers.into_iter().next().unwrap_or_default();
+    if named && acted.messages == 0 {
+        bail!("none of these messages is in the queue, or none matches: `weir queue list` shows what is");
+    }
+    if command.format.json {
+        return output.json(&acted);
+    }
+    output.line(&acted_line(action, &acted))?;
+    if let Some(note) = &acted.note {
+        output::say(note);
+    }
+    Ok(())
+}
+
+fn acted_line(action: Action, acted: &Acted) -> String {
+    let done = match action {
+        Action::Flush => "made due",
+        Action::Hold => "held",
+        Action::Release => "released",
+        Action::Bounce => "bounced",
+        Action::Remove => "removed",
+    };
+    format!("{done}: {}, {}", human::count(acted.messages, "message"), human::count(acted.recipients, "recipient"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use clap::Parser;
+
+    use super::*;
+    use crate::admin::record::tests::{delivery, envelope, lane};
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(subcommand)]
+        queue: Queue,
+    }
+
+    fn give_up(line: &str) -> anyhow::Result<Act> {
+        match Line::try_parse_from(line.split_whitespace()).unwrap().queue {
+            Queue::Bounce(command) => command.checked("bounce"),
+            Queue::Remove(command) => command.checked("remove"),
+            other => panic!("another command: {other:?}"),
+        }
+    }
+
+    fn now() -> Timestamp {
+        envelope().received + Duration::from_secs(600)
+    }
+
+    #[test]
+    fn the_whole_queue_is_given_up_only_by_name() {
+        for line in ["queue bounce", "queue remove", "queue bounce --all --domain outlook.com"] {
+            let error = give_up(line).unwrap_err();
+            assert!(error.is::<super::super::Usage>(), "{line}: {error}");
+        }
+        assert!(give_up("queue bounce --all").unwrap().selection.filter(Vec::new(), None).is_everything());
+        let act = give_up("queue remove --recipient a@outlook.com").unwrap();
+        assert_eq!(act.selection.filter(act.ids, None).recipient.unwrap().to_string(), "a@outlook.com");
+        assert_eq!(give_up("queue remove 0123456789ABC").unwrap().ids.len(), 1);
+    }
+
+    #[test]
+    fn every_filter_reaches_the_request() {
+        let line = "queue list --domain outlook.com --sender <> --recipient @outlook.com --provider outlook --state held \
+                    --user app --message-id <1@x> --older-than 2h --limit 7";
+        let Queue::List(list) = Line::try_parse_from(line.split_whitespace()).unwrap().queue else {
+            panic!("another command");
+        };
+        let filter = serde_json::to_value(list.selection.filter(Vec::new(), list.limit)).unwrap();
+        let expected = serde_json::json!({
+            "domain": "outlook.com", "sender": "<>", "recipient": "@outlook.com", "provider": "outlook", "state": "held",
+            "user": "app", "message_id": "<1@x>", "older_than": "2h", "limit": 7
+        });
+        assert_eq!(filter, expected);
+    }
+
+    #[test]
+    fn show_says_why_it_waits() {
+        let waits_for = Some("the lane at outlook".to_string());
+        let detail = QueueDetail { lane: Some(lane()), waits_for, ..QueueDetail::of(&envelope(), &delivery()) };
+        let text = describe(&detail, now());
+        for part in [
+            "last reply:    451 4.7.650 The mail server [192.0.2.1] has been temporarily rate limited\n",
+            "said by:       outlook-com.olc.protection.outlook.com\n",
+            "read as:       rate-limit (rule outlook-4.7.650)\n",
+            "next attempt:  in 2m 59s\n",
+            "waits for:     the lane at outlook\n",
+            "lane:          outlook from default is paused, until 2026-11-21 20:46:40 UTC (in 2m 59s): 451 4.7.650 slow down",
+        ] {
+            assert!(text.contains(part), "{part} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_list_row_is_short() {
+        let mut record = QueueRecord::of(&envelope(), &delivery());
+        record.recipients.push("eve@outlook.com".into());
+        let row = list_row(&record, now());
+        assert_eq!(
+            row[1..8],
+            ["10m", "news@example.com", "bob@outlook.com +1", "outlook", "waiting", "2", "in 2m 59s"]
+        );
+        let held = QueueRecord { state: QueueState::Held, sender: String::new(), ..record };
+        let row = list_row(&held, now());
+        assert_eq!((row[2].as_str(), row[7].as_str()), ("<>", "when released"));
+    }
+
+    #[test]
+    fn what_was_done_is_counted() {
+        let acted = Acted { messages: 1, recipients: 1200, note: None };
+        assert_eq!(acted_line(Action::Flush, &acted), "made due: 1 message, 1,200 recipients");
+    }
+}

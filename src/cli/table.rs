@@ -1,0 +1,140 @@
+//! Tables for people: columns as wide as their widest cell, numbers to the right.
+
+use super::human;
+use super::output::Output;
+
+/// Cells longer than this are cut, but for the last column: a reply may fill its line.
+const CELL_MAX: usize = 60;
+
+/// One column's heading and side.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Column {
+    Left(&'static str),
+    Right(&'static str),
+}
+
+impl Column {
+    fn heading(self) -> &'static str {
+        match self {
+            Column::Left(heading) | Column::Right(heading) => heading,
+        }
+    }
+}
+
+/// Headings and rows, each line ended by a line feed.
+pub(super) fn render(columns: &[Column], rows: &[Vec<String>]) -> String {
+    let last = columns.len().saturating_sub(1);
+    let cell = |row: &[String], place: usize| -> String {
+        let text = human::clean(row.get(place).map_or("", String::as_str));
+        if place == last { text } else { human::short(&text, CELL_MAX) }
+    };
+    let headings: Vec<String> = columns.iter().map(|column| column.heading().to_string()).collect();
+    let lines: Vec<Vec<String>> = std::iter::once(headings.as_slice())
+        .chain(rows.iter().map(Vec::as_slice))
+        .map(|row| (0..columns.len()).map(|place| cell(row, place)).collect())
+        .collect();
+    let width = |place: usize| lines.iter().filter_map(|line| line.get(place)).map(|c| c.chars().count()).max();
+    let widths: Vec<usize> = (0..columns.len()).map(|place| width(place).unwrap_or(0)).collect();
+    let mut text = String::new();
+    for line in &lines {
+        text.push_str(render_line(columns, &widths, line).trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn render_line(columns: &[Column], widths: &[usize], cells: &[String]) -> String {
+    let pad = |((column, &width), cell): ((&Column, &usize), &String)| match column {
+        Column::Left(_) => format!("{cell:<width$}"),
+        Column::Right(_) => format!("{cell:>width$}"),
+    };
+    columns.iter().zip(widths).zip(cells).map(pad).collect::<Vec<String>>().join("  ")
+}
+
+/// A table of any length: printed page by page, each as wide as it needs, so that memory has a limit.
+pub(super) struct Pages<'a> {
+    columns: &'a [Column],
+    rows: Vec<Vec<String>>,
+    printed: bool,
+}
+
+/// Rows of one page.
+const PAGE_ROWS: usize = 1000;
+
+impl<'a> Pages<'a> {
+    pub(super) fn new(columns: &'a [Column]) -> Pages<'a> {
+        Pages { columns, rows: Vec::new(), printed: false }
+    }
+
+    pub(super) fn row(&mut self, row: Vec<String>, output: &mut Output) -> anyhow::Result<()> {
+        self.rows.push(row);
+        if self.rows.len() >= PAGE_ROWS { self.print(output) } else { Ok(()) }
+    }
+
+    /// The rest; `nothing` where there was no row at all.
+    pub(super) fn finish(mut self, nothing: &str, output: &mut Output) -> anyhow::Result<()> {
+        if !self.rows.is_empty() {
+            self.print(output)
+        } else if !self.printed {
+            output.line(nothing)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn print(&mut self, output: &mut Output) -> anyhow::Result<()> {
+        output.raw(&render(self.columns, &self.rows))?;
+        self.rows.clear();
+        self.printed = true;
+        Ok(())
+    }
+}
+
+/// `name: value` lines under one another, the values aligned. Empty values are left out.
+pub(super) fn facts(facts: &[(&str, String)]) -> String {
+    let said: Vec<_> = facts.iter().filter(|(_, value)| !value.is_empty()).collect();
+    let width = said.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0) + 1;
+    let mut text = String::new();
+    for (name, value) in said {
+        text.push_str(&format!("{:<width$}  {}\n", format!("{name}:"), human::clean(value)));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_and_lines_have_no_trailing_space() {
+        let columns = [Column::Left("NAME"), Column::Right("COUNT"), Column::Left("WHY")];
+        let rows = [
+            vec!["outlook".to_string(), "12,400".into(), "451 4.7.650 slow".into()],
+            vec!["gmäil".to_string(), "1".into(), String::new()],
+        ];
+        let text = render(&columns, &rows);
+        assert_eq!(
+            text,
+            "NAME      COUNT  WHY\n\
+             outlook  12,400  451 4.7.650 slow\n\
+             gmäil         1\n"
+        );
+    }
+
+    #[test]
+    fn a_short_row_and_foreign_words_do_no_harm() {
+        let columns = [Column::Left("A"), Column::Left("B")];
+        assert_eq!(render(&columns, &[vec!["x\ny".into()]]), "A    B\nx y\n");
+        assert_eq!(render(&columns, &[]), "A  B\n");
+        let long = "x".repeat(100);
+        let text = render(&columns, &[vec![long.clone(), long.clone()]]);
+        let line = text.lines().nth(1).unwrap();
+        assert!(line.contains('…') && line.ends_with(&long), "{line}");
+    }
+
+    #[test]
+    fn facts_stand_under_one_another() {
+        let text = facts(&[("id", "1".into()), ("sender", "a@b.c".into()), ("user", String::new())]);
+        assert_eq!(text, "id:      1\nsender:  a@b.c\n");
+    }
+}

@@ -1,0 +1,428 @@
+//! The answers behind the control socket: what operators ask, put to the engine, the spool and the suppression list.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::listing::{narrowed, suppress_record};
+use crate::admin::record::{
+    Acted, Imported, LaneRecord, LaneState, OutcomeRecord, QueueDetail, QueueRecord, QueueState, RelayRecord, Removed,
+    StatusRecord,
+};
+use crate::admin::{Action, Answer, Control, Failed, Filter, Input as Lines, Request};
+use crate::clock::Clock;
+use crate::dispatch::engine::{Handle, row_of};
+use crate::dispatch::lifetime_of;
+use crate::dispatch::message::{Adjust, Input};
+use crate::dispatch::status::{Snapshot, Standing};
+use crate::queue::Retry;
+use crate::spool::{self, Listed, Spool};
+use crate::suppress::{self, Entry, List, Source};
+use crate::types::{Class, DeliveryId, Event, Mailbox, QueueId, Stage, Timestamp, Verdict};
+use crate::verdict::Rules;
+
+/// Deliveries read and matched in one go.
+const PAGE: usize = 500;
+/// How often the engine is asked whether a message has its answer.
+const OUTCOME_PAUSE: Duration = Duration::from_millis(50);
+
+/// What the relay tells about itself and does not change while it runs.
+pub(super) struct About {
+    pub since: Timestamp,
+    pub data_dir: String,
+    pub listeners: Vec<String>,
+    pub disk_min_bytes: u64,
+}
+
+pub(super) struct RelayControl {
+    pub about: About,
+    pub engine: Handle,
+    pub spool: Spool,
+    pub suppressions: List,
+    pub clock: Clock,
+    pub rules: Rules,
+    pub retry: Retry,
+    pub identity: Arc<super::identity::Known>,
+    pub reading_backlog: Arc<AtomicBool>,
+}
+
+impl Control for RelayControl {
+    async fn answer(&self, request: Request, input: Lines, answer: Answer) -> Result<(), Failed> {
+        match request {
+            Request::Status => self.status(&answer).await,
+            Request::Health { .. } => Ok(answer.record(&self.relay(&self.snapshot().await?).await).await?),
+            Request::QueueList { filter } => self.queue_list(filter, &answer).await,
+            Request::QueueShow { id } => self.queue_show(id, &answer).await,
+            Request::QueueAct { action, filter } => self.queue_act(action, filter, &answer).await,
+            Request::SuppressList { filter } => self.suppress_list(&filter, &answer).await,
+            Request::SuppressCheck { recipient } => match self.suppressions.check(&recipient).map_err(failed)? {
+                Some(entry) => Ok(answer.record(&suppress_record(entry)).await?),
+                None => Ok(()),
+            },
+            Request::SuppressAdd { recipient, class, reason, expires } => {
+                self.suppress_add(&recipient, class, &reason, expires, &answer).await
+            }
+            Request::SuppressRemove { recipients } => {
+                for recipient in recipients {
+                    let removed = self.suppressions.remove(&recipient).await.map_err(failed)?;
+                    answer.record(&Removed { recipient, removed }).await?;
+                }
+                Ok(())
+            }
+            Request::SuppressImport => self.suppress_import(input, &answer).await,
+            Request::Outcome { id, wait_ms } => self.outcome(id, Duration::from_millis(wait_ms), &answer).await,
+        }
+    }
+}
+
+impl RelayControl {
+    async fn snapshot(&self) -> Result<Snapshot, Failed> {
+        self.engine.snapshot().await.map_err(failed)
+    }
+
+    async fn status(&self, answer: &Answer) -> Result<(), Failed> {
+        let snapshot = self.snapshot().await?;
+        answer.record(&StatusRecord::Relay(self.relay(&snapshot).await)).await?;
+        for lane in lanes(&snapshot) {
+            answer.record(&StatusRecord::Lane(lane)).await?;
+        }
+        Ok(())
+    }
+
+    async fn relay(&self, snapshot: &Snapshot) -> RelayRecord {
+        let counts = self.spool.reader().counts().await.unwrap_or_default();
+        let room = self.spool.room(0).err().map(|shortage| shortage.to_string());
+        let spool_fault = (!self.spool.healthy()).then(|| "the spool cannot write: see the log".to_string());
+        let mut problems: Vec<String> = self.identity.problem().into_iter().collect();
+        if snapshot.port_shut {
+            problems
+                .push("port 25 seems closed from this network: ask the provider to open it, or set a [[route]]".into());
+        }
+        problems.extend(room.clone());
+        problems.extend(spool_fault.clone());
+        let (active, held) = (snapshot.active as u64, snapshot.held as u64);
+        RelayRecord {
+            version: env!("CARGO_PKG_VERSION").to_string(),
+            hostname: self.identity.name(),
+            since: self.about.since,
+            data_dir: self.about.data_dir.clone(),
+            listeners: self.about.listeners.clone(),
+            messages: counts.messages,
+            waiting: counts.deliveries.saturating_sub(active + held),
+            active,
+            held,
+            oldest: counts.oldest,
+            reading_backlog: self.reading_backlog.load(Ordering::Relaxed),
+            disk_free_bytes: self.spool.free_bytes().unwrap_or(0),
+            disk_min_bytes: self.about.disk_min_bytes,
+            ready: spool_fault.is_none() && room.is_none() && self.identity.problem().is_none(),
+            spool_fault,
+            problems,
+        }
+    }
+
+    /// Walks over the deliveries that a filter means, with how each stands.
+    async fn each<F, R>(&self, filter: &Filter, mut visit: F) -> Result<(), Failed>
+    where
+        F: FnMut(Vec<(Listed, Option<Standing>)>) -> R,
+        R: Future<Output = Result<(), Failed>>,
+    {
+        let now = self.clock.now();
+        let mut left = filter.limit.unwrap_or(u64::MAX);
+        let mut after = None;
+        let narrow = narrowed(filter, now);
+        while left > 0 {
+            let page = self.spool.reader().list(narrow.clone(), after, PAGE).await.map_err(failed)?;
+            let ids: Vec<DeliveryId> = page.rows.iter().map(|row| row.delivery.id).collect();
+            let standings =
+                if ids.is_empty() { Vec::new() } else { self.engine.standing(ids).await.map_err(failed)? };
+            let mut meant: Vec<(Listed, Option<Standing>)> = page
+                .rows
+                .into_iter()
+                .zip(standings)
+                .filter(|(row, standing)| {
+                    let record = record(row, standing.as_ref());
+                    let provider = record.provider.as_deref().unwrap_or_default();
+                    filter.matches(&row.envelope, &row.delivery, provider, record.state, now)
+                })
+                .collect();
+            meant.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+            left -= meant.len() as u64;
+            visit(meant).await?;
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn queue_list(&self, filter: Filter, answer: &Answer) -> Result<(), Failed> {
+        self.each(&filter, |rows| async move {
+            for (row, standing) in rows {
+                answer.record(&record(&row, standing.as_ref())).await?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn queue_show(&self, id: QueueId, answer: &Answer) -> Result<(), Failed> {
+        let snapshot = self.snapshot().await?;
+        let lanes = lanes(&snapshot);
+        let found = AtomicBool::new(false);
+        let filter = Filter { ids: vec![id], ..Filter::default() };
+        self.each(&filter, |rows| {
+            let (found, lanes) = (&found, &lanes);
+            async move {
+                for (row, standing) in rows {
+                    found.store(true, Ordering::Relaxed);
+                    let mut detail = QueueDetail::of(&row.envelope, &row.delivery);
+                    detail.record = record(&row, standing.as_ref());
+                    detail.expires = Some(self.retry.expires(id, lifetime_of(row.envelope.expire)));
+                    detail.waits_for = standing.map(|standing| standing.waits_for);
+                    let provider = detail.record.provider.clone();
+                    detail.lane = lanes.iter().find(|lane| Some(&lane.provider) == provider.as_ref()).cloned();
+                    answer.record(&detail).await?;
+                }
+                Ok(())
+            }
+        })
+        .await?;
+        if found.into_inner() {
+            Ok(())
+        } else {
+            Err(Failed::new(format!("{id} is not in the queue: it has ended, or never was (weir queue list)")))
+        }
+    }
+
+    async fn queue_act(&self, action: Action, filter: Filter, answer: &Answer) -> Result<(), Failed> {
+        let adjust = match action {
+            Action::Flush => Adjust::Flush,
+            Action::Hold => Adjust::Hold,
+            Action::Release => Adjust::Release,
+            Action::Bounce => Adjust::Bounce,
+            Action::Remove => Adjust::Remove,
+        };
+        // What ends while the rows are read must not come back with them.
+        self.engine.begin_read().await.map_err(failed)?;
+        let result = self.act_on_rows(adjust, &filter).await;
+        let _ = self.engine.send(Input::ReadEnd).await;
+        let (mut acted, skipped) = result?;
+        self.spool.flush().await.map_err(failed)?;
+        if skipped > 0 {
+            acted.note = Some(match adjust {
+                Adjust::Release => format!("{skipped} were not held"),
+                Adjust::Flush => {
+                    format!("{skipped} are held or being tried just now: flush lifts no hold, limit or block")
+                }
+                _ => format!("{skipped} are being tried just now and were left alone"),
+            });
+        }
+        Ok(answer.record(&acted).await?)
+    }
+
+    async fn act_on_rows(&self, adjust: Adjust, filter: &Filter) -> Result<(Acted, usize), Failed> {
+        self.spool.flush().await.map_err(failed)?;
+        let state = std::sync::Mutex::new((BTreeSet::new(), Acted::default(), 0));
+        self.each(filter, |rows| {
+            let state = &state;
+            async move {
+                let ids = rows.iter().map(|(row, _)| row_of(row)).collect();
+                let left_alone: BTreeSet<DeliveryId> =
+                    self.engine.adjust(adjust, ids).await.map_err(failed)?.into_iter().collect();
+                let mut state = state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                state.2 += left_alone.len();
+                for (row, _) in rows.iter().filter(|(row, _)| !left_alone.contains(&row.delivery.id)) {
+                    state.0.insert(row.envelope.id);
+                    state.1.recipients += row.delivery.recipients.len() as u64;
+                }
+                Ok(())
+            }
+        })
+        .await?;
+        let (messages, mut acted, skipped) = state.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        acted.messages = messages.len() as u64;
+        Ok((acted, skipped))
+    }
+
+    async fn suppress_list(&self, filter: &Filter, answer: &Answer) -> Result<(), Failed> {
+        let narrow = suppress::Filter { domain: filter.domain.clone(), ..suppress::Filter::default() };
+        let (mut after, mut left) = (None, filter.limit.unwrap_or(u64::MAX));
+        loop {
+            let page = self.suppressions.list(&narrow, after.as_deref(), PAGE).map_err(failed)?;
+            for entry in page.entries {
+                let meant = Mailbox::parse(&entry.recipient).is_ok_and(|mailbox| filter.matches_recipient(&mailbox));
+                if meant && left > 0 {
+                    left -= 1;
+                    answer.record(&suppress_record(entry)).await?;
+                }
+            }
+            after = page.next;
+            if after.is_none() || left == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn suppress_add(
+        &self,
+        recipient: &Mailbox,
+        class: Option<Class>,
+        reason: &str,
+        expires: Option<Timestamp>,
+        answer: &Answer,
+    ) -> Result<(), Failed> {
+        let now = self.clock.now();
+        let class = class.unwrap_or(Class::Other);
+        let entry = Entry { expires, ..Entry::new(recipient, class, reason, Source::Manual, now) };
+        self.suppressions.add(entry).await.map_err(failed)?;
+        match self.suppressions.check(recipient).map_err(failed)? {
+            Some(entry) => Ok(answer.record(&suppress_record(entry)).await?),
+            None => Err(Failed::new(format!("{recipient} is not held back: the time it expires lies in the past"))),
+        }
+    }
+
+    async fn suppress_import(&self, mut input: Lines, answer: &Answer) -> Result<(), Failed> {
+        let mut done = Imported::default();
+        let mut batch: Vec<Entry> = Vec::new();
+        loop {
+            let next = input.next().await;
+            let is_last = next.is_none();
+            if let Some(line) = next {
+                let now = self.clock.now();
+                let mut entry = Entry::new(
+                    &line.recipient,
+                    line.class.unwrap_or(Class::Other),
+                    line.reply.as_deref().unwrap_or("imported"),
+                    Source::Import,
+                    line.first.unwrap_or(now),
+                );
+                entry.last = line.last.unwrap_or(now);
+                entry.hits = line.hits.unwrap_or(1).max(1);
+                entry.expires = line.expires;
+                batch.push(entry);
+            }
+            if batch.len() >= PAGE || (is_last && !batch.is_empty()) {
+                let (added, updated) = self.suppressions.add_all(std::mem::take(&mut batch)).await.map_err(failed)?;
+                done.added += added;
+                done.updated += updated;
+            }
+            if is_last {
+                return Ok(answer.record(&done).await?);
+            }
+        }
+    }
+
+    /// Waits until every recipient of the message has a first answer.
+    async fn outcome(&self, id: QueueId, wait: Duration, answer: &Answer) -> Result<(), Failed> {
+        let wait = wait.min(crate::admin::protocol::OUTCOME_WAIT_MAX);
+        let all_answered = async {
+            loop {
+                let events = self.engine.outcomes(id).await.map_err(failed)?;
+                let answered: BTreeSet<&str> = events.iter().filter_map(|event| event.recipient.as_deref()).collect();
+                let waiting = self.waiting(id).await?;
+                if !answered.is_empty() && waiting.iter().all(|recipient| answered.contains(recipient.as_str())) {
+                    return Ok::<_, Failed>(());
+                }
+                tokio::time::sleep(OUTCOME_PAUSE).await;
+            }
+        };
+        if let Ok(result) = timeout(wait, all_answered).await {
+            result?;
+        }
+        let mut latest: std::collections::BTreeMap<String, Arc<Event>> = std::collections::BTreeMap::new();
+        for event in self.engine.outcomes(id).await.map_err(failed)? {
+            if let Some(recipient) =
+                event.recipient.clone().filter(|_| event.kind != crate::types::EventKind::Suppressed)
+            {
+                latest.insert(recipient, event);
+            }
+        }
+        for (recipient, event) in latest {
+            answer.record(&self.outcome_record(id, recipient, &event).await).await?;
+        }
+        Ok(())
+    }
+
+    async fn waiting(&self, id: QueueId) -> Result<Vec<String>, Failed> {
+        let filter = spool::Filter { message: Some(id), ..spool::Filter::default() };
+        let page = self.spool.reader().list(filter, None, PAGE).await.map_err(failed)?;
+        let recipients = page.rows.iter().flat_map(|row| &row.delivery.recipients);
+        Ok(recipients.map(|recipient| recipient.address.as_str().to_string()).collect())
+    }
+
+    async fn outcome_record(&self, id: QueueId, recipient: String, event: &Event) -> OutcomeRecord {
+        let reply = event.reply.as_deref().and_then(crate::types::Reply::parse);
+        let reading = reply.map(|reply| {
+            let provider = event.provider.as_deref().unwrap_or("default");
+            self.rules.read(provider, Stage::Rcpt, &reply)
+        });
+        let filter = spool::Filter { message: Some(id), ..spool::Filter::default() };
+        let next_attempt = match self.spool.reader().list(filter, None, PAGE).await {
+            Ok(page) => page.rows.iter().find_map(|row| row.delivery.next_attempt),
+            Err(_) => None,
+        };
+        OutcomeRecord {
+            id,
+            recipient,
+            event: event.kind,
+            reply: event.reply.clone(),
+            class: event.class,
+            rule: event.rule.as_deref().map(str::to_string),
+            verdict: event.verdict.and_then(|word| word.parse::<Verdict>().ok()),
+            provider: event.provider.as_deref().map(str::to_string),
+            source: event.source.as_deref().map(str::to_string),
+            mx: event.mx.as_deref().map(str::to_string),
+            tls: event.tls.as_deref().map(str::to_string),
+            cause: reading.as_ref().map(|reading| reading.cause.to_string()).filter(|text| !text.is_empty()),
+            remedy: reading.as_ref().map(|reading| reading.remedy.to_string()).filter(|text| !text.is_empty()),
+            next_attempt,
+        }
+    }
+}
+
+fn record(row: &Listed, standing: Option<&Standing>) -> QueueRecord {
+    let mut record = QueueRecord::of(&row.envelope, &row.delivery);
+    if let Some(standing) = standing {
+        if standing.active {
+            record.state = QueueState::Active;
+        }
+        if let Some(provider) = &standing.provider {
+            record.provider = Some(provider.to_string());
+        }
+        // Not tried yet: what it waits for is the reason.
+        record.reason.get_or_insert_with(|| format!("waits for {}", standing.waits_for));
+    }
+    record
+}
+
+fn lanes(snapshot: &Snapshot) -> Vec<LaneRecord> {
+    let waiting = |provider: &str| {
+        let own = snapshot.waiting.iter().find(|(name, _)| name.as_deref() == Some(provider));
+        own.map_or(0, |(_, count)| *count as u64)
+    };
+    snapshot
+        .lanes
+        .iter()
+        .map(|lane| LaneRecord {
+            provider: lane.provider.to_string(),
+            source: lane.source.to_string(),
+            state: lane.state.parse().unwrap_or(LaneState::Open),
+            connections: lane.connections as u64,
+            connections_allowed: lane.connections_allowed as u64,
+            ceiling: lane.ceiling as u64,
+            rate: Some(lane.rate),
+            waiting: waiting(&lane.provider),
+            reason: lane.reason.clone().or_else(|| snapshot.waits_for.get(&lane.provider).map(|text| text.to_string())),
+            until: lane.until,
+        })
+        .collect()
+}
+
+fn failed(error: impl std::fmt::Display) -> Failed {
+    Failed::new(error.to_string())
+}

@@ -1,0 +1,143 @@
+//! What stands behind the front door: the spool, with the suppression list beside it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::clock::Clock;
+use crate::inbound::{AcceptError, BodySink, Intake, NoRoom, Received, RefusedRecipient, Standing, Suppressed};
+use crate::spool::{BodyWriter, Change, NewMessage, Spool};
+use crate::suppress::List;
+use crate::suppress::options::AtInjection;
+use crate::types::{
+    Class, Delivery, DeliveryId, DeliveryState, Domain, Envelope, Event, EventKind, Mailbox, QueueId, Recipient,
+    Timestamp, Verdict,
+};
+
+pub(super) struct SpoolIntake {
+    pub spool: Spool,
+    pub suppressions: List,
+    pub clock: Clock,
+    /// `[suppression] at_injection = "drop"`.
+    pub drops: AtomicBool,
+}
+
+impl SpoolIntake {
+    pub(super) fn set_at_injection(&self, what: AtInjection) {
+        self.drops.store(what == AtInjection::Drop, Ordering::Relaxed);
+    }
+}
+
+impl BodySink for BodyWriter {
+    fn write(&mut self, octets: &[u8]) -> impl Future<Output = std::io::Result<()>> + Send {
+        BodyWriter::write(self, octets)
+    }
+}
+
+impl Intake for SpoolIntake {
+    type Body = BodyWriter;
+
+    fn next_id(&self, now: Timestamp) -> QueueId {
+        self.spool.ids().next(now)
+    }
+
+    fn room(&self, size_bytes: u64) -> Result<(), NoRoom> {
+        self.spool.room(size_bytes).map_err(|shortage| NoRoom(shortage.to_string()))
+    }
+
+    fn standing(&self, recipient: &Mailbox) -> Standing {
+        match self.suppressions.check(recipient) {
+            Ok(None) => Standing::Welcome,
+            Ok(Some(_)) if self.drops.load(Ordering::Relaxed) => Standing::Drop,
+            Ok(Some(entry)) => {
+                Standing::Refuse(Suppressed { class: entry.class, reply: entry.reply, since: entry.last })
+            }
+            Err(error) => {
+                // The list is asked again before the delivery is tried.
+                tracing::warn!(%error, "the suppression list cannot be read");
+                Standing::Welcome
+            }
+        }
+    }
+
+    fn refused(&self, refusal: RefusedRecipient<'_>) {
+        let mut event = Event::new(refusal.time, EventKind::Refused);
+        event.sender = Some(refusal.sender.as_str().into());
+        event.recipient = Some(refusal.recipient.as_str().to_string());
+        event.reply = Some(refusal.said.to_string());
+        event.class = Some(refusal.suppressed.class);
+        event.client = Some(refusal.client);
+        event.rule = Some("suppressed".into());
+        self.spool.settle(vec![Change::Note(event)]);
+    }
+
+    fn body(&self, id: QueueId) -> BodyWriter {
+        self.spool.body(id)
+    }
+
+    async fn accept(&self, message: Received<BodyWriter>) -> Result<(), AcceptError> {
+        let Received { envelope, recipients, dropped, body } = message;
+        let envelope = Arc::new(envelope);
+        let mut events = vec![accepted(&envelope, recipients.len() + dropped.len())];
+        events.extend(dropped.iter().map(|recipient| removed(&envelope, recipient, self.clock.now())));
+        let deliveries = deliveries(envelope.id, recipients);
+        if deliveries.is_empty() {
+            // Everybody it was for is suppressed: recorded, and nothing to keep.
+            self.spool.settle(events.into_iter().map(Change::Note).collect());
+            return self.spool.flush().await.map_err(|error| AcceptError::Failed(error.to_string()));
+        }
+        let message = NewMessage { envelope, deliveries, body, events };
+        self.spool.accept(message).await.map_err(|error| AcceptError::Failed(error.to_string()))
+    }
+}
+
+/// One delivery for each domain, in the order in which the domains were first named.
+fn deliveries(message: QueueId, recipients: Vec<Recipient>) -> Vec<Delivery> {
+    let mut places: BTreeMap<Domain, usize> = BTreeMap::new();
+    let mut deliveries: Vec<Delivery> = Vec::new();
+    for recipient in recipients {
+        let domain = recipient.address.domain().clone();
+        let place = *places.entry(domain.clone()).or_insert(deliveries.len());
+        if place == deliveries.len() {
+            let part = u16::try_from(place).unwrap_or(u16::MAX);
+            deliveries.push(Delivery {
+                id: DeliveryId { message, part },
+                domain,
+                recipients: Vec::new(),
+                state: DeliveryState::Waiting,
+                attempts: 0,
+                next_attempt: None,
+                delay_reported: false,
+                refusal: None,
+                failed: Vec::new(),
+            });
+        }
+        deliveries[place].recipients.push(recipient);
+    }
+    deliveries
+}
+
+fn accepted(envelope: &Envelope, recipients: usize) -> Event {
+    let mut event = Event::new(envelope.received, EventKind::Accepted);
+    event.id = Some(envelope.id);
+    event.sender = Some(envelope.sender.as_str().into());
+    event.message_id = envelope.message_id.clone();
+    event.user = envelope.user.clone();
+    event.client = envelope.client;
+    event.recipients = Some(recipients);
+    event.size_bytes = Some(envelope.size_bytes);
+    event
+}
+
+/// Taken for a suppressed recipient (`at_injection = "drop"`): this is its end.
+fn removed(envelope: &Envelope, recipient: &Recipient, now: Timestamp) -> Event {
+    let mut event = Event::new(now, EventKind::Removed);
+    event.id = Some(envelope.id);
+    event.sender = Some(envelope.sender.as_str().into());
+    event.recipient = Some(recipient.address.as_str().to_string());
+    event.message_id = envelope.message_id.clone();
+    event.class = Some(Class::RecipientUnknown);
+    event.rule = Some("suppressed".into());
+    event.verdict = Some(Verdict::Bounce.as_str());
+    event
+}

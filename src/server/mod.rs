@@ -1,0 +1,467 @@
+//! The server: builds the parts of the relay, starts them, and stops them in order.
+//!
+//! Start: the data folder is locked, spool and lists are opened, sockets bound; then the relay takes mail, and only then is the
+//! backlog read. Stop (SIGTERM): no new connection and no new delivery; sessions past the end of data and
+//! transactions under way are waited for, `shutdown_grace` at most; what was settled is written; the spool is closed. A second
+//! signal ends at once, which loses nothing either.
+
+mod control;
+mod identity;
+mod intake;
+pub(crate) mod listing;
+mod reconcile;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admin;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::dispatch::core::{Core, Settings, SourceAddress};
+use crate::dispatch::engine::{self, Engine, Handle, Resources};
+use crate::dispatch::message::Input;
+use crate::event::{EventLog, Tail};
+use crate::inbound::{Bound, Front};
+use crate::limits::{self, Connections};
+use crate::outbound::{Connector, Tcp};
+use crate::queue::Retry;
+use crate::route::identity::{Identity, Reach};
+use crate::route::{
+    FixedRoutes, HickoryDns, OwnAddresses, ProviderTable, Reachable, Router, Settings as RouterSettings,
+};
+use crate::spool::{self, Journal, Spool};
+use crate::suppress::List;
+use crate::throttle::Profiles;
+use crate::types::{Event, Mailbox};
+use crate::verdict::Rules;
+use control::{About, RelayControl};
+use identity::Known;
+use intake::SpoolIntake;
+
+/// Batches of committed messages on their way to dispatch.
+const COMMITTED_MAX: usize = 64;
+/// How long a stop waits for the last writes, beyond the grace for deliveries.
+const LAST_WRITES: Duration = Duration::from_secs(5);
+/// How long a stop waits for look-ups and answers of commands that nobody needs any more.
+const LAST_TASKS: Duration = Duration::from_millis(500);
+/// How long the start line waits for our own name.
+const IDENTITY_WAIT: Duration = Duration::from_millis(500);
+/// How often the routes to the Internet are looked at again.
+const REACH_EVERY: Duration = Duration::from_secs(60);
+
+/// Loads the configuration again, for SIGHUP; the text of an error tells every fault.
+pub type Reload = Box<dyn Fn() -> Result<Config, String> + Send>;
+
+/// Runs the relay until it is told to stop.
+pub fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("weir").build()?;
+    runtime.block_on(async {
+        let relay = Relay::start(config, reload).await?;
+        relay.work().await
+    })
+}
+
+/// The running relay.
+struct Relay {
+    config: Config,
+    reload: Reload,
+    clock: Clock,
+    spool: Spool,
+    front: Arc<Front<SpoolIntake>>,
+    intake: Arc<SpoolIntake>,
+    engine: Handle,
+    addresses: Vec<SocketAddr>,
+    sessions: TaskTracker,
+    tasks: TaskTracker,
+    writers: TaskTracker,
+    stop_intake: CancellationToken,
+    stop_engine: CancellationToken,
+    stop_writers: CancellationToken,
+    signals: Signals,
+    engine_done: tokio::sync::oneshot::Receiver<()>,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    reload: Signal,
+}
+
+impl Relay {
+    async fn start(mut config: Config, reload: Reload) -> anyhow::Result<Relay> {
+        let signals = Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            reload: signal(SignalKind::hangup())?,
+        };
+        let clock = Clock::system();
+        let cut = share_descriptors(&mut config);
+        let (tasks, writers, sessions) = (TaskTracker::new(), TaskTracker::new(), TaskTracker::new());
+        let (stop_intake, stop_engine, stop_writers) =
+            (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+
+        let (committed_sender, committed) = mpsc::channel(COMMITTED_MAX);
+        let opened = open_spool(&config, &clock, committed_sender)?;
+        let OpenSpool { spool, writer, tail } = opened;
+        writers.spawn(writer.run(stop_writers.clone()));
+        let (suppressions, writer) = List::open(&config.data_dir.join("suppression.sqlite"), clock.clone())?;
+        writers.spawn(writer.run(stop_writers.clone()));
+        let caught_up = reconcile::follow(&spool, &suppressions, &tail).await.map_err(anyhow::Error::msg)?;
+        if caught_up > 0 {
+            tracing::info!("{caught_up} deliveries had ended just before the last stop and are settled now");
+            spool.flush().await?;
+        }
+
+        let bound = Bound::bind(&config.listener)?;
+        let addresses = bound.addresses();
+        let dns = Arc::new(HickoryDns::new(&config.dns)?);
+        let router = router(&config, dns.clone(), &clock, &addresses)?;
+        let rules = Rules::shipped();
+        let core = Core::new(core_settings(&config, &rules, &spool)?, clock.now());
+        let resources = Resources {
+            connector: Connector::new(Arc::new(Tcp)).context("cannot set up TLS")?,
+            router: router.clone(),
+            spool: spool.clone(),
+            suppressions: suppressions.clone(),
+            committed,
+            clock: clock.clone(),
+            tasks: tasks.clone(),
+            max_connections: config.delivery.max_connections,
+        };
+        let (engine, handle) = Engine::new(core, resources);
+        let (done, engine_done) = tokio::sync::oneshot::channel();
+        let stop = stop_engine.clone();
+        tasks.spawn(async move {
+            engine.run(stop).await;
+            let _ = done.send(());
+        });
+
+        let intake = Arc::new(SpoolIntake {
+            spool: spool.clone(),
+            suppressions: suppressions.clone(),
+            clock: clock.clone(),
+            drops: AtomicBool::new(false),
+        });
+        intake.set_at_injection(config.suppression.at_injection);
+        let known = Arc::new(Known::nothing_yet());
+        let greeting = if config.hostname.is_empty() { identity::private_name() } else { config.hostname.clone() };
+        let front = Front::new(&greeting, &config.relay, &config.limits, intake.clone(), clock.clone())?;
+        let front = Arc::new(front);
+
+        let reading_backlog = Arc::new(AtomicBool::new(true));
+        let control = RelayControl {
+            about: About {
+                since: clock.now(),
+                data_dir: config.data_dir.display().to_string(),
+                listeners: addresses.iter().map(SocketAddr::to_string).collect(),
+                disk_min_bytes: config.limits.min_free_disk.0,
+            },
+            engine: handle.clone(),
+            spool: spool.clone(),
+            suppressions,
+            clock: clock.clone(),
+            rules,
+            retry: Retry::new(&config.queue),
+            identity: known.clone(),
+            reading_backlog: reading_backlog.clone(),
+        };
+        let socket = admin::Server::bind(&config.data_dir)?;
+        let (control_tasks, stop_control) = (tasks.clone(), stop_engine.clone());
+        tasks.spawn(async move { socket.serve(Arc::new(control), control_tasks, stop_control).await });
+        tasks.spawn(bound.serve(front.clone(), sessions.clone(), stop_intake.clone()));
+
+        let looked_up = find_identity(&config, dns, known.clone(), handle.clone(), &tasks);
+        // Known at once unless the DNS must be asked, and the relay does not wait for a slow name server.
+        let _ = tokio::time::timeout(IDENTITY_WAIT, looked_up).await;
+        say_start(&config, &addresses, &spool, cut.as_deref(), known.problem()).await;
+        watch_reach(router, &tasks, &stop_engine);
+        read_backlog(spool.clone(), handle.clone(), reading_backlog, &tasks);
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        Ok(Relay {
+            config,
+            reload,
+            clock,
+            spool,
+            front,
+            intake,
+            engine: handle,
+            addresses,
+            sessions,
+            tasks,
+            writers,
+            stop_intake,
+            stop_engine,
+            stop_writers,
+            signals,
+            engine_done,
+        })
+    }
+
+    /// Until a signal ends it.
+    async fn work(mut self) -> anyhow::Result<()> {
+        loop {
+            tokio::select! {
+                biased;
+                _ = self.signals.terminate.recv() => break,
+                _ = self.signals.interrupt.recv() => break,
+                _ = self.signals.reload.recv() => self.reload().await,
+                _ = &mut self.engine_done => anyhow::bail!("the engine has ended by itself: see the log; start weir again"),
+            }
+        }
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        tracing::info!("stopping: finishing what is past the end of data, at most {}", self.config.shutdown_grace);
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => tracing::warn!("stopped at once by a second signal; the queue is safe on disk"),
+            _ = interrupt.recv() => tracing::warn!("stopped at once by a second signal; the queue is safe on disk"),
+            () = self.drain() => tracing::info!("stopped"),
+        }
+        Ok(())
+    }
+
+    async fn drain(&mut self) {
+        self.stop_intake.cancel();
+        self.sessions.close();
+        self.stop_engine.cancel();
+        let grace = self.config.shutdown_grace.0;
+        let quiet = async {
+            self.sessions.wait().await;
+            let _ = (&mut self.engine_done).await;
+        };
+        if tokio::time::timeout(grace, quiet).await.is_err() {
+            tracing::warn!("some connections did not end within shutdown_grace; their mail stays queued");
+        }
+        self.tasks.close();
+        if tokio::time::timeout(LAST_TASKS, self.tasks.wait()).await.is_err() {
+            tracing::debug!("{} tasks are left to the end of the process", self.tasks.len());
+        }
+        let writes = async {
+            if let Err(error) = self.spool.flush().await {
+                tracing::error!(%error, "the last outcomes could not be written");
+            }
+            self.stop_writers.cancel();
+            self.writers.close();
+            self.writers.wait().await;
+        };
+        if tokio::time::timeout(LAST_WRITES, writes).await.is_err() {
+            tracing::error!(
+                "the spool did not finish its last writes in time; it is safe, its log is replayed at the next start"
+            );
+        }
+    }
+
+    /// Takes a changed configuration, as far as that is possible without a restart.
+    async fn reload(&mut self) {
+        let mut config = match (self.reload)() {
+            Ok(config) => config,
+            Err(faults) => {
+                tracing::error!("configuration not reloaded, the old one stays: {faults}");
+                return;
+            }
+        };
+        // As at the start: what was cut then is no change now.
+        share_descriptors(&mut config);
+        let restart = self.config.restart_needed(&config);
+        if !restart.is_empty() {
+            tracing::warn!("these changes need a restart: {}", restart.join(", "));
+        }
+        config.delivery.max_connections = self.config.delivery.max_connections;
+        config.limits.connections = self.config.limits.connections;
+        match self.apply(&config).await {
+            Ok(()) => {
+                self.config = config;
+                tracing::info!("configuration reloaded");
+            }
+            Err(error) => tracing::error!("configuration not reloaded, the old one stays: {error:#}"),
+        }
+    }
+
+    async fn apply(&self, config: &Config) -> anyhow::Result<()> {
+        let dns = Arc::new(HickoryDns::new(&config.dns)?);
+        let router = router(config, dns, &self.clock, &self.addresses)?;
+        let settings = core_settings(config, &Rules::shipped(), &self.spool)?;
+        self.front.reload(&config.relay)?;
+        self.intake.set_at_injection(config.suppression.at_injection);
+        self.engine.reconfigure(settings, router).await?;
+        Ok(())
+    }
+}
+
+struct OpenSpool {
+    spool: Spool,
+    writer: spool::Writer,
+    tail: Tail,
+}
+
+/// The event log is opened only when the data folder is ours: opening mends what a crash has torn.
+#[derive(Clone, Default)]
+struct LaterOpened(Arc<Mutex<Option<EventLog>>>);
+
+impl Journal for LaterOpened {
+    fn write(&mut self, events: &[Event]) -> io::Result<()> {
+        match &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(log) => log.write(events),
+            None => Err(io::Error::other("the event log is not open yet")),
+        }
+    }
+}
+
+fn open_spool(
+    config: &Config,
+    clock: &Clock,
+    committed: mpsc::Sender<Vec<spool::Committed>>,
+) -> anyhow::Result<OpenSpool> {
+    let options = spool::Options {
+        folder: config.data_dir.clone(),
+        queue_messages: config.limits.queue_messages,
+        min_free_bytes: config.limits.min_free_disk.0,
+    };
+    let journal = LaterOpened::default();
+    let (spool, writer) = Spool::open(options, clock.clone(), Box::new(journal.clone()), committed)?;
+    let folder = config.data_dir.join("events");
+    let tail =
+        Tail::read(&folder, reconcile::TAIL_BYTES).with_context(|| format!("cannot read {}", folder.display()))?;
+    let log = EventLog::open(&folder, &config.events, clock.clone()).context("cannot open the event log")?;
+    *journal.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(log);
+    Ok(OpenSpool { spool, writer, tail })
+}
+
+/// Raises the limit of descriptors and cuts what does not fit; says so if it did.
+fn share_descriptors(config: &mut Config) -> Option<String> {
+    let wanted = Connections { inbound: config.limits.connections, outbound: config.delivery.max_connections };
+    let share = limits::share(limits::raise_descriptors(), wanted);
+    config.limits.connections = share.connections.inbound;
+    config.delivery.max_connections = share.connections.outbound;
+    share.cut
+}
+
+fn router(config: &Config, dns: Arc<HickoryDns>, clock: &Clock, own: &[SocketAddr]) -> anyhow::Result<Arc<Router>> {
+    let profiles = Profiles::new(&config.provider);
+    let providers = ProviderTable::new(profiles.iter().map(|p| (&*p.name, p.mx.as_slice(), p.domains.as_slice())));
+    let settings = RouterSettings {
+        fixed: FixedRoutes::new(&config.route, config.delivery.port)?,
+        providers,
+        reachable: Reachable::new(&config.delivery, OwnAddresses::of_this_host(own.to_vec())),
+        reach: Reach::probe(),
+    };
+    Ok(Arc::new(Router::new(dns, clock.clone(), settings)))
+}
+
+fn core_settings(config: &Config, rules: &Rules, spool: &Spool) -> anyhow::Result<Settings> {
+    let postmaster = match config.relay.postmaster.as_str() {
+        "" => None,
+        text => Some(Mailbox::parse(text).with_context(|| format!("relay.postmaster: `{text}`"))?),
+    };
+    let source = |source: &crate::outbound::options::Source| SourceAddress {
+        name: source.name.as_str().into(),
+        address: Some(source.address),
+        helo: (!source.hostname.is_empty()).then(|| source.hostname.as_str().into()),
+    };
+    let mut sources: Vec<SourceAddress> = config.source.iter().map(source).collect();
+    if sources.is_empty() {
+        sources.push(SourceAddress { name: "default".into(), address: None, helo: None });
+    }
+    let ids = spool.clone();
+    Ok(Settings {
+        sources,
+        networks: config.delivery.networks.clone(),
+        tls: config.delivery.tls,
+        max_connections: config.delivery.max_connections,
+        queue: config.queue.clone(),
+        bounces: config.bounces.clone(),
+        postmaster,
+        profiles: Profiles::new(&config.provider),
+        rules: rules.clone(),
+        ids: Arc::new(move |now| ids.ids().next(now)),
+        seed: fastrand::u64(..),
+    })
+}
+
+/// The one line that says what listens where, where the data is, and how much is queued.
+async fn say_start(
+    config: &Config,
+    addresses: &[SocketAddr],
+    spool: &Spool,
+    cut: Option<&str>,
+    problem: Option<String>,
+) {
+    let listens: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
+    let queued = spool.reader().counts().await.map_or(0, |counts| counts.messages);
+    let mut line = format!(
+        "weir {} listens on {}; data in {}; {queued} messages queued",
+        env!("CARGO_PKG_VERSION"),
+        listens.join(", "),
+        shown(&config.data_dir),
+    );
+    if !config.trusts_attached.is_empty() {
+        line.push_str(&format!("; trusts loopback and the attached networks: {}", config.trusts_attached));
+    }
+    if let Some(cut) = cut {
+        line.push_str(&format!("; {cut}"));
+    }
+    if let Some(problem) = problem {
+        line.push_str(&format!("; {problem}"));
+    }
+    tracing::info!(target: "weir", "{line}");
+}
+
+fn shown(folder: &Path) -> String {
+    std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf()).display().to_string()
+}
+
+/// Finds our own name in the background; what is returned ends when it is known.
+fn find_identity(
+    config: &Config,
+    dns: Arc<HickoryDns>,
+    known: Arc<Known>,
+    engine: Handle,
+    tasks: &TaskTracker,
+) -> tokio::task::JoinHandle<()> {
+    let configured = config.hostname.clone();
+    tasks.spawn(async move {
+        let identity = Identity::of_this_host(&configured, &*dns).await;
+        let name = identity.name().map(str::to_string);
+        known.set(identity);
+        if let Some(problem) = known.problem() {
+            tracing::warn!("{problem}");
+        }
+        let helo = name.clone().unwrap_or_else(identity::private_name);
+        let _ = engine.send(Input::Identity { known: name.is_some(), helo: helo.as_str().into() }).await;
+    })
+}
+
+fn watch_reach(router: Arc<Router>, tasks: &TaskTracker, stop: &CancellationToken) {
+    let stop = stop.clone();
+    tasks.spawn(async move {
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(REACH_EVERY) => router.set_reach(Reach::probe()),
+            }
+        }
+    });
+}
+
+fn read_backlog(spool: Spool, engine: Handle, reading: Arc<AtomicBool>, tasks: &TaskTracker) {
+    tasks.spawn(async move {
+        match engine::read_backlog(&spool, &engine).await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!("{count} deliveries of the last run are taken up again"),
+            Err(error) => tracing::error!("{error}; what was not read comes back at the next start"),
+        }
+        reading.store(false, Ordering::Relaxed);
+    });
+}

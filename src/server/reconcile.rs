@@ -1,0 +1,171 @@
+//! What the last run wrote into the event log and could not commit any more.
+//!
+//! An event is written just before the commit of its outcome. A kill between the two leaves a recipient whose end is
+//! told and whose delivery still stands in the spool: tried again, it would end twice. So a start reads the last events and makes the
+//! spool follow them: who was delivered is out, who was refused for good stands in the report that is still to be made
+//! and, where the refusal put it there, on the suppression list.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::event::{Tail, Written};
+use crate::spool::{Change, Spool};
+use crate::suppress::List;
+use crate::types::{Class, Delivery, EventKind, Failed, Mailbox, QueueId, Recipient, Reply};
+
+/// Commits follow their events within milliseconds; older ones are long done.
+const WINDOW: Duration = Duration::from_secs(30);
+/// Far more than is written in that time under load and not yet committed.
+pub(super) const TAIL_BYTES: u64 = 1 << 20;
+
+/// Returns how many deliveries were brought up to date.
+pub(super) async fn follow(spool: &Spool, list: &List, tail: &Tail) -> Result<usize, String> {
+    let ends = ends(tail);
+    let mut changed = 0;
+    for (id, ended) in ends {
+        let filter = crate::spool::Filter { message: Some(id), ..crate::spool::Filter::default() };
+        let page = spool.reader().list(filter, None, usize::from(u16::MAX)).await.map_err(|e| e.to_string())?;
+        for row in page.rows {
+            // Only where the outcome was cut off as well: an operator may have taken others off the list since.
+            suppress_again(list, &row.delivery, tail).await?;
+            if let Some(change) = brought_up_to_date(row.delivery, &ended) {
+                spool.settle(vec![change]);
+                changed += 1;
+            }
+        }
+    }
+    Ok(changed)
+}
+
+/// The recipients whose end was told lately, by message.
+fn ends(tail: &Tail) -> BTreeMap<QueueId, Vec<&Written>> {
+    let mut ends: BTreeMap<QueueId, Vec<&Written>> = BTreeMap::new();
+    for event in lately(tail) {
+        let is_end =
+            matches!(event.kind, EventKind::Delivered | EventKind::Bounced | EventKind::Expired | EventKind::Removed);
+        if let Some(id) = event.id.filter(|_| is_end && event.recipient.is_some()) {
+            ends.entry(id).or_default().push(event);
+        }
+    }
+    ends
+}
+
+async fn suppress_again(list: &List, delivery: &Delivery, tail: &Tail) -> Result<(), String> {
+    let of_delivery = |event: &&Written| {
+        event.kind == EventKind::Suppressed
+            && event.id == Some(delivery.id.message)
+            && delivery.recipients.iter().any(|r| event.recipient.as_deref() == Some(r.address.as_str()))
+    };
+    for event in lately(tail).filter(of_delivery) {
+        let told = event.recipient.as_deref().and_then(|text| Mailbox::parse(text).ok());
+        let Some(recipient) = told else { continue };
+        if list.check(&recipient).map_err(|e| e.to_string())?.is_none() {
+            let (class, reply) = (event.class.unwrap_or(Class::RecipientUnknown), event.reply.as_deref().unwrap_or(""));
+            list.note_refusal(&recipient, class, reply, event.time).await.map_err(|e| e.to_string())?;
+        }
+    }
+    Ok(())
+}
+
+/// What was written shortly before the end of the log.
+fn lately(tail: &Tail) -> impl Iterator<Item = &Written> {
+    let last = tail.events.last().map(|event| event.time).unwrap_or_default();
+    tail.events.iter().filter(move |event| last.since(event.time) <= WINDOW)
+}
+
+fn brought_up_to_date(mut delivery: Delivery, ended: &[&Written]) -> Option<Change> {
+    let told = |recipient: &Recipient| {
+        ended.iter().find(|event| event.recipient.as_deref() == Some(recipient.address.as_str())).copied()
+    };
+    let (over, left): (Vec<Recipient>, Vec<Recipient>) =
+        std::mem::take(&mut delivery.recipients).into_iter().partition(|recipient| told(recipient).is_some());
+    if over.is_empty() {
+        return None;
+    }
+    let known: BTreeSet<String> = delivery.failed.iter().map(|f| f.recipient.address.as_str().to_string()).collect();
+    for recipient in over {
+        let Some(event) = told(&recipient) else { continue };
+        let is_new = !known.contains(recipient.address.as_str());
+        if is_new && matches!(event.kind, EventKind::Bounced | EventKind::Expired) {
+            delivery.failed.push(failed(recipient, event));
+        }
+    }
+    delivery.recipients = left;
+    if delivery.recipients.is_empty() && delivery.failed.is_empty() {
+        return Some(Change::Finish(delivery.id));
+    }
+    Some(Change::Update(delivery))
+}
+
+fn failed(recipient: Recipient, event: &Written) -> Failed {
+    let status = event.reply.as_deref().and_then(Reply::parse).and_then(|reply| reply.enhanced());
+    let default = if event.kind == EventKind::Expired { "4.4.7" } else { "5.0.0" };
+    Failed {
+        recipient,
+        status: status.map_or_else(|| default.to_string(), |status| status.to_string()),
+        reply: event.reply.clone(),
+        mx: None,
+        cause: "The message was refused for good, or not accepted in time.".to_string(),
+        remedy: "Check the address, or reach the recipient in another way.".to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{DeliveryId, DeliveryState, Domain, Mailbox, Notify, Timestamp};
+
+    fn delivery(recipients: &[&str]) -> Delivery {
+        let recipient =
+            |text: &&str| Recipient { address: Mailbox::parse(text).unwrap(), orcpt: None, notify: Notify::default() };
+        Delivery {
+            id: DeliveryId { message: QueueId::from_key(7).unwrap(), part: 0 },
+            domain: Domain::parse("x.test").unwrap(),
+            recipients: recipients.iter().map(recipient).collect(),
+            state: DeliveryState::Waiting,
+            attempts: 0,
+            next_attempt: None,
+            delay_reported: false,
+            refusal: None,
+            failed: Vec::new(),
+        }
+    }
+
+    fn event(kind: EventKind, recipient: &str, secs: i64) -> Written {
+        Written {
+            time: Timestamp::from_secs(secs),
+            seq: 1,
+            kind,
+            id: QueueId::from_key(7),
+            recipient: Some(recipient.to_string()),
+            provider: None,
+            reply: Some("550 5.1.1 unknown".into()),
+            class: None,
+        }
+    }
+
+    #[test]
+    fn who_was_delivered_is_out_and_who_was_refused_stands_in_the_report() {
+        let tail = Tail {
+            events: vec![event(EventKind::Delivered, "a@x.test", 100), event(EventKind::Bounced, "b@x.test", 101)],
+        };
+        let ends = ends(&tail);
+        let ended = ends.values().next().unwrap();
+        let Some(Change::Update(rest)) = brought_up_to_date(delivery(&["a@x.test", "b@x.test", "c@x.test"]), ended)
+        else {
+            panic!("no update")
+        };
+        assert_eq!(rest.recipients.len(), 1);
+        assert_eq!((rest.failed.len(), rest.failed[0].status.as_str()), (1, "5.1.1"));
+        assert!(matches!(brought_up_to_date(delivery(&["a@x.test"]), ended), Some(Change::Finish(_))));
+        assert!(brought_up_to_date(delivery(&["c@x.test"]), ended).is_none());
+    }
+
+    #[test]
+    fn what_was_told_long_ago_is_not_looked_at() {
+        let tail = Tail {
+            events: vec![event(EventKind::Delivered, "a@x.test", 100), event(EventKind::Deferred, "b@x.test", 900)],
+        };
+        assert!(ends(&tail).is_empty());
+    }
+}
