@@ -1,0 +1,232 @@
+//! Real mail servers as clients of the relay: Postfix and Exim, each in a folder of its own with weir as smarthost.
+//!
+//! They need root (Postfix starts its parts under other users) and their packages. Exim conflicts with Postfix as a
+//! package, so it may lie unpacked in a folder: `$WEIR_TEST_EXIM` names the program, else `target/ci/exim` is looked at.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::relay::program;
+use super::until;
+
+pub struct Mta {
+    kind: Kind,
+    folder: TempDir,
+    program: PathBuf,
+    master: Option<Child>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Postfix,
+    Exim,
+}
+
+impl Mta {
+    /// Starts a server that sends everything to `smarthost`; none, with the reason printed, where it cannot run. With
+    /// `WEIR_TEST_MTAS=required` that is a failure, so that nobody believes what was never tried.
+    pub fn start(kind: Kind, smarthost: SocketAddr) -> Option<Mta> {
+        let is_required = std::env::var("WEIR_TEST_MTAS").is_ok_and(|v| v == "required");
+        let skipped = |why: &str| {
+            assert!(!is_required, "{kind:?} {why}");
+            eprintln!("skipped: {kind:?} {why}");
+            None
+        };
+        if !rustix::process::geteuid().is_root() {
+            return skipped("needs root to start");
+        }
+        let found = match kind {
+            Kind::Postfix => program("postqueue").and_then(|_| daemon_folder()).map(|f| f.join("master")),
+            Kind::Exim => exim(),
+        };
+        let Some(program) = found.filter(|p| p.is_file()) else {
+            return skipped("is not installed; .ci/run installs it");
+        };
+        let folder = tempfile::Builder::new().prefix("weir-mta-").tempdir().expect("a folder for a mail server");
+        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755))
+            .expect("open the folder to its users");
+        let mut mta = Mta { kind, folder, program, master: None };
+        let ready = match kind {
+            Kind::Postfix => mta.start_postfix(smarthost),
+            Kind::Exim => mta.configure_exim(smarthost),
+        };
+        if let Err(why) = ready {
+            return skipped(&why);
+        }
+        Some(mta)
+    }
+
+    /// Hands a message to the server as a local program does, by its `sendmail`.
+    #[track_caller]
+    pub fn send(&self, sender: &str, recipients: &[&str], content: &str) {
+        let mut command = match self.kind {
+            Kind::Postfix => {
+                let mut command = Command::new(program("sendmail").expect("Postfix has a sendmail"));
+                command.env("MAIL_CONFIG", self.path("etc"));
+                command
+            }
+            Kind::Exim => {
+                let mut command = Command::new(&self.program);
+                command.arg("-C").arg(self.path("conf")).arg("-odi");
+                command
+            }
+        };
+        let mut child = command
+            .args(["-i", "-f", sender])
+            .args(recipients)
+            .stdin(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("start sendmail");
+        child.stdin.take().expect("a pipe to sendmail").write_all(content.as_bytes()).expect("hand over a message");
+        let status = until("sendmail to take the message", || child.try_wait().expect("ask for the end of sendmail"));
+        assert!(status.success(), "{:?} did not take the message: {status}\n{}", self.kind, self.log());
+    }
+
+    pub fn log(&self) -> String {
+        let name = if self.kind == Kind::Postfix { "log" } else { "log/main" };
+        std::fs::read_to_string(self.path(name)).unwrap_or_default()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn make(&self, name: &str, owner: Option<(u32, u32)>, mode: u32) -> Result<(), String> {
+        let path = self.path(name);
+        let made = std::fs::create_dir_all(&path)
+            .and_then(|()| std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)))
+            .and_then(|()| owner.map_or(Ok(()), |(user, group)| chown(&path, Some(user), Some(group))));
+        made.map_err(|e| format!("cannot make {}: {e}", path.display()))
+    }
+
+    /// The master alone, in the foreground: `postfix start` wants the layout of an installed instance.
+    fn start_postfix(&mut self, smarthost: SocketAddr) -> Result<(), String> {
+        let user = entry("/etc/passwd", "postfix").ok_or("has no user `postfix`")?;
+        let postdrop = entry("/etc/group", "postdrop").ok_or("has no group `postdrop`")?;
+        self.make("etc", None, 0o755)?;
+        self.make("data", Some((user, 0)), 0o700)?;
+        self.make("queue", None, 0o755)?;
+        for name in "active bounce corrupt defer deferred flush hold incoming private saved trace".split(' ') {
+            self.make(&format!("queue/{name}"), Some((user, 0)), 0o700)?;
+        }
+        self.make("queue/maildrop", Some((user, postdrop)), 0o1730)?;
+        self.make("queue/public", Some((user, postdrop)), 0o710)?;
+        self.make("queue/pid", None, 0o755)?;
+
+        let root = self.folder.path().display();
+        let main = format!(
+            "compatibility_level = 3.6\nqueue_directory = {root}/queue\ndata_directory = {root}/data\n\
+             mail_owner = postfix\nmyhostname = client.sender.test\nmyorigin = sender.test\nmydestination =\n\
+             inet_interfaces = 127.0.0.1\ninet_protocols = ipv4\nrelayhost = [{}]:{}\n\
+             maillog_file = {root}/log\nmaillog_file_prefixes = {root}\nalias_maps =\n",
+            smarthost.ip(),
+            smarthost.port()
+        );
+        let mut master = String::new();
+        for (name, kind, wakeup, limit, command) in POSTFIX_PARTS {
+            // What people's commands speak to is public, the rest private.
+            let is_public = ["pickup", "cleanup", "qmgr", "showq", "postlog"].contains(name);
+            let private = if is_public { "n" } else { "y" };
+            master += &format!("{name} {kind} {private} - n {wakeup} {limit} {command}\n");
+        }
+        let write = |name: &str, text: &str| std::fs::write(self.path(name), text).map_err(|e| format!("{name}: {e}"));
+        write("etc/main.cf", &main)?;
+        write("etc/master.cf", &master)?;
+        let child = Command::new(&self.program)
+            .arg("-c")
+            .arg(self.path("etc"))
+            .arg("-d")
+            // At its end the master signals its whole process group.
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|e| format!("does not start: {e}"))?;
+        self.master = Some(child);
+        until("Postfix to start", || self.log().contains("daemon started").then_some(()));
+        Ok(())
+    }
+
+    /// Exim needs no daemon: each message is delivered by the process that takes it.
+    fn configure_exim(&self, smarthost: SocketAddr) -> Result<(), String> {
+        let user = entry("/etc/passwd", "Debian-exim").ok_or("has no user `Debian-exim`")?;
+        self.make("spool", Some((user, user)), 0o750)?;
+        self.make("log", Some((user, user)), 0o750)?;
+        let root = self.folder.path().display();
+        let conf = format!(
+            "exim_path = {}\nprimary_hostname = client.sender.test\nqualify_domain = sender.test\n\
+             spool_directory = {root}/spool\nlog_file_path = {root}/log/%s\n\
+             exim_user = Debian-exim\nexim_group = Debian-exim\nkeep_environment = LD_LIBRARY_PATH\n\
+             trusted_users = root\ntls_advertise_hosts =\nhost_lookup =\n\
+             begin routers\n\
+             smarthost:\n  driver = manualroute\n  route_list = * {}::{}\n  self = send\n  transport = smtp\n\
+             begin transports\nsmtp:\n  driver = smtp\n  hosts_try_fastopen =\n\
+             begin retry\n* * F,1h,1s\n",
+            self.program.display(),
+            smarthost.ip(),
+            smarthost.port()
+        );
+        std::fs::write(self.path("conf"), conf).map_err(|e| format!("conf: {e}"))
+    }
+}
+
+impl Drop for Mta {
+    fn drop(&mut self) {
+        if let Some(mut master) = self.master.take() {
+            if let Some(pid) = i32::try_from(master.id()).ok().and_then(Pid::from_raw) {
+                let _ = kill_process(pid, Signal::TERM);
+            }
+            let _ = master.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("---- log of {:?}\n{}", self.kind, self.log());
+        }
+    }
+}
+
+/// Name, kind, wake-up, process limit, program.
+const POSTFIX_PARTS: &[(&str, &str, &str, &str, &str)] = &[
+    ("pickup", "unix", "1", "1", "pickup"),
+    ("cleanup", "unix", "-", "0", "cleanup"),
+    ("qmgr", "unix", "300", "1", "qmgr"),
+    ("rewrite", "unix", "-", "-", "trivial-rewrite"),
+    ("bounce", "unix", "-", "0", "bounce"),
+    ("defer", "unix", "-", "0", "bounce"),
+    ("trace", "unix", "-", "0", "bounce"),
+    ("showq", "unix", "-", "-", "showq"),
+    ("smtp", "unix", "-", "-", "smtp"),
+    ("relay", "unix", "-", "-", "smtp"),
+    ("error", "unix", "-", "-", "error"),
+    ("retry", "unix", "-", "-", "error"),
+    ("scache", "unix", "-", "1", "scache"),
+    ("postlog", "unix-dgram", "-", "1", "postlogd"),
+];
+
+fn daemon_folder() -> Option<PathBuf> {
+    ["/usr/lib/postfix/sbin", "/usr/libexec/postfix", "/usr/lib/postfix"]
+        .map(PathBuf::from)
+        .into_iter()
+        .find(|f| f.join("master").is_file())
+}
+
+fn exim() -> Option<PathBuf> {
+    let named = std::env::var_os("WEIR_TEST_EXIM").map(PathBuf::from);
+    let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/ci/exim/usr/sbin/exim4");
+    named.or_else(|| Some(unpacked).filter(|p| p.is_file())).or_else(|| program("exim4"))
+}
+
+/// The number of a user or group in `/etc/passwd` or `/etc/group`.
+fn entry(file: &str, name: &str) -> Option<u32> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let line = text.lines().find(|l| l.split(':').next() == Some(name))?;
+    line.split(':').nth(2)?.parse().ok()
+}

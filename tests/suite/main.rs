@@ -1,0 +1,21 @@
+//! The relay as the world sees it: the real program, real sockets on loopback, a scripted name server and scripted
+//! receivers. Nothing in here knows a line of the relay's code; the names come from its documents.
+//!
+//! One test program for all of it, so that it is linked once. `WEIR_TEST=long` adds what takes minutes.
+
+mod kit;
+mod kit_tests;
+
+mod bounces;
+mod crash;
+mod door;
+mod extensions;
+mod fidelity;
+mod lanes;
+mod mtas;
+mod operators;
+mod outcomes;
+mod process;
+mod routes;
+mod start;
+mod suppression;

@@ -1,0 +1,401 @@
+//! The commands of an operator against a running relay, and those that need none.
+
+use serde_json::Value;
+
+use crate::kit::mx::wait_at;
+use crate::kit::relay::weir;
+use crate::kit::{At, Gate, Mx, Relay, World, mail, say, stays, until};
+use std::time::Duration;
+
+/// A relay with one deferred message to each of two domains, next tried in an hour. The senders' domain has no host.
+fn waiting() -> (World, Mx, Relay, Vec<String>) {
+    let world = World::new();
+    let mx = world.host("mx.x.test");
+    world.domain("one.test", &[(10, &mx)]);
+    world.domain("two.test", &[(10, &mx)]);
+    mx.always(At::Rcpt, say("450 4.2.1 not now"));
+    let relay = world.config().set("queue", "retry", "[\"1h\"]").start();
+    let mut client = relay.client();
+    let ids = vec![
+        client.submit("app@sender.test", &["u@one.test"], &mail("one", "x")),
+        client.submit("shop@sender.test", &["v@two.test"], &mail("two", "x")),
+    ];
+    relay.wait_events(2, "deferred", |_| true);
+    until("both to wait", || (relay.queue().iter().filter(|d| d["state"] == "waiting").count() == 2).then_some(()));
+    (world, mx, relay, ids)
+}
+
+fn ids(list: &[Value]) -> Vec<&str> {
+    list.iter().filter_map(|d| d["id"].as_str()).collect()
+}
+
+fn state(relay: &Relay, id: &str) -> String {
+    let queue = relay.queue();
+    let of = queue.iter().find(|d| d["id"] == id).unwrap_or_else(|| panic!("{id} is not in the queue"));
+    of["state"].as_str().unwrap_or_default().to_string()
+}
+
+#[test]
+fn the_queue_is_listed_with_the_keys_of_the_contract() {
+    let (_world, _mx, relay, ids) = waiting();
+    let list = relay.queue();
+    let one = list.iter().find(|d| d["id"] == ids[0].as_str()).expect("the first message");
+    for key in
+        ["id", "sender", "recipients", "domain", "provider", "source", "state", "attempts", "next_attempt", "reason"]
+    {
+        assert!(one.get(key).is_some(), "{key} is missing in {one}");
+    }
+    assert_eq!(
+        (&one["sender"], &one["domain"], &one["attempts"]),
+        (&"app@sender.test".into(), &"one.test".into(), &1.into())
+    );
+    assert!(one["recipients"].to_string().contains("u@one.test"), "{one}");
+    assert!(one["reason"].as_str().is_some_and(|r| r.contains("4.2.1 not now")), "{one}");
+    assert!(relay.ok(&["queue", "list"]).contains(&ids[0]), "the list for people");
+}
+
+#[test]
+fn the_queue_is_filtered() {
+    let (_world, _mx, relay, all) = waiting();
+    for (filter, value, expected) in [
+        ("--domain", "one.test", &all[..1]),
+        ("--sender", "shop@sender.test", &all[1..]),
+        ("--recipient", "v@two.test", &all[1..]),
+        ("--message-id", "<one@sender.test>", &all[..1]),
+        ("--state", "waiting", &all[..]),
+        ("--state", "held", &[]),
+        ("--older-than", "1h", &[]),
+        ("--older-than", "0s", &all[..]),
+        ("--domain", "elsewhere.test", &[]),
+    ] {
+        let list = relay.json(&["queue", "list", filter, value]);
+        let mut found = ids(&list);
+        found.sort_unstable();
+        assert_eq!(found, expected, "{filter} {value}");
+    }
+}
+
+#[test]
+fn the_queue_is_listed_without_a_running_relay() {
+    let (_world, _mx, mut relay, all) = waiting();
+    relay.stop();
+    let list = relay.queue();
+    let mut found = ids(&list);
+    found.sort_unstable();
+    assert_eq!(found, all);
+}
+
+#[test]
+fn show_says_why_a_message_waits() {
+    let (_world, _mx, relay, all) = waiting();
+    let text = relay.ok(&["queue", "show", &all[0]]);
+    for part in ["450 4.2.1 not now", "u@one.test", "app@sender.test"] {
+        assert!(text.contains(part), "{part} is missing in:\n{text}");
+    }
+    let output = relay.command(&["queue", "show", "0000000000000"]);
+    assert_eq!(output.status.code(), Some(1), "an unknown id is a failure");
+}
+
+#[test]
+fn flush_makes_due_and_tries_again() {
+    let (_world, mx, relay, _) = waiting();
+    mx.relent(At::Rcpt);
+    relay.ok(&["queue", "flush", "--domain", "one.test"]);
+    assert_eq!(mx.wait_accepted(1)[0].to(), ["u@one.test"]);
+    relay.ok(&["queue", "flush"]);
+    mx.wait_accepted(2);
+    relay.assert_settled();
+}
+
+#[test]
+fn what_is_held_waits_for_its_release_also_over_a_restart() {
+    let (_world, mx, mut relay, all) = waiting();
+    mx.relent(At::Rcpt);
+    relay.ok(&["queue", "hold", &all[0]]);
+    assert_eq!(state(&relay, &all[0]), "held");
+    relay.stop();
+    relay.run();
+    assert_eq!(state(&relay, &all[0]), "held");
+    relay.ok(&["queue", "flush"]);
+    assert_eq!(mx.wait_accepted(1)[0].to(), ["v@two.test"]);
+    stays(Duration::from_millis(300), "the held one waits", || mx.accepted_count() == 1);
+    relay.ok(&["queue", "release", &all[0]]);
+    relay.ok(&["queue", "flush"]);
+    mx.wait_accepted(2);
+    relay.assert_settled();
+}
+
+#[test]
+fn bounce_returns_the_message_and_remove_is_silent() {
+    let (world, mx, relay, all) = waiting();
+    let home = world.host("home.sender.test");
+    world.domain("sender.test", &[(10, &home)]);
+    relay.ok(&["queue", "bounce", &all[0]]);
+    assert_eq!(relay.wait_event("bounced", "u@one.test")["id"], all[0].as_str());
+    relay.ok(&["queue", "remove", &all[1]]);
+    assert_eq!(relay.wait_event("removed", "v@two.test")["id"], all[1].as_str());
+    let report = home.wait_accepted(1).remove(0);
+    assert_eq!((report.sender.as_str(), report.to()), ("", vec!["app@sender.test"]));
+    assert!(report.text().contains("u@one.test"), "{}", report.text());
+    relay.assert_settled();
+    assert_eq!(home.accepted_count(), 1, "what is removed is not reported");
+    assert_eq!(mx.accepted_count(), 0);
+    assert!(relay.json(&["suppress", "list"]).is_empty(), "the operator's hand suppresses nobody");
+}
+
+#[test]
+fn what_ends_mail_wants_to_hear_that_all_is_meant_and_what_does_not_end_it_means_all() {
+    let (_world, _mx, relay, all) = waiting();
+    for command in ["remove", "bounce"] {
+        let output = relay.command(&["queue", command]);
+        assert_eq!(output.status.code(), Some(2), "`queue {command}` of everything by accident");
+    }
+    assert_eq!(relay.queue().len(), 2);
+    relay.ok(&["queue", "hold"]);
+    assert!(all.iter().all(|id| state(&relay, id) == "held"), "{:#?}", relay.queue());
+    relay.ok(&["queue", "release"]);
+    assert!(all.iter().all(|id| state(&relay, id) != "held"), "{:#?}", relay.queue());
+    relay.ok(&["queue", "remove", "--all"]);
+    assert!(relay.queue().is_empty());
+    assert_eq!(relay.events_of("removed").len(), 2);
+}
+
+#[test]
+fn a_message_in_transaction_is_active() {
+    let (world, mx) = World::with_domain("x.test");
+    let gate = Gate::new();
+    mx.always(At::End, wait_at(&gate));
+    let relay = world.config().start();
+    let id = relay.submit("app@sender.test", &["u@x.test"], &mail("active", "x"));
+    until("the message in its transaction", || (gate.waiting() == 1).then_some(()));
+    assert_eq!(state(&relay, &id), "active");
+    gate.open();
+    relay.assert_settled();
+}
+
+#[test]
+fn status_tells_of_each_lane() {
+    let (_world, _mx, relay, _) = waiting();
+    let lanes = relay.json(&["status"]);
+    assert!(!lanes.is_empty());
+    for key in [
+        "provider",
+        "source",
+        "state",
+        "connections",
+        "connections_allowed",
+        "ceiling",
+        "rate",
+        "waiting",
+        "reason",
+        "until",
+    ] {
+        assert!(lanes[0].get(key).is_some(), "{key} is missing in {}", lanes[0]);
+    }
+    assert_eq!(lanes.iter().filter_map(|l| l["waiting"].as_u64()).sum::<u64>(), 2, "{lanes:#?}");
+    assert!(!relay.ok(&["status"]).is_empty());
+}
+
+#[test]
+fn health_is_well_while_it_runs_and_not_after() {
+    let world = World::new();
+    let mut relay = world.config().start();
+    for arguments in [&["health"][..], &["health", "--ready"]] {
+        let output = relay.command(arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        assert_eq!(output.stdout.iter().filter(|b| **b == b'\n').count(), 1, "one line");
+    }
+    relay.stop();
+    assert_eq!(relay.command(&["health"]).status.code(), Some(1));
+}
+
+#[test]
+fn the_start_line_says_what_listens_where_the_data_is_and_what_waits() {
+    let world = World::new();
+    let both = "[[listener]]\naddress = \"127.0.0.2:0\"";
+    let mut relay = world.config().table(both).set("queue", "retry", "[\"1h\"]").start();
+    let line = |relay: &Relay| {
+        let log = relay.log();
+        log.lines().rfind(|l| l.contains("listens on")).expect("the start line").to_string()
+    };
+    let first = line(&relay);
+    let data = relay.data_dir().display().to_string();
+    let address = relay.address().to_string();
+    for part in [env!("CARGO_PKG_VERSION"), &address, "127.0.0.2:", &data, "0 messages queued"] {
+        assert!(first.contains(part), "{part} is missing in {first}");
+    }
+    world.dead_host("mx.x.test");
+    world.dns.mx("x.test", &[(10, "mx.x.test")]);
+    relay.submit("app@sender.test", &["u@x.test"], &mail("waits", "x"));
+    relay.stop();
+    relay.run();
+    assert!(line(&relay).contains("1 message"), "{}", line(&relay));
+    relay.client();
+}
+
+/// An address of the public Internet where nobody is (RFC 7450 set it aside for relays of AMT): a test never gets there.
+const PUBLIC: [u8; 4] = [192, 52, 193, 77];
+
+#[test]
+fn without_a_public_name_mail_is_kept_and_only_own_networks_are_delivered_to() {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.contains('.') {
+        eprintln!("skipped: this host has a name that may be public: {name}");
+        return;
+    }
+    let (world, mx) = World::with_domain("x.test");
+    world.dns.mx("far.test", &[(10, "mx.far.test")]);
+    world.dns.addresses("mx.far.test", &[PUBLIC.into()]);
+    let relay = world.config().without("", "hostname").start();
+    relay.submit("app@sender.test", &["u@x.test", "v@far.test"], &mail("nameless", "x"));
+    let got = mx.wait_accepted(1).remove(0);
+    assert_eq!(got.to(), ["u@x.test"], "within [delivery] networks no public name is needed");
+
+    let ready = until("the missing name to be told", || {
+        let output = relay.command(&["health", "--ready"]);
+        (output.status.code() == Some(1)).then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    });
+    assert!(ready.contains("hostname") && ready.contains("WEIR_HOSTNAME"), "{ready}");
+    assert_eq!(ready.lines().count(), 1, "{ready}");
+    assert!(relay.command(&["health"]).status.success(), "it lives all the same");
+    assert!(relay.ok(&["status"]).contains("hostname"), "{}", relay.ok(&["status"]));
+    assert!(relay.log().contains("WEIR_HOSTNAME"), "the log says what to do");
+
+    stays(Duration::from_millis(500), "the mail for the Internet waits and was not tried", || {
+        let queue = relay.queue();
+        queue.len() == 1 && queue[0]["domain"] == "far.test" && queue[0]["attempts"] == 0
+    });
+    assert!(relay.events_of("deferred").is_empty() && relay.events_of("bounced").is_empty());
+    let id = relay.queue()[0]["id"].as_str().unwrap_or_default().to_string();
+    let why = relay.ok(&["queue", "show", &id]);
+    assert!(why.contains("hostname"), "{why}");
+}
+
+#[test]
+fn commands_that_need_a_relay_say_that_there_is_none() {
+    let world = World::new();
+    let mut relay = world.config().start();
+    relay.stop();
+    let output = relay.command(&["status"]);
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(error.trim_end().lines().count(), 1, "one clear line: {error}");
+}
+
+#[test]
+fn send_hands_over_what_it_reads() {
+    let (world, mx) = World::with_domain("x.test");
+    let relay = world.config().listen_on_a_known_port().start();
+    let arguments = ["send", "--from", "app@sender.test", "--to", "u@x.test", "--subject", "Grüße"];
+    let output = relay.command_with_input(&arguments, "Ein Text.\n.\nNoch einer.\n".as_bytes());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let got = mx.wait_accepted(1).remove(0);
+    assert_eq!((got.sender.as_str(), got.to()), ("app@sender.test", vec!["u@x.test"]));
+    assert!(got.header("Subject").is_some() && got.header("Message-ID").is_some() && got.header("Date").is_some());
+}
+
+#[test]
+fn send_test_prints_the_receivers_reply_and_its_reading() {
+    let (world, mx) = World::with_domain("x.test");
+    mx.once(At::End, say("250 2.6.0 <test> queued for real"));
+    let relay = world.config().listen_on_a_known_port().start();
+    let text = relay.ok(&["send", "--test", "u@x.test"]);
+    assert!(text.contains("queued for real") && text.contains("delivered"), "{text}");
+    let got = mx.wait_accepted(1).remove(0);
+    assert!(got.content.len() > 2048, "{} bytes are too few for a test", got.content.len());
+    assert!(got.header("Subject").is_some_and(|s| s.len() > 8 && !s.eq_ignore_ascii_case("test")));
+
+    mx.always(At::Rcpt, say("550 5.1.1 no such user here"));
+    let output = relay.command(&["send", "--test", "gone@x.test"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("no such user here") && text.contains("recipient-unknown"), "{text}");
+    assert_eq!(output.status.code(), Some(1), "a refused test message is a failure");
+}
+
+#[test]
+fn explain_reads_a_reply_without_a_relay() {
+    let output = weir(&["explain", "--json", "421 RP-001 (mx.test) Unfortunately, some messages weren't sent"]);
+    assert!(output.status.success());
+    let reading: Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    for (key, value) in [("class", "rate-limit"), ("scope", "source"), ("verdict", "retry"), ("tag", "RP-001")] {
+        assert_eq!(reading[key], value, "{reading}");
+    }
+    assert_eq!(
+        (&reading["code"], &reading["suppress"], &reading["breaker"]),
+        (&421.into(), &false.into(), &false.into())
+    );
+}
+
+/// `check` on a configuration; its exit code and what it said.
+fn check(text: &str) -> (i32, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("weir.toml");
+    std::fs::write(&file, text).unwrap();
+    let output = weir(&["check", "--config", file.to_str().unwrap()]);
+    let said = [output.stdout, output.stderr].map(|b| String::from_utf8_lossy(&b).into_owned()).concat();
+    (output.status.code().unwrap_or(-1), said)
+}
+
+#[test]
+fn check_finds_every_fault_with_its_place() {
+    assert_eq!(check("").0, 0, "an empty configuration is a working relay");
+    assert_eq!(check("hostname = \"relay.test\"\n[queue]\nretry = [\"1m\"]\n").0, 0);
+    for (text, place, word) in [
+        ("hostname = \"relay.test\"\n\n[queue]\nretri = [\"1m\"]\n", "weir.toml:4:1", "retry"),
+        ("[queue]\nexpire = \"4 days\"\n", "weir.toml:2:10", "duration"),
+        ("[limits]\nmessage_size = 35\n", "weir.toml:2:16", ""),
+        ("[delivery]\nnetworks = [\"127.0.0.0/99\"]\n", "weir.toml:2:", ""),
+        ("hostname = \n", "weir.toml:1:", ""),
+        ("[[listener]]\naddress = \"nowhere\"\n", "weir.toml:2:11", ""),
+    ] {
+        let (code, said) = check(text);
+        assert_eq!(code, 2, "{text}: {said}");
+        assert!(said.contains(place), "{text}: {place} is missing in: {said}");
+        assert!(said.contains(word), "{text}: {word} is missing in: {said}");
+    }
+    let (code, said) = check("[queue]\nretri = []\n[delivery]\nprot = 25\n");
+    assert_eq!(code, 2);
+    assert!(said.contains("retri") && said.contains("prot"), "both faults at once: {said}");
+}
+
+#[test]
+fn an_unknown_key_ends_the_start_with_code_2() {
+    let world = World::new();
+    let relay = Relay::prepare(crate::kit::relay::WEIR.into(), world.config().set("queue", "retri", "[]"));
+    let output = relay.command(&["run"]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("weir.toml:") && said.contains("retri"), "{said}");
+}
+
+#[test]
+fn check_print_shows_what_it_reads() {
+    let world = World::new();
+    let relay = world.config().start();
+    let text = relay.ok(&["check", "--print"]);
+    let parsed: toml::Table = text.parse().unwrap_or_else(|e| panic!("no TOML: {e}\n{text}"));
+    assert_eq!(parsed["hostname"].as_str(), Some("relay.test"));
+    assert!(parsed["delivery"]["port"].as_integer() == Some(i64::from(world.port())), "{text}");
+}
+
+#[test]
+fn wrong_usage_is_code_2() {
+    for arguments in [&["nonsense"][..], &["queue", "list", "--nonsense"], &["explain"]] {
+        assert_eq!(weir(arguments).status.code(), Some(2), "{arguments:?}");
+    }
+    assert_eq!(weir(&["--version"]).status.code(), Some(0));
+}
+
+#[test]
+fn an_environment_variable_wins_over_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("weir.toml");
+    std::fs::write(&file, "hostname = \"file.test\"\n").unwrap();
+    let output = std::process::Command::new(crate::kit::relay::WEIR)
+        .args(["check", "--print", "--config"])
+        .arg(&file)
+        .env("WEIR_HOSTNAME", "environment.test")
+        .output()
+        .unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).contains("environment.test"));
+}

@@ -1,0 +1,95 @@
+//! A start with a large queue: the relay listens and delivers at once, and does not read the backlog into memory.
+//!
+//! `WEIR_TEST=long` only: a million messages take a while to make. The debug build keeps the limits as well, ten times over
+//! on a busy machine with two cores.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use crate::kit::{At, World, is_long, mail, now, say, until_within};
+
+#[test]
+fn a_million_waiting_messages_do_not_hold_up_the_start() {
+    if !is_long() {
+        eprintln!("skipped: a million messages only with WEIR_TEST=long");
+        return;
+    }
+    let (world, mx) = World::with_domain("x.test");
+    mx.count_only();
+    mx.always(At::to("seed@x.test"), say("451 4.3.0 later"));
+    let mut relay = world.config().set("queue", "retry", "[\"1h\"]").start();
+    // One real message, deferred: the rows of the million are copies of its rows, so the schema stays the spool's affair.
+    relay.submit("app@sender.test", &["seed@x.test"], &mail("seed", "x"));
+    relay.wait_event("deferred", "seed@x.test");
+    assert!(relay.stop().success());
+    multiply(&relay.data_dir(), 1_000_000);
+
+    let begun = now();
+    relay.run();
+    let listening = begun.elapsed();
+    relay.submit("app@sender.test", &["new@x.test"], &mail("new", "x"));
+    until_within(Duration::from_secs(5), "the first delivery", || (mx.accepted_count() > 0).then_some(()));
+    let delivered = begun.elapsed();
+    let peak = relay.memory_peak();
+    eprintln!("1,000,000 waiting: listens after {listening:?}, delivers after {delivered:?}, peak {} MiB", peak >> 20);
+    assert!(listening < Duration::from_secs(1), "listened only after {listening:?}");
+    assert!(delivered < Duration::from_secs(5), "delivered only after {delivered:?}");
+    assert!(peak < 300 << 20, "{} MiB", peak >> 20);
+}
+
+/// Adds `n` copies of the one message in the spool, older than it and due at once. The tables are those of `docs/spool.md`.
+fn multiply(data_dir: &Path, n: i64) {
+    let file = find(data_dir, "spool.sqlite").expect("spool.sqlite in the data folder");
+    let spool = Connection::open(file).expect("open the spool");
+    spool
+        .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; BEGIN")
+        .expect("a transaction on the spool");
+    for (table, changed) in [
+        ("message", &[("id", "id - i")][..]),
+        ("body", &[("id", "id - i")]),
+        (
+            "delivery",
+            &[
+                ("message", "message - i"),
+                ("recipients", "replace(recipients, 'seed@', 'u' || i || '@')"),
+                ("next_attempt", "next_attempt - 7200000"),
+            ],
+        ),
+    ] {
+        let columns = columns(&spool, table);
+        let expression =
+            |c: &String| changed.iter().find(|(name, _)| name == c).map_or(c.as_str(), |(_, e)| e).to_string();
+        let values: Vec<String> = columns.iter().map(expression).collect();
+        // Falling ids would be inserted before one another: counted from the far end they are appended.
+        let sql = format!(
+            "WITH RECURSIVE n(i) AS (SELECT {n} UNION ALL SELECT i - 1 FROM n WHERE i > 1),
+                            seed AS MATERIALIZED (SELECT * FROM {table} LIMIT 1)
+             INSERT INTO {table} ({}) SELECT {} FROM n, seed",
+            columns.join(", "),
+            values.join(", ")
+        );
+        assert_eq!(spool.execute(&sql, ()).unwrap_or_else(|e| panic!("{sql}: {e}")), usize::try_from(n).unwrap_or(0));
+    }
+    let count = "UPDATE meta SET messages = messages + ?1, deliveries = deliveries + ?1, bytes = bytes + ?1 * bytes";
+    spool.execute(count, (n,)).expect("correct the counters");
+    spool.execute_batch("COMMIT; PRAGMA wal_checkpoint(TRUNCATE)").expect("commit the backlog");
+}
+
+fn columns(spool: &Connection, table: &str) -> Vec<String> {
+    let mut statement = spool.prepare("SELECT name FROM pragma_table_info(?1)").expect("ask for the columns");
+    let names = statement.query_map((table,), |row| row.get(0)).expect("read the columns");
+    names.collect::<Result<_, _>>().expect("names of columns")
+}
+
+fn find(folder: &Path, name: &str) -> Option<PathBuf> {
+    for entry in std::fs::read_dir(folder).ok()?.flatten() {
+        let path = entry.path();
+        let found = if path.is_dir() { find(&path, name) } else { (entry.file_name() == name).then_some(path) };
+        if found.is_some() {
+            return found;
+        }
+    }
+    None
+}
