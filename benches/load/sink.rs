@@ -1,0 +1,125 @@
+//! A receiver that takes every message and keeps nothing, as cheap as it can be: what it uses is not the relay's.
+//!
+//! It offers what Outlook.com's hosts offer and reads as they do: whole flights, one answer for all that was read.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use memchr::memmem;
+
+const GREETING: &[u8] = b"220 mx.bench.test ESMTP\r\n";
+const KEYWORDS: &[u8] = b"250-mx.bench.test\r\n250-SIZE 49283072\r\n250-PIPELINING\r\n250-DSN\r\n\
+                          250-ENHANCEDSTATUSCODES\r\n250-8BITMIME\r\n250-CHUNKING\r\n250 SMTPUTF8\r\n";
+const TAKEN: &[u8] = b"250 2.6.0 <1@bench.test> [InternalId=1, Hostname=mx.bench.test] 12345 bytes in 0.1, 100 KB/sec \
+                       Queued mail for delivery -> 250 2.1.5\r\n";
+
+/// Listens until the process ends.
+pub struct Sink {
+    address: SocketAddr,
+    counts: Arc<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
+    accepted: AtomicUsize,
+    open: AtomicUsize,
+    peak: AtomicUsize,
+}
+
+impl Sink {
+    pub fn start() -> Sink {
+        let listener = TcpListener::bind("127.0.1.1:0").expect("a socket to listen on");
+        let address = listener.local_addr().expect("the address of a bound socket");
+        let counts = Arc::<Counts>::default();
+        std::thread::spawn({
+            let counts = counts.clone();
+            move || {
+                for stream in listener.incoming().flatten() {
+                    let counts = counts.clone();
+                    std::thread::spawn(move || counts.serve(stream));
+                }
+            }
+        });
+        Sink { address, counts }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn accepted(&self) -> usize {
+        self.counts.accepted.load(Ordering::Relaxed)
+    }
+
+    /// The most connections that were open at once.
+    pub fn peak(&self) -> usize {
+        self.counts.peak.load(Ordering::Relaxed)
+    }
+}
+
+impl Counts {
+    fn serve(&self, stream: TcpStream) {
+        let open = self.open.fetch_add(1, Ordering::Relaxed) + 1;
+        self.peak.fetch_max(open, Ordering::Relaxed);
+        // However it ends: the relay counts, not the sink.
+        let _ = self.talk(stream);
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn talk(&self, mut stream: TcpStream) -> std::io::Result<()> {
+        stream.set_nodelay(true)?;
+        stream.write_all(GREETING)?;
+        let mut buffer = vec![0; 256 << 10];
+        let (mut filled, mut answers) = (0, Vec::new());
+        loop {
+            let count = stream.read(&mut buffer[filled..])?;
+            if count == 0 {
+                return Ok(());
+            }
+            filled += count;
+            let mut taken = 0;
+            while let Some(length) = self.take(&buffer[taken..filled], &mut answers) {
+                taken += length;
+            }
+            buffer.copy_within(taken..filled, 0);
+            filled -= taken;
+            if !answers.is_empty() {
+                stream.write_all(&answers)?;
+                answers.clear();
+            }
+        }
+    }
+
+    /// Answers the command that `input` begins with; its length with its content, none if it is not whole yet.
+    fn take(&self, input: &[u8], answers: &mut Vec<u8>) -> Option<usize> {
+        let line = memchr::memchr(b'\n', input)? + 1;
+        let mut length = line;
+        let answer: &[u8] = match input.get(..4)? {
+            b"EHLO" => KEYWORDS,
+            b"MAIL" => b"250 2.1.0 Sender OK\r\n",
+            b"RCPT" => b"250 2.1.5 Recipient OK\r\n",
+            b"BDAT" => {
+                let mut words = input[..line].split(|b| b.is_ascii_whitespace()).skip(1);
+                length += std::str::from_utf8(words.next()?).ok()?.parse::<usize>().ok()?;
+                if input.len() < length {
+                    return None;
+                }
+                self.accepted.fetch_add(1, Ordering::Relaxed);
+                TAKEN
+            }
+            // The content stands behind it once the relay has read 354.
+            b"DATA" if input.len() == line => b"354 Start mail input\r\n",
+            b"QUIT" => b"221 2.0.0 bye\r\n",
+            b"RSET" => b"250 2.0.0 reset\r\n",
+            _ => {
+                length = memmem::find(input, b"\r\n.\r\n")? + 5;
+                self.accepted.fetch_add(1, Ordering::Relaxed);
+                TAKEN
+            }
+        };
+        answers.extend_from_slice(answer);
+        Some(length)
+    }
+}

@@ -1,0 +1,142 @@
+//! The whole relay under load: messages accepted and delivered a second, what each costs, how long a client waits.
+//!
+//! The load generator (20 sessions, 10 KiB messages) and the receiver live in this process, the relay is the release
+//! program beside it; all of them share the machine, so the rates are a floor. The bare spool is measured in the same
+//! run: what it commits a second is what the relay could reach if everything else were free.
+//!
+//! `cargo bench --bench relay`; `WEIR_BENCH_MESSAGES` sets the number of messages, `WEIR_BENCH_PROGRAM` names another
+//! build to measure.
+
+#![expect(clippy::disallowed_methods, reason = "a bench measures real time")]
+
+#[allow(dead_code, unused_imports, reason = "the kit serves the tests first")]
+#[path = "../tests/suite/kit/mod.rs"]
+mod kit;
+#[expect(dead_code, reason = "the bench of the bare spool reads more of what it measures")]
+mod load;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use kit::relay::WEIR;
+use kit::{Client, Config, Dns, Relay, client, until_within};
+use load::sink::Sink;
+use load::{millis, process};
+
+const SESSIONS: usize = 20;
+const MESSAGE_BYTES: usize = 10 * 1024;
+
+/// A run that takes longer has hung.
+const LIMIT: Duration = Duration::from_secs(600);
+/// How long the bare spool is measured.
+const BARE_TIME: Duration = Duration::from_secs(5);
+
+/// What is good enough on two processors that generator and receiver share.
+const RATE_TARGET: f64 = 3000.0;
+/// The same where the disk allows less, of what the bare spool commits.
+const RATIO_TARGET: f64 = 0.6;
+
+fn main() {
+    let messages = std::env::var("WEIR_BENCH_MESSAGES").ok().and_then(|n| n.parse().ok()).unwrap_or(30_000);
+    let content = content();
+    let (dns, sink) = (Dns::start(), Sink::start());
+    dns.mx("bench.test", &[(10, "mx.bench.test")]);
+    dns.addresses("mx.bench.test", &[sink.address().ip()]);
+    let relay = start(&dns, &sink);
+    let pid = relay.pid().to_string();
+    let idle = process::memory_peak(&pid);
+    // The first messages open connections and fill caches.
+    let warm = SESSIONS * 50;
+    load(relay.address(), warm, &content);
+    until_within(LIMIT, "the first messages", || (sink.accepted() >= warm).then_some(()));
+
+    let (cpu_before, begun) = (process::cpu(&pid), Instant::now());
+    let mut waits = load(relay.address(), messages, &content);
+    let accepted = begun.elapsed();
+    until_within(LIMIT, "all messages at the receiver", || (sink.accepted() >= warm + messages).then_some(()));
+    let relayed = rate(messages, begun.elapsed());
+    let cpu = process::cpu(&pid) - cpu_before;
+    waits.sort();
+    println!("{messages} messages of {} KiB, {SESSIONS} sessions", MESSAGE_BYTES / 1024);
+    println!("accepted     {:>8.0} messages/s", rate(messages, accepted));
+    println!("relayed      {relayed:>8.0} messages/s (accepted and delivered)");
+    println!("CPU          {:>8.0} µs a message (the relay's process)", cpu.as_secs_f64() * 1e6 / messages as f64);
+    println!("accept       {:>8.1} ms at the median, {:.1} ms at 99 %", millis(&waits, 50), millis(&waits, 99));
+    println!("memory peak  {:>8.1} MiB ({:.1} MiB before the load)", mib(process::memory_peak(&pid)), mib(idle));
+    println!("connections  {:>8} at most at the receiver", sink.peak());
+    drop(relay);
+
+    let folder = tempfile::tempdir().expect("a folder to write in");
+    let bare = load::spool::measure(folder.path(), SESSIONS, MESSAGE_BYTES, BARE_TIME).rate;
+    println!("bare spool   {bare:>8.0} messages/s, same sizes and writers, same disk");
+    let good = relayed >= RATE_TARGET.min(RATIO_TARGET * bare);
+    let word = if good { "reached" } else { "missed" };
+    println!("ratio        {:>8.0} % of the bare spool; target {word}", 100.0 * relayed / bare);
+}
+
+fn start(dns: &Dns, sink: &Sink) -> Relay {
+    let config = Config::new(dns.address(), sink.address().port()).table(&format!(
+        "[[provider]]\nname = \"bench\"\nmx = [\"*.bench.test\"]\nmax_connections = {SESSIONS}\n\
+         initial_connections = {SESSIONS}\nmessages_per_connection = 1000"
+    ));
+    let program = std::env::var_os("WEIR_BENCH_PROGRAM").map_or_else(|| PathBuf::from(WEIR), PathBuf::from);
+    Relay::start_program(program, config)
+}
+
+fn content() -> Vec<u8> {
+    let mut chance = fastrand::Rng::with_seed(10);
+    let mut content = b"From: App <app@sender.test>\r\nTo: u@bench.test\r\nSubject: load\r\n\r\n".to_vec();
+    while content.len() < MESSAGE_BYTES - 2 {
+        let length = (MESSAGE_BYTES - 2 - content.len()).min(76);
+        content.extend(std::iter::repeat_with(|| chance.alphanumeric() as u8).take(length));
+        content.extend_from_slice(b"\r\n");
+    }
+    content
+}
+
+/// Hands in `messages` over all sessions; how long each end of data waited for its 250.
+fn load(relay: SocketAddr, messages: usize, content: &[u8]) -> Vec<Duration> {
+    let stuffed = client::stuffed(content);
+    std::thread::scope(|scope| {
+        let share = |n: usize| messages / SESSIONS + usize::from(n < messages % SESSIONS);
+        let sessions: Vec<_> = (0..SESSIONS)
+            .map(|n| {
+                scope.spawn({
+                    let stuffed = &stuffed;
+                    move || session(relay, n, share(n), stuffed)
+                })
+            })
+            .collect();
+        sessions.into_iter().flat_map(|s| s.join().expect("a session of the load")).collect()
+    })
+}
+
+/// One session as Postfix holds it: the envelope in one flight, then the content.
+fn session(relay: SocketAddr, number: usize, messages: usize, stuffed: &[u8]) -> Vec<Duration> {
+    let mut client = Client::connect(relay);
+    client.hello();
+    let mut waits = Vec::with_capacity(messages);
+    for n in 0..messages {
+        // Every message to somebody else: as in a mailing, nothing is remembered of the recipient.
+        let envelope = format!("MAIL FROM:<app@sender.test>\r\nRCPT TO:<u{number}.{n}@bench.test>\r\nDATA\r\n");
+        client.send_bytes(envelope.as_bytes());
+        for code in ["250", "250", "354"] {
+            client.expect(code);
+        }
+        client.send_bytes(stuffed);
+        let sent = Instant::now();
+        client.expect("250");
+        waits.push(sent.elapsed());
+    }
+    client.ask("QUIT", "221");
+    waits
+}
+
+fn rate(messages: usize, time: Duration) -> f64 {
+    messages as f64 / time.as_secs_f64()
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
