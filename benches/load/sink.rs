@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use memchr::memmem;
 
+const BYE: &[u8] = b"221 2.0.0 bye\r\n";
 const GREETING: &[u8] = b"220 mx.bench.test ESMTP\r\n";
 const KEYWORDS: &[u8] = b"250-mx.bench.test\r\n250-SIZE 49283072\r\n250-PIPELINING\r\n250-DSN\r\n\
                           250-ENHANCEDSTATUSCODES\r\n250-8BITMIME\r\n250-CHUNKING\r\n250 SMTPUTF8\r\n";
@@ -87,6 +88,10 @@ impl Counts {
             filled -= taken;
             if !answers.is_empty() {
                 stream.write_all(&answers)?;
+                // As RFC 5321 section 4.1.1.10 has it; a relay waits for the end, and the place is taken until then.
+                if answers.ends_with(BYE) {
+                    return Ok(());
+                }
                 answers.clear();
             }
         }
@@ -111,7 +116,7 @@ impl Counts {
             }
             // The content stands behind it once the relay has read 354.
             b"DATA" if input.len() == line => b"354 Start mail input\r\n",
-            b"QUIT" => b"221 2.0.0 bye\r\n",
+            b"QUIT" => BYE,
             b"RSET" => b"250 2.0.0 reset\r\n",
             _ => {
                 length = memmem::find(input, b"\r\n.\r\n")? + 5;
