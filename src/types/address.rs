@@ -206,12 +206,16 @@ impl Mailbox {
             }
             let needs_quotes = plain.is_empty() || local_part_end(&format!("{plain}@x")) != Ok(plain.len());
             if needs_quotes {
-                plain = local.to_string();
+                // What need not be escaped may be, which makes no other mailbox.
+                plain = format!("\"{}\"", plain.replace('\\', "\\\\").replace('"', "\\\""));
             }
         } else {
             plain.push_str(local);
         }
-        format!("{}@{}", plain.to_lowercase(), self.domain.as_str().to_ascii_lowercase())
+        let lower = plain.to_lowercase();
+        // A few letters grow when they become small; the key stays an address that can be read.
+        let lower = if lower.len() > LOCAL_PART_MAX { plain.to_ascii_lowercase() } else { lower };
+        format!("{lower}@{}", self.domain.as_str().to_ascii_lowercase())
     }
 }
 
@@ -402,6 +406,11 @@ mod tests {
         assert_eq!(key(r#""user"@example.com"#), key("user@example.com"));
         assert_eq!(key("u@münchen.test"), key("u@xn--mnchen-3ya.test"));
         assert_ne!(key(r#""a b"@x.test"#), key("ab@x.test"));
+        assert_eq!(key(r#""\a\ b\"c"@x.test"#), r#""a b\"c"@x.test"#);
+        assert_eq!(key(r#""\us\er"@x.test"#), "user@x.test");
+        assert_eq!(key("u@X.TEST"), key("U@x.test"));
+        let grows = key(&format!("{}@x.test", "\u{130}".repeat(32)));
+        assert_eq!(Mailbox::parse(&grows).map(|mailbox| mailbox.key()), Ok(grows));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Class, DeliveryId, Domain, Recipient, Timestamp};
+use super::{Class, DeliveryId, Domain, NextHop, Recipient, Timestamp};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Delivery {
@@ -23,6 +23,8 @@ pub struct Delivery {
     pub refusal: Option<Refusal>,
     /// Refused for good in an attempt that goes on; they stand in the report at its end.
     pub failed: Vec<Failed>,
+    /// An operator sends it there instead of to the MX hosts of its domain.
+    pub next_hop: Option<NextHop>,
 }
 
 /// A recipient that will not be reached, and what its sender is told about it.
@@ -40,6 +42,9 @@ pub struct Failed {
     pub cause: String,
     /// What to do, for a person.
     pub remedy: String,
+    /// What weir does about it; empty where there is nothing to say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub does: String,
 }
 
 /// What `queue list` shows; `active` is known to the running relay alone.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Mailbox, QueueId, ReversePath, Timestamp};
+use super::{Mailbox, Priority, QueueId, ReversePath, Timestamp};
 
 /// A message without its content and its recipients.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,6 +37,9 @@ pub struct Envelope {
     /// Where it differs from `[queue] expire`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expire: Option<Duration>,
+    /// Decided when the message came in.
+    #[serde(default)]
+    pub class: Priority,
     pub origin: Origin,
 }
 

@@ -4,23 +4,30 @@
 //! whoever holds a `Domain` holds one that can be looked up, and no later code checks it again.
 
 pub mod address;
+mod alert;
 pub mod body;
 pub mod delivery;
 pub mod envelope;
 pub mod event;
+mod hop;
 pub mod id;
+pub mod nearest;
+mod priority;
 pub mod reading;
 pub mod reply;
 pub mod timestamp;
 pub mod units;
 
 pub use address::{AddressError, Domain, Mailbox, ReversePath};
+pub use alert::Alert;
 pub use body::Body;
 pub use delivery::{Delivery, DeliveryState, Failed, Refusal};
 pub use envelope::{BodyType, Envelope, Notify, Origin, Recipient, Ret};
 pub use event::{Event, EventKind};
+pub use hop::{HopHost, NextHop};
 pub use id::{DeliveryId, QueueId, QueueIds};
-pub use reading::{Class, Reading, Scope, Stage, Verdict};
+pub use priority::Priority;
+pub use reading::{Class, Effects, Reading, Scope, Stage, Verdict};
 pub use reply::{Enhanced, Reply};
 pub use timestamp::Timestamp;
-pub use units::{ByteSize, Span};
+pub use units::{ByteSize, Rate, RateLimit, Span};

@@ -117,4 +117,17 @@ pub struct Reading {
     pub cause: Arc<str>,
     /// What to do, for a person.
     pub remedy: Arc<str>,
+    /// What the rule asks for beyond what class and scope ask for anyway.
+    pub effects: Effects,
+}
+
+/// What a rule asks of the lever that its class and scope choose.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// The wait, in hundredths of the provider's `pause`; none: the usual one of the lever.
+    pub wait: Option<u16>,
+    /// So many refusals of different messages within an hour, before the lever is used; 0 and 1: at the first.
+    pub after: u8,
+    /// After a block: the first probe goes out early, with mail of another sender.
+    pub probe_early: bool,
 }

@@ -1,4 +1,4 @@
-//! Sizes and durations as people write them: "35 MiB", "5m", "1h 30m".
+//! Sizes, durations and rates as people write them: "35 MiB", "5m", "1h 30m", "600/min".
 //!
 //! A configuration never holds a bare number of seconds or bytes whose unit one has to guess.
 
@@ -16,6 +16,32 @@ pub struct ByteSize(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Span(pub Duration);
 
+/// So many of something in a time, written with the unit behind a slash: `600/min`, `500/h`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rate {
+    count: u32,
+    per: Per,
+}
+
+/// A rate that nothing may pass, or none: `600/min`, `unlimited`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RateLimit {
+    Unlimited,
+    At(Rate),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Per {
+    Second,
+    Minute,
+    Hour,
+    Day,
+}
+
+const RATES: [(&str, Per, f64); 4] =
+    [("s", Per::Second, 1.0 / 60.0), ("min", Per::Minute, 1.0), ("h", Per::Hour, 60.0), ("d", Per::Day, 24.0 * 60.0)];
+const UNLIMITED: &str = "unlimited";
+
 const SIZES: [(&str, u64); 5] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 const SPANS: [(&str, u64); 6] =
     [("w", 604_800_000), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
@@ -26,6 +52,58 @@ pub enum UnitError {
     Size(String),
     #[error("`{0}` is no duration: write whole numbers with units, as in \"5m\" or \"1h 30m\" (ms, s, m, h, d, w)")]
     Span(String),
+    #[error("`{0}` is no rate: write a whole number above zero and a time, as in \"600/min\" (s, min, h, d)")]
+    Rate(String),
+}
+
+impl Rate {
+    pub const fn per_hour(count: u32) -> Rate {
+        Rate { count, per: Per::Hour }
+    }
+
+    /// How many in a minute.
+    pub fn in_minute(self) -> f64 {
+        f64::from(self.count) / self.minutes()
+    }
+
+    /// How many in an hour.
+    pub fn in_hour(self) -> f64 {
+        f64::from(self.count) * 60.0 / self.minutes()
+    }
+
+    fn minutes(self) -> f64 {
+        RATES.iter().find(|(_, per, _)| *per == self.per).map_or(1.0, |(_, _, minutes)| *minutes)
+    }
+}
+
+impl RateLimit {
+    /// How many in a minute; none: as many as one likes.
+    pub fn in_minute(self) -> Option<f64> {
+        match self {
+            RateLimit::Unlimited => None,
+            RateLimit::At(rate) => Some(rate.in_minute()),
+        }
+    }
+}
+
+impl FromStr for Rate {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Rate, UnitError> {
+        let error = || UnitError::Rate(text.chars().take(40).collect());
+        let (count, unit) = text.split_once('/').ok_or_else(error)?;
+        let count: u32 = count.trim().parse().ok().filter(|&count| count > 0).ok_or_else(error)?;
+        let (_, per, _) = RATES.iter().find(|(name, ..)| *name == unit.trim()).ok_or_else(error)?;
+        Ok(Rate { count, per: *per })
+    }
+}
+
+impl FromStr for RateLimit {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<RateLimit, UnitError> {
+        if text.trim() == UNLIMITED { Ok(RateLimit::Unlimited) } else { text.parse().map(RateLimit::At) }
+    }
 }
 
 impl FromStr for ByteSize {
@@ -94,6 +172,22 @@ impl fmt::Display for Span {
     }
 }
 
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = RATES.iter().find(|(_, per, _)| *per == self.per).map_or("min", |(name, ..)| *name);
+        write!(f, "{}/{unit}", self.count)
+    }
+}
+
+impl fmt::Display for RateLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RateLimit::Unlimited => f.write_str(UNLIMITED),
+            RateLimit::At(rate) => rate.fmt(f),
+        }
+    }
+}
+
 macro_rules! text_serde {
     ($($name:ty),*) => {$(
         impl Serialize for $name {
@@ -109,7 +203,7 @@ macro_rules! text_serde {
         }
     )*};
 }
-text_serde!(ByteSize, Span);
+text_serde!(ByteSize, Span, Rate, RateLimit);
 
 #[cfg(test)]
 mod tests {
@@ -140,5 +234,20 @@ mod tests {
         for text in ["1h 30m", "4d", "500ms", "0s", "14d"] {
             assert_eq!(text.parse::<Span>().unwrap().to_string(), text);
         }
+    }
+
+    #[test]
+    fn rates() {
+        for (text, minute) in [("600/min", 600.0), ("90/h", 1.5), ("2/s", 120.0), (" 1440 / d ", 1.0)] {
+            assert!((text.parse::<Rate>().unwrap().in_minute() - minute).abs() < 1e-9, "{text}");
+        }
+        for text in ["600", "0/min", "/min", "-1/h", "1.5/h", "5/m", "5/week", "99999999999/s", "unlimited", ""] {
+            assert!(text.parse::<Rate>().is_err(), "{text}");
+        }
+        for text in ["unlimited", "600/min", "1/s", "500/h", "7/d"] {
+            assert_eq!(text.parse::<RateLimit>().unwrap().to_string(), text);
+        }
+        assert_eq!("unlimited".parse::<RateLimit>().unwrap().in_minute(), None);
+        assert!("none".parse::<RateLimit>().is_err());
     }
 }

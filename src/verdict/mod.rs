@@ -10,8 +10,13 @@
 //! - a mail address inside a reply has no say in how it is read.
 
 mod condition;
+mod file;
+pub mod options;
+mod phrases;
+mod rule;
 mod scan;
 mod table;
+mod words;
 
 #[cfg(test)]
 mod tests;
@@ -19,11 +24,14 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub use table::RuleError;
+pub use file::RuleError;
+pub use words::{does, for_the_message, whose};
 
-use crate::types::{Class, Reading, Reply, Scope, Stage, Verdict};
+use crate::types::{Class, Effects, Reading, Reply, Scope, Stage, Verdict};
+use file::{RuleFile, own_rules};
+use rule::Rule;
 use scan::Scan;
-use table::{Rule, RuleFile};
+use table::Table;
 
 /// The tables that are part of the program, by name.
 const SHIPPED: [(&str, &str); 7] = [
@@ -47,10 +55,24 @@ pub struct Rules(Arc<Tables>);
 struct Tables {
     providers: BTreeMap<String, Table>,
     default: Table,
+    /// Where providers take requests for removal from their block lists.
+    delisting: BTreeMap<String, String>,
 }
 
-/// The rules of one provider in the order in which they are asked: for each first digit of a code those that concern it.
-type Table = [Vec<Arc<Rule>>; 10];
+/// A rule as it is listed for a person.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listed<'a> {
+    pub name: &'a str,
+    pub class: Class,
+    pub scope: Scope,
+    pub suppress: bool,
+    pub breaker: bool,
+    pub effects: Effects,
+    pub cause: &'a str,
+    pub remedy: &'a str,
+    /// What it rests on; empty where an operator's rule does not say.
+    pub source: &'a str,
+}
 
 impl Rules {
     /// The tables that ship with weir.
@@ -58,23 +80,49 @@ impl Rules {
         Rules::from_tables(&SHIPPED).expect("the shipped tables are read by a test")
     }
 
+    /// The shipped tables with an operator's own rules, by provider, before them. An own rule with the name of a shipped one
+    /// replaces it; a provider without a shipped table has the own rules and behind them those of `default`.
+    pub fn with_own<'a>(own: impl IntoIterator<Item = (&'a str, &'a [toml::Table])>) -> Result<Rules, RuleError> {
+        Rules::build(&SHIPPED, own)
+    }
+
     /// Reads tables given as name and TOML text. A table with an `order` belongs to the provider of its name; one
     /// without is only there for others to name in theirs.
     pub fn from_tables(texts: &[(&str, &str)]) -> Result<Rules, RuleError> {
+        Rules::build(texts, [])
+    }
+
+    fn build<'a>(
+        texts: &[(&str, &str)],
+        own: impl IntoIterator<Item = (&'a str, &'a [toml::Table])>,
+    ) -> Result<Rules, RuleError> {
         let mut files = BTreeMap::new();
         for (name, text) in texts {
             files.insert(*name, RuleFile::parse(name, text)?);
         }
         let mut providers = BTreeMap::new();
-        for (name, file) in &files {
-            if !file.order.is_empty() {
-                providers.insert((*name).to_string(), in_order(name, file, &files)?);
-            }
+        for (name, file) in files.iter().filter(|(_, file)| !file.order.is_empty()) {
+            providers.insert((*name).to_string(), in_order(name, file, &files)?);
+        }
+        let mut own: Vec<(&str, &[toml::Table])> = own.into_iter().filter(|(_, rules)| !rules.is_empty()).collect();
+        // What is said of everybody else stands behind the rules of providers that only an operator knows.
+        own.sort_by_key(|(name, _)| *name != DEFAULT);
+        for (name, rules) in own {
+            let behind = providers.get(name).or(providers.get(DEFAULT)).cloned().unwrap_or_default();
+            providers.insert(name.to_string(), in_front(own_rules(name, rules)?, behind));
+        }
+        let mut tables = BTreeMap::new();
+        for (name, rules) in providers {
+            let fault = |(rule, fault): (Arc<Rule>, String)| RuleError::new(&name, Some(&rule.name), fault);
+            let table = Table::new(rules).map_err(fault)?;
+            tables.insert(name, table);
         }
         let missing =
             || RuleError::new(DEFAULT, None, "the table that reads for everybody else is missing".to_string());
-        let default = providers.remove(DEFAULT).ok_or_else(missing)?;
-        Ok(Rules(Arc::new(Tables { providers, default })))
+        let default = tables.remove(DEFAULT).ok_or_else(missing)?;
+        let delisting = files.into_iter().filter(|(_, file)| !file.delisting.is_empty());
+        let delisting = delisting.map(|(name, file)| (name.to_string(), file.delisting)).collect();
+        Ok(Rules(Arc::new(Tables { providers: tables, default, delisting })))
     }
 
     /// Reads `reply`, which `provider`'s host gave at `stage`. Providers without a table of their own are read by `default`.
@@ -85,13 +133,10 @@ impl Rules {
     /// As `read`, where the stage may be unknown: then it is the one that the rule expects, and it is returned.
     pub fn explain(&self, provider: &str, stage: Option<Stage>, reply: &Reply) -> (Reading, Stage) {
         let scan = Scan::of(reply);
-        let table = self.0.providers.get(provider).unwrap_or(&self.0.default);
-        let rules = table.get(usize::from(reply.code() / 100)).map_or(&[][..], Vec::as_slice);
-        let found = rules.iter().find_map(|rule| Some((rule, rule.matched(stage, &scan)?)));
-        let expected = found.and_then(|(rule, condition)| rule.expected_stage(condition));
-        let stage = stage.or(expected).unwrap_or(Stage::Rcpt);
+        let found = self.table(provider).find(stage, &scan);
+        let stage = stage.or(found.and_then(|(_, expected)| expected)).unwrap_or(Stage::Rcpt);
         // Nobody labels a success, and this way its words need not be looked at.
-        let tag = if reply.is_positive() { None } else { scan.tags().next().map(str::to_ascii_uppercase) };
+        let tag = if reply.is_positive() { None } else { scan.tags().next().map(upper_case) };
         let reading = match found {
             Some((rule, _)) => rule.reading(stage, reply, tag),
             None => unread(reply, tag),
@@ -99,9 +144,40 @@ impl Rules {
         (reading, stage)
     }
 
+    /// How the rule called `name` reads `reply`: for a reply that it has read before. None if there is no such rule (any more).
+    pub fn reread(&self, provider: &str, name: &str, reply: &Reply) -> Option<Reading> {
+        let rule = self.table(provider).rules().iter().find(|rule| &*rule.name == name)?;
+        let tag = Scan::of(reply).tags().next().map(upper_case);
+        Some(rule.reading(rule.at.unwrap_or(Stage::Rcpt), reply, tag))
+    }
+
     /// The names of the providers that have a table of their own, `default` not among them.
     pub fn providers(&self) -> impl Iterator<Item = &str> {
         self.0.providers.keys().map(String::as_str)
+    }
+
+    /// The rules that read `provider`'s replies, in the order in which they are asked.
+    pub fn list(&self, provider: &str) -> impl Iterator<Item = Listed<'_>> {
+        self.table(provider).rules().iter().map(|rule| Listed {
+            name: &rule.name,
+            class: rule.class,
+            scope: rule.scope,
+            suppress: rule.suppress,
+            breaker: rule.breaker,
+            effects: rule.effects,
+            cause: &rule.cause,
+            remedy: &rule.remedy,
+            source: &rule.source,
+        })
+    }
+
+    /// The page on which `provider` takes requests for removal from its block lists, if it is known.
+    pub fn delisting(&self, provider: &str) -> Option<&str> {
+        self.0.delisting.get(provider).map(String::as_str)
+    }
+
+    fn table(&self, provider: &str) -> &Table {
+        self.0.providers.get(provider).unwrap_or(&self.0.default)
     }
 }
 
@@ -114,8 +190,9 @@ fn verdict(reply: &Reply) -> Verdict {
     }
 }
 
-fn in_order(name: &str, file: &RuleFile, files: &BTreeMap<&str, RuleFile>) -> Result<Table, RuleError> {
-    let mut rules: Vec<&Arc<Rule>> = Vec::new();
+/// The rules of the tables that `file` names, one behind the other.
+fn in_order(name: &str, file: &RuleFile, files: &BTreeMap<&str, RuleFile>) -> Result<Vec<Arc<Rule>>, RuleError> {
+    let mut rules: Vec<Arc<Rule>> = Vec::new();
     for part in &file.order {
         let Some(part) = files.get(part.as_str()) else {
             let known: Vec<&str> = files.keys().copied().collect();
@@ -123,15 +200,25 @@ fn in_order(name: &str, file: &RuleFile, files: &BTreeMap<&str, RuleFile>) -> Re
             return Err(RuleError::new(name, None, fault));
         };
         for rule in &part.rules {
-            if rules.iter().any(|other| other.name() == rule.name()) {
+            if rules.iter().any(|other| other.name == rule.name) {
                 let fault = "the name is taken: a rule is known by it in events and in `weir explain`".to_string();
-                return Err(RuleError::new(name, Some(rule.name()), fault));
+                return Err(RuleError::new(name, Some(&rule.name), fault));
             }
-            rules.push(rule);
+            rules.push(Arc::clone(rule));
         }
     }
-    let concerned = |digit: u16| rules.iter().filter(|r| r.concerns(digit)).map(|r| Arc::clone(r)).collect();
-    Ok([0, 1, 2, 3, 4, 5, 6, 7, 8, 9].map(concerned))
+    Ok(rules)
+}
+
+/// `own` before `behind`, of which those go that an own one replaces.
+fn in_front(own: Vec<Arc<Rule>>, behind: Vec<Arc<Rule>>) -> Vec<Arc<Rule>> {
+    let stays = |rule: &Arc<Rule>| !own.iter().any(|other| other.name == rule.name);
+    let behind: Vec<Arc<Rule>> = behind.into_iter().filter(stays).collect();
+    own.into_iter().chain(behind).collect()
+}
+
+fn upper_case(tag: &[u8]) -> String {
+    String::from_utf8_lossy(tag).to_ascii_uppercase()
 }
 
 /// For tables that leave gaps; the shipped ones have none.
@@ -146,5 +233,6 @@ fn unread(reply: &Reply, tag: Option<String>) -> Reading {
         tag,
         cause: "No rule knows this reply.".into(),
         remedy: "Read the receiver's own words.".into(),
+        effects: Effects::default(),
     }
 }

@@ -1,194 +1,181 @@
-//! A file of rules, read and checked.
+//! The rules of one provider in their order, ready to be asked.
 //!
-//! A rule that breaks one of the room's own laws (a block of our address that would suppress a recipient) is refused
-//! here with the file, the rule and the fault, so that no table can harm a user's list by a slip.
+//! The first rule with a condition that holds reads the reply. So that not every condition need be asked, each is filed
+//! under what a reply must have for it ([`Trigger`]): an ordinary reply leaves a dozen of two hundred.
 
 use std::sync::Arc;
 
-use serde::Deserialize;
-
-use super::condition::{Condition, ConditionText};
+use super::condition::{Condition, Trigger};
+use super::phrases::{Found, Lexicon, Phrases};
+use super::rule::Rule;
 use super::scan::Scan;
-use super::verdict;
-use crate::types::{Class, Reading, Reply, Scope, Stage, Verdict};
+use crate::types::Stage;
 
-/// A table cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("rule table `{file}`{}: {fault}", .rule.as_ref().map(|r| format!(", rule `{r}`")).unwrap_or_default())]
-pub struct RuleError {
-    pub file: String,
-    /// The rule at fault; none if the fault is the file's.
-    pub rule: Option<String>,
-    pub fault: String,
+/// Conditions of one provider's rules; the shipped tables have under 200.
+const CONDITIONS_MAX: usize = 1024;
+
+#[derive(Debug)]
+pub(super) struct Table {
+    rules: Vec<Arc<Rule>>,
+    /// In the order in which they are asked, each with the place of its rule.
+    conditions: Vec<(usize, Condition)>,
+    phrases: Phrases,
+    /// For each first digit of a code the conditions that concern it.
+    by_digit: [Concerned; 10],
+    /// Those that ask for one of some phrases, by the phrase.
+    by_phrase: Vec<Set>,
+    with_tag: Set,
+    with_enhanced: Set,
+    with_nothing: Set,
 }
 
-impl RuleError {
-    pub(super) fn new(file: &str, rule: Option<&str>, fault: String) -> RuleError {
-        RuleError { file: file.to_string(), rule: rule.map(str::to_string), fault }
+#[derive(Clone, Copy, Debug, Default)]
+struct Concerned {
+    conditions: Set,
+    /// One of them asks for more than code and stage.
+    reads_text: bool,
+}
+
+impl Table {
+    /// `rules` in the order in which they are asked. The error names the rule at fault.
+    pub(super) fn new(rules: Vec<Arc<Rule>>) -> Result<Table, (Arc<Rule>, String)> {
+        let mut lexicon = Lexicon::default();
+        let mut conditions = Vec::new();
+        for (at, rule) in rules.iter().enumerate() {
+            for text in &rule.conditions {
+                let condition = Condition::new(text, &mut lexicon).map_err(|fault| (rule.clone(), fault))?;
+                conditions.push((at, condition));
+            }
+            if conditions.len() > CONDITIONS_MAX {
+                let fault = format!("the provider's rules have over {CONDITIONS_MAX} `match` entries");
+                return Err((rule.clone(), fault));
+            }
+        }
+        let phrases = Phrases::new(lexicon);
+        let mut table = Table {
+            rules,
+            conditions: Vec::new(),
+            by_digit: [Concerned::default(); 10],
+            by_phrase: vec![Set::default(); phrases.count()],
+            phrases,
+            with_tag: Set::default(),
+            with_enhanced: Set::default(),
+            with_nothing: Set::default(),
+        };
+        for (rule, condition) in conditions {
+            table.file(rule, condition);
+        }
+        Ok(table)
+    }
+
+    fn file(&mut self, rule: usize, condition: Condition) {
+        let number = self.conditions.len();
+        let is_success = self.rules.get(rule).is_some_and(|rule| rule.is_success());
+        for (digit, concerned) in (0u16..).zip(&mut self.by_digit) {
+            // Success and refusal are never mixed up, whatever a rule says.
+            if condition.concerns(digit) && is_success == (digit == 2) {
+                concerned.conditions.add(number);
+                concerned.reads_text |= condition.reads_text();
+            }
+        }
+        match condition.trigger() {
+            Trigger::Phrases(any) => {
+                for &phrase in any {
+                    if let Some(set) = self.by_phrase.get_mut(usize::from(phrase)) {
+                        set.add(number);
+                    }
+                }
+            }
+            Trigger::Tag => self.with_tag.add(number),
+            Trigger::EnhancedCode => self.with_enhanced.add(number),
+            Trigger::Nothing => self.with_nothing.add(number),
+        }
+        self.conditions.push((rule, condition));
+    }
+
+    /// The rules in the order in which they are asked.
+    pub(super) fn rules(&self) -> &[Arc<Rule>] {
+        &self.rules
+    }
+
+    /// The rule that reads the reply, and the stage at which it expects it. `stage`: none if it is not known.
+    pub(super) fn find(&self, stage: Option<Stage>, scan: &Scan<'_>) -> Option<(&Rule, Option<Stage>)> {
+        let concerned = self.by_digit.get(usize::from(scan.code / 100))?;
+        let mut asked = self.with_nothing;
+        let mut found = Found::default();
+        // Nearly every reply is a success, and its code says enough.
+        if concerned.reads_text {
+            found = self.phrases.find(scan.text());
+            self.add_triggered(&mut asked, scan, &found);
+        }
+        let holds = |number: usize| {
+            let (rule, condition) = self.conditions.get(number)?;
+            let rule = self.rules.get(*rule)?;
+            condition.holds(stage, scan, &found).then(|| (&**rule, condition.stages.first().copied().or(rule.at)))
+        };
+        asked.both(&concerned.conditions).iter().find_map(holds)
+    }
+
+    fn add_triggered(&self, asked: &mut Set, scan: &Scan<'_>, found: &Found) {
+        if scan.tags().next().is_some() {
+            asked.join(&self.with_tag);
+        }
+        if scan.enhanced().is_some() {
+            asked.join(&self.with_enhanced);
+        }
+        for phrase in found.numbers() {
+            if let Some(set) = self.by_phrase.get(phrase) {
+                asked.join(set);
+            }
+        }
     }
 }
 
-/// The rules of one file, and in which order its provider asks which files.
-#[derive(Debug)]
-pub(super) struct RuleFile {
-    /// Names of tables, its own among them. Empty: the file is only there for others.
-    pub order: Vec<String>,
-    pub rules: Vec<Arc<Rule>>,
-}
+/// Numbers of conditions.
+#[derive(Clone, Copy, Debug, Default)]
+struct Set([u64; CONDITIONS_MAX / 64]);
 
-#[derive(Debug)]
-pub(super) struct Rule {
-    name: Arc<str>,
-    /// Ways to match, of which one must hold.
-    conditions: Vec<Condition>,
-    class: Class,
-    scope: Scope,
-    suppress: bool,
-    breaker: bool,
-    /// Where the reply is known to come, for rules that ask for no stage.
-    at: Option<Stage>,
-    cause: Arc<str>,
-    remedy: Arc<str>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FileText {
-    #[serde(default)]
-    order: Vec<String>,
-    /// The throttle's part of the file.
-    #[serde(default, rename = "profile")]
-    _profile: serde::de::IgnoredAny,
-    #[serde(default)]
-    rule: Vec<RuleText>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RuleText {
-    name: String,
-    #[serde(rename = "match")]
-    conditions: Vec<ConditionText>,
-    class: Class,
-    scope: Scope,
-    #[serde(default)]
-    suppress: bool,
-    #[serde(default)]
-    breaker: bool,
-    at: Option<Stage>,
-    cause: String,
-    remedy: String,
-    /// What the rule rests on: for those who keep the table.
-    source: String,
-}
-
-impl RuleFile {
-    pub(super) fn parse(file: &str, text: &str) -> Result<RuleFile, RuleError> {
-        let read: FileText = toml::from_str(text).map_err(|e| {
-            let rule = e.span().and_then(|span| rule_around(text, span.start));
-            RuleError::new(file, rule, e.to_string().trim_end().to_string())
-        })?;
-        let mut rules: Vec<Arc<Rule>> = Vec::with_capacity(read.rule.len());
-        for rule in read.rule {
-            let fault = |fault| RuleError::new(file, Some(&rule.name), fault);
-            if rules.iter().any(|other| *other.name == *rule.name) {
-                return Err(fault("the name is used twice".to_string()));
-            }
-            rules.push(Arc::new(Rule::new(&rule).map_err(fault)?));
+impl Set {
+    fn add(&mut self, number: usize) {
+        if let Some(word) = self.0.get_mut(number / 64) {
+            *word |= 1 << (number % 64);
         }
-        Ok(RuleFile { order: read.order, rules })
     }
-}
 
-impl Rule {
-    fn new(text: &RuleText) -> Result<Rule, String> {
-        let is_kebab = |name: &str| {
-            !name.is_empty()
-                && name
-                    .split('-')
-                    .all(|w| !w.is_empty() && w.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()))
-        };
-        if !is_kebab(&text.name) {
-            return Err("a name is made of small letters and digits joined by `-`".to_string());
-        }
-        if text.conditions.is_empty() {
-            return Err("`match` is empty: the rule would never be used".to_string());
-        }
-        if text.suppress && (text.breaker || text.scope != Scope::Recipient) {
-            return Err("`suppress` goes with scope `recipient` and without `breaker` only: what is said about somebody else says nothing about the recipient".to_string());
-        }
-        if text.breaker && text.scope != Scope::Source {
-            return Err("`breaker` goes with scope `source` only: it stops all mail of the source".to_string());
-        }
-        for (key, words) in [("cause", &text.cause), ("remedy", &text.remedy), ("source", &text.source)] {
-            if words.trim().is_empty() {
-                return Err(format!("`{key}` is empty: people read it"));
-            }
-        }
-        let conditions: Vec<Condition> = text.conditions.iter().map(Condition::new).collect::<Result<_, _>>()?;
-        let names_recipient = |c: &Condition| {
-            !c.stages.is_empty() && c.stages.iter().all(|stage| matches!(stage, Stage::Rcpt | Stage::Data))
-        };
-        if text.suppress && !conditions.iter().all(names_recipient) {
-            return Err("`suppress` needs `stage` in each `match`: rcpt, and data only where the words speak of every recipient".to_string());
-        }
-        Ok(Rule {
-            name: text.name.as_str().into(),
-            conditions,
-            class: text.class,
-            scope: text.scope,
-            suppress: text.suppress,
-            breaker: text.breaker,
-            at: text.at,
-            cause: text.cause.as_str().into(),
-            remedy: text.remedy.as_str().into(),
+    fn join(&mut self, other: &Set) {
+        self.0.iter_mut().zip(other.0).for_each(|(word, more)| *word |= more);
+    }
+
+    fn both(mut self, other: &Set) -> Set {
+        self.0.iter_mut().zip(other.0).for_each(|(word, mask)| *word &= mask);
+        self
+    }
+
+    /// The lowest first.
+    fn iter(self) -> impl Iterator<Item = usize> {
+        self.0.into_iter().enumerate().flat_map(|(at, mut word)| {
+            std::iter::from_fn(move || {
+                let bit = (word != 0).then(|| word.trailing_zeros() as usize)?;
+                word &= word - 1;
+                Some(at * 64 + bit)
+            })
         })
     }
-
-    pub(super) fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The stage at which this rule, matched by `condition`, expects its reply.
-    pub(super) fn expected_stage(&self, condition: &Condition) -> Option<Stage> {
-        condition.stages.first().copied().or(self.at)
-    }
-
-    /// May it match replies whose code begins with `digit`?
-    pub(super) fn concerns(&self, digit: u16) -> bool {
-        (self.class == Class::Delivered) == (digit == 2) && self.conditions.iter().any(|c| c.concerns(digit))
-    }
-
-    /// The condition that holds, if one does. Success and refusal are never mixed up, whatever a rule says.
-    pub(super) fn matched(&self, stage: Option<Stage>, scan: &Scan<'_>) -> Option<&Condition> {
-        if (self.class == Class::Delivered) != (scan.code / 100 == 2) {
-            return None;
-        }
-        self.conditions.iter().find(|condition| condition.holds(stage, scan))
-    }
-
-    pub(super) fn reading(&self, stage: Stage, reply: &Reply, tag: Option<String>) -> Reading {
-        let verdict = verdict(reply);
-        // Before RCPT nobody was named yet.
-        let names_recipient = matches!(stage, Stage::Rcpt | Stage::Data);
-        Reading {
-            verdict,
-            class: self.class,
-            scope: self.scope,
-            suppress: self.suppress && names_recipient && verdict == Verdict::Bounce,
-            breaker: self.breaker,
-            rule: Arc::clone(&self.name),
-            tag,
-            cause: Arc::clone(&self.cause),
-            remedy: Arc::clone(&self.remedy),
-        }
-    }
 }
 
-/// The name of the rule in which `place` lies; `name` is the first key of a rule by custom.
-fn rule_around(text: &str, place: usize) -> Option<&str> {
-    let start = text.get(..place)?.rfind("[[rule]]")?;
-    let line = text[start..].lines().find_map(|line| line.trim().strip_prefix("name"))?;
-    let name = line.trim_start().strip_prefix('=')?.trim();
-    name.strip_prefix('"')?.split('"').next()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_tells_its_numbers_in_order() {
+        let numbers = [0, 1, 63, 64, 127, 500, CONDITIONS_MAX - 1];
+        let mut set = Set::default();
+        numbers.iter().rev().for_each(|&number| set.add(number));
+        assert_eq!(set.iter().collect::<Vec<_>>(), numbers);
+        let mut other = Set::default();
+        other.add(64);
+        other.add(65);
+        assert_eq!(set.both(&other).iter().collect::<Vec<_>>(), [64]);
+    }
 }

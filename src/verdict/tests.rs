@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::types::Enhanced;
 
 /// One reply a line: provider, reply, class, scope, verdict, suppress, breaker.
 const EXPECTED: &str = include_str!("../../tests/replies/expected.tsv");
@@ -76,7 +77,18 @@ fn variations(reply: &str) -> Vec<String> {
         format!("{reply} [DB1PEPF000509EF.eurprd03.prod.outlook.com 2031-01-02T03:04:05.678Z 08DDE524AD2CBD69]"),
         format!("{reply} <sc-001.spamhaus-policy@relay.block.example>"),
         reply.replace("192.0.2.", "203.0.113.").replace("example.com", "example.net").replace("namprd02", "eurprd05"),
+        reply.replace("2024-", "2031-").replace("2025-", "2032-").replace("(COL0-", "(BAY9-").replace("00:", "23:"),
+        reply.replace("(S775)", "(S843)").replace("S3150", "S3140").replace("AS(1410)", "AS(1420)"),
         folded.join("\n"),
+        folded.join("\r\n"),
+        // As servers that repeat the enhanced code on every line (RFC 2034 section 4).
+        match text.split_once(' ').filter(|(first, _)| Enhanced::at_start(first.as_bytes()).is_some()) {
+            Some((enhanced, rest)) => {
+                let middle = rest.find(' ').unwrap_or(rest.len());
+                format!("{code}-{enhanced} {}\n{code} {enhanced}{}", &rest[..middle], &rest[middle..])
+            }
+            None => reply.to_string(),
+        },
     ]
 }
 
@@ -137,6 +149,246 @@ fn tags_come_along() {
     {
         assert_eq!(explain(&rules, "outlook", reply).tag.as_deref(), tag, "{reply}");
     }
+}
+
+/// As the receivers' postmaster page names them.
+#[test]
+fn the_codes_of_the_postmaster_page_are_read_by_name() {
+    use Class::{ConnectionLimit, Content, IpBlock, MessageLimit, RateLimit};
+    let rules = Rules::shipped();
+    for (code, tag, class, scope, breaker) in [
+        (421, "RP-001", RateLimit, Scope::Source, false),
+        (421, "RP-002", MessageLimit, Scope::Connection, false),
+        (421, "RP-003", ConnectionLimit, Scope::Source, false),
+        (550, "SC-001", IpBlock, Scope::Source, true),
+        (550, "SC-002", IpBlock, Scope::Source, true),
+        (550, "SC-003", IpBlock, Scope::Source, true),
+        (550, "SC-004", IpBlock, Scope::Source, true),
+        (550, "DY-001", IpBlock, Scope::Source, true),
+        (550, "DY-002", IpBlock, Scope::Source, true),
+        (550, "OU-001", IpBlock, Scope::Source, true),
+        (550, "OU-002", Content, Scope::Message, false),
+    ] {
+        for text in [
+            format!("{code} {tag} (BAY004-MC1F1) Unfortunately, words that nobody has seen before"),
+            format!("{code} {}", tag.to_lowercase()),
+            format!("{code} 5.7.1 Refused ({tag})."),
+            format!("{code}-Go away.\n{code} {tag}"),
+        ] {
+            for stage in Stage::ALL.iter().copied().map(Some).chain([None]) {
+                let (reading, _) = rules.explain("outlook", stage, &Reply::parse(&text).unwrap());
+                let is = (reading.class, reading.scope, reading.breaker, reading.suppress, reading.tag.as_deref());
+                assert_eq!(is, (class, scope, breaker, false, Some(tag)), "{text:?} at {stage:?} by {}", reading.rule);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_mailbox_that_is_unavailable_and_a_name_that_is_refused_are_told_apart_from_blocks() {
+    let rules = Rules::shipped();
+    let unavailable = Reply::parse("550 Requested action not taken: mailbox unavailable").unwrap();
+    for provider in ["outlook", "microsoft365", "default"] {
+        let reading = rules.read(provider, Stage::Rcpt, &unavailable);
+        assert_eq!((reading.class, reading.suppress), (Class::RecipientUnknown, true), "{provider}");
+        for stage in [Stage::Connect, Stage::Ehlo, Stage::Mail, Stage::Data] {
+            assert!(!rules.read(provider, stage, &unavailable).suppress, "{provider} {stage}");
+        }
+    }
+    let name = Reply::parse("501 5.5.4 Invalid domain name").unwrap();
+    for stage in [Stage::Ehlo, Stage::Connect, Stage::Mail] {
+        let reading = rules.read("outlook", stage, &name);
+        assert_eq!((reading.class, reading.breaker, reading.suppress), (Class::Protocol, true, false), "{stage}");
+        assert!(reading.remedy.contains("hostname"), "{}", reading.remedy);
+    }
+}
+
+#[test]
+fn rules_ask_for_the_waits_counts_and_probes_of_their_kind() {
+    let rules = Rules::shipped();
+    let wait = |hundredths| Effects { wait: Some(hundredths), ..Effects::default() };
+    let after = |after| Effects { after, ..Effects::default() };
+    let early = Effects { probe_early: true, ..Effects::default() };
+    for (reply, effects) in [
+        ("421 RP-001 (x) slow", wait(100)),
+        ("421 RP-002 (x) slow", wait(5)),
+        ("421 4.4.2 The maximum number of messages per connection has been reached", wait(5)),
+        ("421 RP-003 (x) slow", wait(20)),
+        ("451 4.7.652 The mail server [192.0.2.1] has exceeded the maximum number of connections.", wait(20)),
+        ("421 4.3.2 The maximum number of concurrent connections has exceeded a limit", wait(20)),
+        ("451 4.7.500 Server busy. Please try again later from [192.0.2.1].", wait(150)),
+        ("451 4.7.699 x", wait(150)),
+        ("451 4.7.850 Access denied, please try again later", wait(150)),
+        ("451 4.7.650 x", wait(400)),
+        ("451 4.7.651 x", wait(400)),
+        ("550 5.7.1 MailFrom domain is listed in Spamhaus (S8002)", after(1)),
+        ("550 5.7.501 Access denied, spam abuse detected", after(3)),
+        ("550 5.7.705 Access denied, tenant has exceeded threshold", after(3)),
+        ("550 5.7.750 Client blocked from sending from unregistered domains", after(3)),
+        ("550 5.7.515 Access denied, sending domain X does not meet the required authentication level", after(3)),
+        ("550 5.7.509 Access denied, sending domain X does not pass DMARC verification", after(3)),
+        ("550 5.7.23 The message was rejected because of Sender Policy Framework violation", after(3)),
+        ("550 SC-001 (x) Mail rejected by Outlook.com for policy reasons", early),
+        ("550 SC-001 (x) Part of their network is on our block list", Effects::default()),
+        ("550 5.7.1 (S3150)", Effects::default()),
+        ("550 5.5.0 Requested action not taken: mailbox unavailable", Effects::default()),
+        ("250 2.6.0 ok", Effects::default()),
+    ] {
+        for provider in ["outlook", "microsoft365"] {
+            let reading = explain(&rules, provider, reply);
+            assert_eq!(reading.effects, effects, "{provider}: {reply} by {}", reading.rule);
+        }
+    }
+    // Whatever slows a lane says for how long.
+    for provider in ["outlook", "microsoft365", "gmail", "yahoo", "default"] {
+        for rule in rules.list(provider) {
+            let slows = matches!(rule.class, Class::RateLimit | Class::ConnectionLimit | Class::MessageLimit)
+                && matches!(rule.scope, Scope::Source | Scope::Connection);
+            assert_eq!(rule.effects.wait.is_some(), slows, "{provider}: {}", rule.name);
+            let holds =
+                matches!(rule.class, Class::SenderBlock | Class::Authentication) && rule.scope == Scope::SenderDomain;
+            assert_eq!(rule.effects.after > 0, holds, "{provider}: {}", rule.name);
+        }
+    }
+}
+
+/// Pause of the words below.
+const PAUSE: std::time::Duration = std::time::Duration::from_secs(600);
+
+#[test]
+fn what_weir_does_is_told_in_words() {
+    let rules = Rules::shipped();
+    for (reply, words) in [
+        ("421 RP-001 (x)", "pauses for 10m"),
+        ("451 4.7.650 x", "pauses for 40m"),
+        ("421 RP-002 (x)", "the next connection waits for 30s"),
+        ("421 RP-003 (x)", "no new one is opened for 2m"),
+        ("452 4.5.3 Too many recipients", "half as many recipients"),
+        ("550 SC-001 (x) x", "another sender soon"),
+        ("550 5.7.1 (S3150)", "A rare probe"),
+        ("501 5.5.4 Invalid domain name", "until `hostname` is changed"),
+        ("550 5.7.515 x", "After 3 such refusals"),
+        ("550 5.7.1 MailFrom domain is listed in Spamhaus (S8002)", "From now on mail of this sender domain"),
+        ("550 5.5.0 Requested action not taken: mailbox unavailable", "comes onto the suppression list"),
+        ("550 5.2.2 mailbox full", "several on different days"),
+        ("451 4.4.62 x", "looked up again"),
+        ("421 4.3.2 Service not available", "Another address"),
+        ("250 2.0.0 ok", "The message is delivered."),
+    ] {
+        let reading = explain(&rules, "outlook", reply);
+        let said = does(&reading, PAUSE);
+        assert!(said.contains(words), "{reply}: {said}");
+        assert!(!whose(&reading).is_empty());
+    }
+}
+
+#[test]
+fn the_words_keep_to_the_reading_whatever_it_is() {
+    for provider in ["outlook", "microsoft365", "gmail", "yahoo", "default"] {
+        for rule in Rules::shipped().list(provider) {
+            for verdict in [Verdict::Delivered, Verdict::Retry, Verdict::Bounce] {
+                let reading = Reading {
+                    verdict,
+                    class: rule.class,
+                    scope: rule.scope,
+                    suppress: rule.suppress && verdict == Verdict::Bounce,
+                    breaker: rule.breaker,
+                    rule: rule.name.into(),
+                    tag: None,
+                    cause: rule.cause.into(),
+                    remedy: rule.remedy.into(),
+                    effects: rule.effects,
+                };
+                let said = does(&reading, PAUSE);
+                assert_eq!(said.contains("goes back to its sender"), verdict == Verdict::Bounce, "{said}");
+                assert_eq!(said.contains("comes onto the suppression list"), reading.suppress, "{said}");
+                assert_eq!(said.contains("an alert is raised. "), reading.breaker, "{said}");
+            }
+        }
+    }
+}
+
+fn own(text: &str) -> Vec<toml::Table> {
+    let file: toml::Table = text.parse().unwrap();
+    file["rule"].as_array().unwrap().iter().map(|rule| rule.as_table().unwrap().clone()).collect()
+}
+
+const LUNCH: &str = "[[rule]]\nname = 'lunch'\nmatch = [{ any = ['after lunch'] }]\nclass = 'rate-limit'\nscope = 'source'\n\
+                     wait = 2\ncause = 'They eat.'\n";
+
+#[test]
+fn own_rules_are_asked_first_and_keep_the_others() {
+    let lunch = own(LUNCH);
+    let rules = Rules::with_own([("outlook", lunch.as_slice()), ("corp", lunch.as_slice())]).unwrap();
+    let shipped = Rules::shipped();
+    for provider in ["outlook", "corp"] {
+        let reading = explain(&rules, provider, "451 4.7.650 Come back after lunch");
+        assert_eq!((&*reading.rule, reading.effects.wait), ("lunch", Some(200)), "{provider}");
+        let behind: Vec<String> = rules.list(provider).skip(1).map(|rule| rule.name.to_string()).collect();
+        let before: Vec<String> = shipped.list(provider).map(|rule| rule.name.to_string()).collect();
+        assert_eq!(behind, before, "{provider}");
+    }
+    let elsewhere = explain(&rules, "gmail", "451 Come back after lunch");
+    assert_eq!(&*elsewhere.rule, "temporary");
+}
+
+#[test]
+fn an_own_rule_replaces_the_shipped_one_of_its_name() {
+    let other = own(
+        "[[rule]]\nname = 'rp-001'\nmatch = [{ tag = ['RP-001'], all = ['today'] }]\nclass = 'rate-limit'\nscope = 'source'\n\
+         wait = 9\ncause = 'c'\nremedy = 'r'",
+    );
+    let rules = Rules::with_own([("outlook", other.as_slice())]).unwrap();
+    assert_eq!(explain(&rules, "outlook", "421 RP-001 not today").effects.wait, Some(900));
+    assert_eq!(&*explain(&rules, "outlook", "421 RP-001 slow").rule, "microsoft-temporary");
+    assert_eq!(rules.list("outlook").filter(|rule| rule.name == "rp-001").count(), 1);
+    assert_eq!(explain(&rules, "microsoft365", "421 RP-001 not today").effects.wait, Some(100));
+}
+
+#[test]
+fn own_rules_of_default_read_for_all_without_a_table() {
+    let (lunch, tea) = (own(LUNCH), own(&LUNCH.replace("lunch", "tea")));
+    let rules = Rules::with_own([("corp", tea.as_slice()), (DEFAULT, lunch.as_slice())]).unwrap();
+    for provider in ["mx.example.org", "corp", "default"] {
+        assert_eq!(&*explain(&rules, provider, "451 after lunch").rule, "lunch", "{provider}");
+    }
+    assert_eq!(&*explain(&rules, "corp", "451 after tea").rule, "tea");
+    assert_eq!(&*explain(&rules, "outlook", "451 after lunch").rule, "microsoft-temporary");
+}
+
+#[test]
+fn a_faulty_own_rule_says_provider_rule_and_fault() {
+    for (change, words) in [
+        (("rate-limit", "rat-limit"), "`rat-limit` is none of"),
+        (("wait = 2", "wait = 200"), "`wait` is 200"),
+        (("wait = 2", "wait = nan"), "`wait` is NaN"),
+        (("wait = 2", "after = 2"), "`after` goes with scope `sender-domain`"),
+        (("wait = 2", "probe = 'early'"), "`probe` goes with class `ip-block`"),
+        (("wait = 2", "suppress = true"), "`suppress` goes with"),
+        (("after lunch", "a@b.example"), "`a@b.example` in `any`"),
+    ] {
+        let own = own(&LUNCH.replace(change.0, change.1));
+        let error = Rules::with_own([("outlook", own.as_slice())]).unwrap_err();
+        assert_eq!((error.file.as_str(), error.rule.as_deref()), ("[[provider]] outlook", Some("lunch")), "{error}");
+        assert!(error.to_string().contains(words), "{error}");
+    }
+}
+
+#[test]
+fn there_is_a_limit_to_own_rules_and_to_what_they_ask() {
+    let many = own(&(0..=options::RULES_MAX).map(|n| LUNCH.replace("'lunch'", &format!("'r{n}'"))).collect::<String>());
+    assert!(Rules::with_own([("outlook", many.as_slice())]).unwrap_err().fault.contains("over 200"));
+    let entries: Vec<String> = (0..1100).map(|n| format!("{{ any = ['phrase {n}'] }}")).collect();
+    let wide = own(&LUNCH.replace("{ any = ['after lunch'] }", &entries.join(", ")));
+    assert!(Rules::with_own([("outlook", wide.as_slice())]).unwrap_err().fault.contains("1024"));
+}
+
+#[test]
+fn the_pages_for_delisting_are_known() {
+    let rules = Rules::shipped();
+    assert_eq!(rules.delisting("outlook"), Some("https://olcsupport.office.com/"));
+    assert_eq!(rules.delisting("microsoft365"), Some("https://sender.office.com/"));
+    assert_eq!(rules.delisting("mx.example.org"), None);
 }
 
 #[test]
@@ -204,6 +456,7 @@ fn a_faulty_table_says_file_rule_and_fault() {
     };
     for (text, rule_name, words) in [
         (rule("a", "match = [{ code = ['9xx'] }]\nclass = 'other'\nscope = 'message'"), Some("a"), "`9xx` in `code`"),
+        (rule("a", "match = [{ any = ['ab'] }]\nclass = 'other'\nscope = 'message'"), Some("a"), "`ab` in `any`"),
         (rule("a", "match = [{ code = ['5xx'] }]\nclass = 'oter'\nscope = 'message'"), Some("a"), "`oter` is none of"),
         (rule("a", "match = [{ colour = 1 }]\nclass = 'other'\nscope = 'message'"), Some("a"), "unknown field"),
         (rule("A b", "match = [{ code = ['5xx'] }]\nclass = 'other'\nscope = 'message'"), Some("A b"), "small letters"),
@@ -262,6 +515,25 @@ fn any_reply() -> impl Strategy<Value = Reply> {
     prop_oneof![known, made, shuffled]
 }
 
+fn any_rule() -> impl Strategy<Value = String> {
+    let conditions = proptest::sample::select(vec![
+        "{ code = ['5xx'] }",
+        "{ code = ['550'], stage = ['rcpt'] }",
+        "{ code = ['2xx', '4xx', '5xx'], stage = ['rcpt', 'data'] }",
+        "{ any = ['unfortunately', 'access denied'], stage = ['data'] }",
+        "{ tag = ['S31xx'], stage = ['rcpt'] }",
+        "{ enhanced = ['x.x.x'] }",
+        "{ stage = ['connect', 'rcpt'] }",
+    ]);
+    let (class, scope) = (proptest::sample::select(Class::ALL), proptest::sample::select(Scope::ALL));
+    (conditions, class, scope, any::<bool>(), any::<bool>()).prop_map(|(condition, class, scope, suppress, breaker)| {
+        format!(
+            "name = 'odd'\nmatch = [{condition}]\nclass = '{class}'\nscope = '{scope}'\nsuppress = {suppress}\n\
+             breaker = {breaker}\ncause = 'c'"
+        )
+    })
+}
+
 fn any_code() -> impl Strategy<Value = u16> {
     prop_oneof![Just(250u16), Just(421), Just(451), Just(501), Just(550), Just(554)]
 }
@@ -292,6 +564,34 @@ proptest! {
         // What `explain` finds without a stage is what `read` finds at the stage it names.
         prop_assert_eq!(stage.unwrap_or(expected), expected);
         prop_assert_eq!(rules.read(provider, expected, &reply), reading);
+    }
+
+    #[test]
+    fn no_table_however_odd_makes_a_reply_about_us_suppress(rule in any_rule(), stage in proptest::option::of(proptest::sample::select(Stage::ALL)), reply in any_reply()) {
+        let rule: toml::Table = rule.parse().unwrap();
+        // Most are refused, and rightly so; what is taken keeps the laws.
+        if let Ok(rules) = Rules::with_own([("outlook", [rule].as_slice())]) {
+            let (reading, stage) = rules.explain("outlook", stage, &reply);
+            prop_assert_eq!(reading.verdict, verdict(&reply));
+            prop_assert_eq!(reading.class == Class::Delivered, reply.is_positive());
+            prop_assert!(!reading.suppress || reading.scope == Scope::Recipient && !reading.breaker && reply.is_permanent());
+            prop_assert!(!reading.suppress || matches!(stage, Stage::Rcpt | Stage::Data));
+            prop_assert!(!reading.breaker || reading.scope == Scope::Source);
+        }
+    }
+
+    #[test]
+    fn reading_takes_any_bytes(
+        provider in any_provider(),
+        stage in proptest::option::of(proptest::sample::select(Stage::ALL)),
+        code in 0u16..1000,
+        text in proptest::collection::vec(proptest::num::u8::ANY, 0..600),
+    ) {
+        let rules = RULES.with(Clone::clone);
+        let reply = Reply::new(code, text);
+        let (reading, _) = rules.explain(provider, stage, &reply);
+        prop_assert_eq!(reading.verdict, verdict(&reply));
+        prop_assert!(!does(&reading, PAUSE).is_empty());
     }
 
     #[test]

@@ -1,0 +1,16 @@
+//! How urgent a message is: a login code must not stand behind a newsletter.
+
+use super::reading::words;
+
+words! {
+    /// Mail of a higher class goes first; every class keeps a share of a lane that is held back.
+    #[derive(Default)]
+    Priority {
+        /// Somebody waits for it.
+        High = "high",
+        #[default]
+        Normal = "normal",
+        /// Newsletters, lists, notices in large numbers.
+        Bulk = "bulk",
+    }
+}
