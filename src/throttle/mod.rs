@@ -10,24 +10,42 @@
 //! - permits in use never exceed the provider's ceiling, nor all of them `[delivery] max_connections`;
 //! - a transaction starts only with a `Grant`.
 
+mod bounded;
+mod climb;
+mod counts;
+mod growth;
+mod hold;
 mod lane;
 pub mod options;
+mod pace;
 pub mod profile;
 mod rate;
+mod wait;
+mod warmup;
+mod wave;
+mod words;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
+pub use hold::{HoldBegan, Side};
 pub use lane::Change;
 use lane::Lane;
 pub use profile::{Profile, Profiles};
+pub use wave::Mining;
+use wave::{Clients, Wave, WaveChange};
 
-use crate::types::{Reading, Timestamp};
+use crate::types::{Domain, QueueId, Reading, Timestamp};
 
-/// Lanes without history worth keeping are forgotten after this.
-const FORGET_AFTER: Duration = Duration::from_secs(3600);
+/// In the place of a source: what holds for a provider whichever of our addresses is used.
+const EVERY_SOURCE: &str = "*";
+
+/// A client of ours that mines for names is kept waiting for so long each time it is named.
+pub const SLOWED_FOR: std::time::Duration = std::time::Duration::from_secs(600);
 
 /// One of our sources at one provider.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +57,21 @@ pub struct LaneName {
 impl fmt::Display for LaneName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} from {}", self.provider, self.source)
+    }
+}
+
+/// What an operator's order has changed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ordered {
+    /// A provider without lanes has one change, for all that come.
+    pub changes: Vec<(LaneName, Change)>,
+    /// Lanes in which one message asks now whether the way is free; `Resumed` comes when it is accepted.
+    pub asking: Vec<LaneName>,
+}
+
+impl Ordered {
+    fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.asking.is_empty()
     }
 }
 
@@ -68,6 +101,44 @@ pub struct Grant {
     pub recipients: usize,
 }
 
+/// Which delivery a lane wants when it asks the receiver whether the way is free again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// Whichever is next.
+    Next,
+    /// After a block: the canary's, else the bulk message nearest its expiry, never an urgent one.
+    Expendable,
+    /// After a block that may have been about content: the same, of another sender than the one that met it.
+    OtherSender,
+}
+
+/// What an operator asks of the lanes of a provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LaneOrder {
+    /// Nothing goes out until `Resume`.
+    Pause,
+    /// One probe now, then slow start; forced: slow start at once.
+    Resume { force: bool },
+}
+
+/// Mail that a lane holds back for whom it is from or to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    pub until: Timestamp,
+    /// In words, with the receiver's reply.
+    pub reason: Arc<str>,
+}
+
+/// What a refused transaction was about, as far as it is known; nothing of it at the greeting.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct About<'a> {
+    pub message: Option<QueueId>,
+    pub sender_domain: Option<&'a Domain>,
+    pub recipient_domain: Option<&'a Domain>,
+    /// Messages that the same connection carried before.
+    pub carried: u32,
+}
+
 /// What the throttle says to a request.
 #[derive(Debug)]
 pub enum Answer<T> {
@@ -85,21 +156,33 @@ pub enum Answer<T> {
 pub enum Signal<'a> {
     Accepted {
         recipients: u32,
+        about: About<'a>,
     },
     /// A reply that is not positive; `started` is when the refused thing was begun.
     Refused {
         reading: &'a Reading,
         reply: &'a str,
         started: Timestamp,
+        about: About<'a>,
     },
     /// The transaction ended without an answer of the receiver.
-    Broken,
+    Broken {
+        about: About<'a>,
+    },
+}
+
+/// What is kept of a lane over a restart: JSON of the throttle's own, for the store to keep and give back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaneRecord {
+    pub name: LaneName,
+    pub state: String,
 }
 
 #[derive(Debug)]
 struct Provider {
     open: usize,
-    profile: Profile,
+    profile: Arc<Profile>,
+    wave: Wave,
 }
 
 #[derive(Debug)]
@@ -109,6 +192,14 @@ pub struct Throttle {
     lanes: BTreeMap<LaneName, Lane>,
     open: usize,
     max_connections: usize,
+    /// Providers that an operator has stopped, since when.
+    paused: BTreeMap<Arc<str>, Timestamp>,
+    warming: BTreeSet<LaneName>,
+    clients: Clients,
+    changes: Vec<(LaneName, Change)>,
+    /// Records that are to be emptied.
+    forgotten: Vec<LaneName>,
+    chance: fastrand::Rng,
 }
 
 /// A lane as `status` shows it.
@@ -122,35 +213,48 @@ pub struct LaneStatus {
     pub ceiling: usize,
     /// Recipients accepted in the last minute.
     pub rate: f64,
+    /// Recipients a minute that are allowed; none: as many as the connections carry.
+    pub rate_allowed: Option<f64>,
     pub reason: Option<String>,
     pub until: Option<Timestamp>,
+    /// Since when nothing goes.
+    pub since: Option<Timestamp>,
 }
 
 impl Throttle {
-    pub fn new(profiles: Profiles, max_connections: usize) -> Throttle {
+    /// `seed`: of the chance that makes waits unequal.
+    pub fn new(profiles: Profiles, max_connections: usize, seed: u64) -> Throttle {
         Throttle {
             profiles,
             providers: BTreeMap::new(),
             lanes: BTreeMap::new(),
             open: 0,
             max_connections: max_connections.max(1),
+            paused: BTreeMap::new(),
+            warming: BTreeSet::new(),
+            clients: Clients::default(),
+            changes: Vec::new(),
+            forgotten: Vec::new(),
+            chance: fastrand::Rng::with_seed(seed),
         }
     }
 
     /// Takes new settings; connections above a lowered ceiling stay and no new one is permitted.
     pub fn reconfigure(&mut self, profiles: Profiles, max_connections: usize) {
         for (name, provider) in &mut self.providers {
-            provider.profile = profiles.get(name);
+            provider.profile = Arc::new(profiles.get(name));
         }
         for (name, lane) in &mut self.lanes {
-            lane.reconfigure(&profiles.get(&name.provider));
+            if let Some(provider) = self.providers.get(&name.provider) {
+                lane.reconfigure(&provider.profile);
+            }
         }
         self.profiles = profiles;
         self.max_connections = max_connections.max(1);
     }
 
-    pub fn profile(&self, provider: &str) -> Profile {
-        self.providers.get(provider).map_or_else(|| self.profiles.get(provider), |p| p.profile.clone())
+    pub fn profile(&self, provider: &str) -> Arc<Profile> {
+        self.providers.get(provider).map_or_else(|| Arc::new(self.profiles.get(provider)), |p| Arc::clone(&p.profile))
     }
 
     /// Is it one of the Microsoft groups? There a 5xx greeting is final for the delivery that meets it.
@@ -159,16 +263,22 @@ impl Throttle {
     }
 
     /// Asks for one connection.
-    pub fn permit(&mut self, name: &LaneName, now: Timestamp) -> Answer<Permit> {
+    ///
+    /// `guarded`: first contact and growth guard hold for it; not for our own networks and fixed routes without `limits`.
+    pub fn permit(&mut self, name: &LaneName, guarded: bool, now: Timestamp) -> Answer<Permit> {
         if self.open >= self.max_connections {
             return Answer::Full;
         }
-        let (provider, lane) = self.lane(name, now);
-        if let Some(until) = lane.blocked_until(now) {
-            return Answer::At(until);
+        if self.paused.contains_key(&name.provider) {
+            return Answer::At(Timestamp::NEVER);
         }
-        if provider.open >= provider.profile.max_connections || lane.open >= lane.allowed(now) {
+        let (provider, lane) = self.lane(name, now);
+        lane.guarded = guarded;
+        if provider.open >= provider.profile.max_connections {
             return Answer::Full;
+        }
+        if let Err(when) = lane.may_open(now) {
+            return when.map_or(Answer::Full, Answer::At);
         }
         provider.open += 1;
         lane.open += 1;
@@ -185,26 +295,26 @@ impl Throttle {
             || self
                 .lanes
                 .get(name)
-                .is_some_and(|lane| lane.blocked_until(now).is_none() && lane.open >= lane.allowed(now))
+                .is_some_and(|lane| lane.closed_until(now).is_none() && lane.open >= lane.allowed(now))
     }
 
-    /// Asks for one transaction on the connection of `permit`.
-    pub fn grant(&mut self, permit: &mut Permit, now: Timestamp) -> Answer<Grant> {
-        let (provider, lane) = self.lane(&permit.lane, now);
-        if permit.messages >= provider.profile.messages_per_connection.max(1) {
-            return Answer::Spent;
+    /// Asks for one transaction of so many recipients on the connection of `permit`.
+    pub fn grant(&mut self, permit: &mut Permit, recipients: usize, now: Timestamp) -> Answer<Grant> {
+        if self.paused.contains_key(&permit.lane.provider) {
+            return Answer::At(Timestamp::NEVER);
         }
-        if let Some(until) = lane.blocked_until(now) {
+        let (_, lane) = self.lane(&permit.lane, now);
+        if let Some(until) = lane.closed_until(now) {
             return Answer::At(until);
         }
-        // After a cut the connections above the window end with the transaction they were in.
-        if lane.open > lane.allowed(now) {
+        // After a cut the connections above the limit end with the transaction they were in.
+        if lane.is_spent(usize::try_from(permit.messages).unwrap_or(usize::MAX), now) {
             return Answer::Spent;
         }
-        if !lane.may_start(now) {
-            return Answer::Full;
+        let recipients = recipients.clamp(1, lane.recipients());
+        if let Err(when) = lane.start(recipients, now) {
+            return when.map_or(Answer::Full, Answer::At);
         }
-        lane.last_used = now;
         permit.messages += 1;
         Answer::Granted(Grant { recipients: lane.recipients() })
     }
@@ -217,22 +327,195 @@ impl Throttle {
         }
         if let Some(lane) = self.lanes.get_mut(&permit.lane) {
             lane.open = lane.open.saturating_sub(1);
-            lane.inconclusive();
+            if lane.open == 0 {
+                lane.lost();
+            }
+        }
+    }
+
+    /// Which delivery the lane wants now, while only a probe may go; none: any, as many as are granted.
+    pub fn probe(&self, name: &LaneName, now: Timestamp) -> Option<Probe> {
+        self.lanes.get(name)?.probe(now)
+    }
+
+    /// Is mail of this sender domain, or to this recipient domain, held back in the lane?
+    pub fn held(
+        &self,
+        name: &LaneName,
+        sender_domain: Option<&Domain>,
+        recipient_domain: &Domain,
+        now: Timestamp,
+    ) -> Option<Held> {
+        self.lanes.get(name)?.learned.holds.held(sender_domain, recipient_domain, now)
+    }
+
+    /// A transaction was started: where its domain is held back, it is the one that goes ahead.
+    pub fn began(&mut self, name: &LaneName, about: &About<'_>, now: Timestamp) {
+        if let Some(lane) = self.lanes.get_mut(name).filter(|lane| !lane.learned.holds.is_empty()) {
+            lane.learned.holds.started(about, now);
+        }
+    }
+
+    /// Counts one answer about a recipient. Within a wave of unknown users it names the wave: what is listed then is
+    /// listed provisionally.
+    pub fn note_recipient(&mut self, name: &LaneName, unknown: bool, now: Timestamp) -> Option<Arc<str>> {
+        let (provider, _) = self.lane(name, now);
+        let noted = provider.wave.note(&name.provider, unknown, now);
+        if let Some(change) = noted.change {
+            self.wave_changed(&name.provider, change, now);
+        }
+        noted.wave
+    }
+
+    /// Counts one answer about a recipient of a client of ours; tells when the client seems to guess names.
+    pub fn note_client(&mut self, client: &str, unknown: bool, now: Timestamp) -> Option<Mining> {
+        self.clients.note(client, unknown, now)
+    }
+
+    /// Changes that came about by counting and by time, not by a report.
+    pub fn take_changes(&mut self) -> Vec<(LaneName, Change)> {
+        std::mem::take(&mut self.changes)
+    }
+
+    fn wave_changed(&mut self, provider: &Arc<str>, change: WaveChange, now: Timestamp) {
+        let change = match change {
+            WaveChange::Began { id, unknown, all } => {
+                for (_, lane) in self.lanes.iter_mut().filter(|(name, _)| name.provider == *provider) {
+                    lane.slow_down(now);
+                }
+                let text = format!("{unknown} of {all} recipients within 15 minutes are unknown there");
+                Change::Wave { id, text }
+            }
+            WaveChange::Ended { id } => Change::WaveEnded { id },
+        };
+        self.changes.push((LaneName { provider: provider.clone(), source: EVERY_SOURCE.into() }, change));
+    }
+
+    /// Must connections of the lane use IPv4?
+    pub fn wants_ipv4(&self, name: &LaneName, now: Timestamp) -> bool {
+        self.lanes.get(name).is_some_and(|lane| lane.wants_ipv4(now))
+    }
+
+    /// Carries out what an operator asks of every lane of a provider.
+    ///
+    /// `Pause` holds for the provider whether it has lanes yet or not; it survives a restart.
+    pub fn order(&mut self, provider: &str, order: LaneOrder, now: Timestamp) -> Ordered {
+        let was_paused = self.paused.contains_key(provider);
+        let every = || LaneName { provider: provider.into(), source: EVERY_SOURCE.into() };
+        let of_provider = self.lanes.iter_mut().filter(|(name, _)| &*name.provider == provider);
+        let mut ordered = Ordered::default();
+        match order {
+            LaneOrder::Pause if was_paused => return ordered,
+            LaneOrder::Pause => {
+                self.paused.insert(provider.into(), now);
+                let paused = Change::Paused { until: Timestamp::NEVER };
+                ordered.changes.extend(of_provider.map(|(name, _)| (name.clone(), paused.clone())));
+                if ordered.changes.is_empty() {
+                    ordered.changes.push((every(), paused));
+                }
+            }
+            LaneOrder::Resume { force } => {
+                for (name, lane) in of_provider {
+                    if was_paused && lane.closed_since().is_none() && !force {
+                        // Not stopped by the receiver: it is asked all the same, much may have changed meanwhile.
+                        lane.pause("resumed by an operator: one message goes first", now);
+                    }
+                    let change = lane.resume(force, now);
+                    if change.is_some() || (was_paused && force) {
+                        ordered.changes.push((name.clone(), Change::Resumed));
+                    } else if lane.closed_since().is_some() {
+                        ordered.asking.push(name.clone());
+                    }
+                }
+                if was_paused {
+                    self.paused.remove(provider);
+                    self.forgotten.push(every());
+                    if ordered.is_empty() {
+                        ordered.changes.push((every(), Change::Resumed));
+                    }
+                }
+            }
+        }
+        ordered
+    }
+
+    /// The lanes whose source is new to its provider: a daily allowance that grows holds for them.
+    pub fn warm_up(&mut self, lanes: BTreeSet<LaneName>) {
+        for (name, lane) in &mut self.lanes {
+            lane.warming = lanes.contains(name);
+        }
+        self.warming = lanes;
+    }
+
+    /// Has an operator stopped the provider?
+    pub fn is_paused(&self, provider: &str) -> bool {
+        self.paused.contains_key(provider)
+    }
+
+    /// Our HELO name is another one: lanes that were stopped because of it may ask again.
+    pub fn renamed(&mut self, now: Timestamp) {
+        self.lanes.values_mut().for_each(|lane| lane.renamed(now));
+    }
+
+    /// Recipients a minute that the provider is expected to take, all lanes together; none: not known yet.
+    pub fn pace(&self, provider: &str, now: Timestamp) -> Option<f64> {
+        let of_provider = self.lanes.iter().filter(|(name, _)| &*name.provider == provider);
+        let paces: Vec<f64> = of_provider.filter_map(|(_, lane)| lane.pace(now)).collect();
+        (!paces.is_empty()).then(|| paces.iter().sum())
+    }
+
+    /// What has changed since it was last asked and should survive a restart. An empty state: forget it.
+    pub fn unsaved(&mut self, _now: Timestamp) -> Vec<LaneRecord> {
+        let changed = self.lanes.iter_mut().filter(|(_, lane)| lane.unsaved);
+        let mut records: Vec<LaneRecord> = changed
+            .map(|(name, lane)| {
+                lane.unsaved = false;
+                LaneRecord { name: name.clone(), state: lane.saved() }
+            })
+            .collect();
+        let empty = |name| LaneRecord { name, state: String::new() };
+        records.extend(std::mem::take(&mut self.forgotten).into_iter().map(empty));
+        records.extend(self.paused.iter().map(|(provider, since)| LaneRecord {
+            name: LaneName { provider: provider.clone(), source: EVERY_SOURCE.into() },
+            state: since.to_string(),
+        }));
+        records
+    }
+
+    /// Takes back what was saved; call it before the first permit. What cannot be read is passed over.
+    pub fn restore(&mut self, records: Vec<LaneRecord>, now: Timestamp) {
+        for LaneRecord { name, state } in records {
+            if &*name.source == EVERY_SOURCE {
+                if let Some(since) = Timestamp::parse_rfc3339(&state) {
+                    self.paused.insert(name.provider, since);
+                }
+                continue;
+            }
+            let profile = self.profile(&name.provider);
+            if let Some(mut lane) = Lane::restored(&profile, &state, now) {
+                lane.warming = self.warming.contains(&name);
+                self.providers.entry(name.provider.clone()).or_insert(Provider {
+                    open: 0,
+                    profile,
+                    wave: Wave::default(),
+                });
+                self.lanes.insert(name, lane);
+            }
         }
     }
 
     /// Tells what a receiver did; returns what changed for the lane.
     pub fn report(&mut self, name: &LaneName, signal: &Signal<'_>, now: Timestamp) -> Option<Change> {
+        let chance = self.chance.f64();
         let (_, lane) = self.lane(name, now);
         lane.last_used = now;
         match signal {
-            Signal::Accepted { recipients } => {
-                lane.rate.count(*recipients, now);
-                lane.accepted()
+            Signal::Accepted { recipients, about } => lane.accepted(*recipients, about, now),
+            Signal::Refused { reading, reply, started, about } => {
+                lane.refused(reading, reply, *started, about, chance, now)
             }
-            Signal::Refused { reading, reply, started } => lane.refused(reading, reply, *started, now),
-            Signal::Broken => {
-                lane.inconclusive();
+            Signal::Broken { about } => {
+                lane.inconclusive(about, now);
                 None
             }
         }
@@ -249,8 +532,14 @@ impl Throttle {
 
     /// Forgets lanes that learned nothing worth keeping. Called once in a while.
     pub fn sweep(&mut self, now: Timestamp) {
-        let old = now - FORGET_AFTER;
-        self.lanes.retain(|_, lane| !lane.is_idle_since(old));
+        // What an operator has stopped keeps its name, however long it rests.
+        self.lanes.retain(|name, lane| self.paused.contains_key(&name.provider) || !lane.is_stale(now));
+        self.lanes.values_mut().for_each(|lane| lane.learned.holds.sweep(now));
+        let ended = |(name, provider): (&Arc<str>, &mut Provider)| Some((name.clone(), provider.wave.tick(now)?));
+        let ended: Vec<_> = self.providers.iter_mut().filter_map(ended).collect();
+        for (provider, change) in ended {
+            self.wave_changed(&provider, change, now);
+        }
         let used: BTreeSet<&Arc<str>> = self.lanes.keys().map(|lane| &lane.provider).collect();
         self.providers.retain(|name, provider| provider.open > 0 || used.contains(name));
     }
@@ -263,112 +552,54 @@ impl Throttle {
             connections: lane.open,
             connections_allowed: lane.allowed(now),
             ceiling: self.profile(&name.provider).max_connections,
-            rate: lane.rate.per_minute(now),
-            reason: lane.reason().map(str::to_string),
-            until: lane.blocked_until(now),
+            rate: lane.counts.last_minute(now),
+            rate_allowed: lane.rate_limit(now),
+            reason: lane.reason(now),
+            until: lane.closed_until(now).filter(|until| *until < Timestamp::NEVER),
+            since: lane.closed_since(),
         };
-        self.lanes.iter().map(line).collect()
+        let mut lines: Vec<LaneStatus> = self.lanes.iter().map(line).collect();
+        for (provider, since) in &self.paused {
+            let paused = |line: &mut LaneStatus| {
+                line.state = "paused";
+                line.connections_allowed = 0;
+                line.reason = Some(format!("by an operator since {since}: weir resume {provider}"));
+                (line.until, line.since) = (None, Some(*since));
+            };
+            let mut of_provider = lines.iter_mut().filter(|line| line.provider == *provider).peekable();
+            if of_provider.peek().is_some() {
+                of_provider.for_each(paused);
+                continue;
+            }
+            let mut line = LaneStatus {
+                provider: provider.clone(),
+                source: EVERY_SOURCE.into(),
+                state: "paused",
+                connections: 0,
+                connections_allowed: 0,
+                ceiling: self.profile(provider).max_connections,
+                rate: 0.0,
+                rate_allowed: None,
+                reason: None,
+                until: None,
+                since: None,
+            };
+            paused(&mut line);
+            lines.push(line);
+        }
+        lines
     }
 
     fn lane(&mut self, name: &LaneName, now: Timestamp) -> (&mut Provider, &mut Lane) {
         if !self.lanes.contains_key(name) {
             let profile = self.profile(&name.provider);
-            self.lanes.insert(name.clone(), Lane::new(&profile, now));
-            self.providers.entry(name.provider.clone()).or_insert(Provider { open: 0, profile });
+            let mut lane = Lane::new(&profile, now);
+            lane.warming = self.warming.contains(name);
+            self.lanes.insert(name.clone(), lane);
+            self.providers.entry(name.provider.clone()).or_insert(Provider { open: 0, profile, wave: Wave::default() });
         }
         let provider = self.providers.get_mut(&name.provider).expect("a lane's provider is known");
         let lane = self.lanes.get_mut(name).expect("inserted above");
         (provider, lane)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::options::ProviderOptions;
-    use super::*;
-    use proptest::prelude::*;
-
-    fn throttle(ceiling: usize, all: usize) -> Throttle {
-        let provider = ProviderOptions {
-            name: "p".into(),
-            max_connections: Some(ceiling),
-            initial_connections: Some(ceiling),
-            ..Default::default()
-        };
-        Throttle::new(Profiles::new(&[provider]), all)
-    }
-
-    fn lane(source: &str) -> LaneName {
-        LaneName { provider: "p".into(), source: source.into() }
-    }
-
-    const NOW: Timestamp = Timestamp::from_secs(1000);
-
-    #[test]
-    fn the_ceiling_holds_over_all_sources() {
-        let mut throttle = throttle(3, 100);
-        let mut permits = Vec::new();
-        for source in ["a", "b", "a", "b", "c"] {
-            if let Answer::Granted(permit) = throttle.permit(&lane(source), NOW) {
-                permits.push(permit);
-            }
-        }
-        assert_eq!(permits.len(), 3);
-        throttle.release(permits.pop().unwrap());
-        assert!(matches!(throttle.permit(&lane("z"), NOW), Answer::Granted(_)));
-    }
-
-    #[test]
-    fn a_new_ceiling_holds_for_lanes_that_are_known_and_what_they_learned_stays() {
-        let mut throttle = throttle(2, 100);
-        let take = |throttle: &mut Throttle| match throttle.permit(&lane("a"), NOW) {
-            Answer::Granted(permit) => permit,
-            answer => panic!("no permit: {answer:?}"),
-        };
-        let mut permits = vec![take(&mut throttle), take(&mut throttle)];
-        let options = |max| ProviderOptions { name: "p".into(), max_connections: Some(max), ..Default::default() };
-        throttle.reconfigure(Profiles::new(&[options(4)]), 100);
-        for _ in 0..2 {
-            throttle.report(&lane("a"), &Signal::Accepted { recipients: 1 }, NOW);
-        }
-        permits.extend([take(&mut throttle), take(&mut throttle)]);
-        assert!(matches!(throttle.permit(&lane("a"), NOW), Answer::Full));
-        throttle.reconfigure(Profiles::new(&[options(3)]), 100);
-        let spent = permits.pop().map(|mut permit| (throttle.grant(&mut permit, NOW), permit));
-        let Some((Answer::Spent, permit)) = spent else { panic!("above the new ceiling: {spent:?}") };
-        throttle.release(permit);
-        assert!(matches!(throttle.permit(&lane("a"), NOW), Answer::Full));
-        assert!(matches!(throttle.grant(&mut permits[0], NOW), Answer::Granted(_)));
-        permits.into_iter().for_each(|permit| throttle.release(permit));
-    }
-
-    #[test]
-    fn a_connection_is_spent_after_its_messages() {
-        let mut throttle = throttle(3, 100);
-        let Answer::Granted(mut permit) = throttle.permit(&lane("a"), NOW) else { panic!("no permit") };
-        for _ in 0..50 {
-            assert!(matches!(throttle.grant(&mut permit, NOW), Answer::Granted(_)));
-        }
-        assert!(matches!(throttle.grant(&mut permit, NOW), Answer::Spent));
-        throttle.release(permit);
-    }
-
-    proptest! {
-        #[test]
-        fn permits_never_exceed_a_limit(steps in prop::collection::vec((any::<bool>(), 0usize..3), 0..300), ceiling in 1usize..8, all in 1usize..12) {
-            let mut throttle = throttle(ceiling, all);
-            let mut permits: Vec<Permit> = Vec::new();
-            for (take, n) in steps {
-                if take {
-                    if let Answer::Granted(permit) = throttle.permit(&lane(["a", "b", "c"][n]), NOW) {
-                        permits.push(permit);
-                    }
-                } else if !permits.is_empty() {
-                    throttle.release(permits.swap_remove(n % permits.len()));
-                }
-                prop_assert!(permits.len() <= ceiling.min(all));
-                prop_assert_eq!(throttle.open(), permits.len());
-            }
-        }
     }
 }

@@ -2,7 +2,21 @@
 //!
 //! Keys that are not given keep the shipped profile's value, and behind it the default.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
+
+use crate::types::{Rate, RateLimit, Span};
+
+/// The unit of the waits at a provider whose profile has no other.
+pub const PAUSE: Span = Span(Duration::from_secs(600));
+/// What repeated waits grow to.
+pub const PAUSE_MAX: Span = Span(Duration::from_secs(4 * 3600));
+/// The first probe after a block.
+pub const PROBE_BLOCK: Span = Span(Duration::from_secs(3600));
+pub const INITIAL_CONNECTIONS: usize = 5;
+/// What the growth guard lets through in any case, where it is on.
+pub const GROWTH_FLOOR: Rate = Rate::per_hour(500);
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -17,7 +31,7 @@ pub struct ProviderOptions {
     /// Simultaneous connections over all sources, hosts and domains of the provider.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_connections: Option<usize>,
-    /// Connections a lane starts with.
+    /// Connections a lane starts with; one that knows nothing of the receiver sends a single message first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initial_connections: Option<usize>,
     /// Messages on one connection before it is closed.
@@ -26,4 +40,32 @@ pub struct ProviderOptions {
     /// Recipients of one transaction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recipients_per_message: Option<usize>,
+    /// Recipients in a time at most, from each source; `unlimited`: what is learned decides alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_rate: Option<RateLimit>,
+    /// In an hour at most this many times the recipients of the busiest clean hour of the last 30 days; 0: no guard.
+    /// Danger: without it a sudden jump of volume can cost the address its reputation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub growth: Option<f64>,
+    /// What the growth guard lets through in any case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub growth_floor: Option<Rate>,
+    /// The unit of this provider's waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<Span>,
+    /// Waits are doubled on each repeat up to this, or to the like part of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause_max: Option<Span>,
+    /// The first probe after a block of our address; doubled up to 24 times this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe_block: Option<Span>,
+    /// A mailbox of our own there, for probes; empty: a queued message is risked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<String>,
+    /// Recipients on the first, second, … day of a new address, for sources that list this provider in `warm_up`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warm_up: Option<Vec<u32>>,
+    /// Rules for this provider's replies, asked before the shipped ones. The verdict reads them (`verdict::options`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rule: Vec<toml::Table>,
 }

@@ -5,17 +5,22 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::options::ProviderOptions;
+use super::options::{GROWTH_FLOOR, INITIAL_CONNECTIONS, PAUSE, PAUSE_MAX, PROBE_BLOCK, ProviderOptions};
+use crate::types::{Rate, RateLimit};
 
 /// Simultaneous connections to one receiver, over all its hosts and domains and all our addresses. 500 is what
 /// Outlook.com's postmaster page allows; nobody else is asked for more.
 pub const MAX_CONNECTIONS: usize = 500;
-const INITIAL_CONNECTIONS: usize = 5;
 const MESSAGES_PER_CONNECTION: u32 = 50;
 const RECIPIENTS_PER_MESSAGE: usize = 100;
+/// Recipients a day of a new address where the profile says nothing else: half as many again each day, 17 days.
+/// Outlook.com asks for about two weeks; senders begin at Microsoft with 50 to 300 a day and grow by half a day.
+const WARM_UP: [u32; 17] =
+    [100, 150, 225, 340, 500, 750, 1_100, 1_700, 2_500, 3_800, 5_700, 8_500, 13_000, 19_000, 29_000, 43_000, 65_000];
 
 const SHIPPED: [&str; 4] = [
     include_str!("../../config/providers/outlook.toml"),
@@ -33,6 +38,22 @@ pub struct Profile {
     pub initial_connections: usize,
     pub messages_per_connection: u32,
     pub recipients_per_message: usize,
+    /// Recipients a minute at most; none: no fixed limit.
+    pub max_rate: Option<f64>,
+    /// In an hour at most this many times the busiest clean hour of the last 30 days; 0: no guard.
+    pub growth: f64,
+    /// Recipients an hour that the growth guard always lets through.
+    pub growth_floor: f64,
+    /// The unit of this provider's waits.
+    pub pause: Duration,
+    /// A wait that is doubled on each repeat grows to this many at most, or to the like part of it.
+    pub pause_max: Duration,
+    /// The first probe after a block of our address; doubled up to 24 times this.
+    pub probe_block: Duration,
+    /// An own mailbox there, for probes.
+    pub canary: Option<Arc<str>>,
+    /// Recipients on the first, second, … day of a new address that is warmed up.
+    pub warm_up: Vec<u32>,
 }
 
 #[derive(Deserialize)]
@@ -81,6 +102,14 @@ impl Profile {
             initial_connections: INITIAL_CONNECTIONS,
             messages_per_connection: MESSAGES_PER_CONNECTION,
             recipients_per_message: RECIPIENTS_PER_MESSAGE,
+            max_rate: None,
+            growth: 0.0,
+            growth_floor: GROWTH_FLOOR.in_hour(),
+            pause: PAUSE.0,
+            pause_max: PAUSE_MAX.0,
+            probe_block: PROBE_BLOCK.0,
+            canary: None,
+            warm_up: WARM_UP.to_vec(),
         }
     }
 
@@ -96,6 +125,14 @@ impl Profile {
         set(&mut self.initial_connections, options.initial_connections);
         set(&mut self.messages_per_connection, options.messages_per_connection);
         set(&mut self.recipients_per_message, options.recipients_per_message);
+        set(&mut self.max_rate, options.max_rate.map(RateLimit::in_minute));
+        set(&mut self.growth, options.growth);
+        set(&mut self.growth_floor, options.growth_floor.map(Rate::in_hour));
+        set(&mut self.pause, options.pause.map(|span| span.0));
+        set(&mut self.pause_max, options.pause_max.map(|span| span.0));
+        set(&mut self.probe_block, options.probe_block.map(|span| span.0));
+        set(&mut self.canary, options.canary.map(|text| (!text.is_empty()).then(|| text.as_str().into())));
+        set(&mut self.warm_up, options.warm_up);
     }
 }
 
@@ -125,5 +162,51 @@ mod tests {
     #[test]
     fn a_receiver_nobody_described_has_the_ceiling_all_the_same() {
         assert_eq!(Profiles::new(&[]).get("mx.example.com").max_connections, MAX_CONNECTIONS);
+    }
+
+    #[test]
+    fn the_microsoft_profiles_guard_growth_and_the_others_do_not() {
+        let profiles = Profiles::new(&[]);
+        for (name, growth) in [("outlook", 2.0), ("microsoft365", 2.0), ("gmail", 0.0), ("mx.example.com", 0.0)] {
+            let profile = profiles.get(name);
+            assert_eq!((profile.growth, profile.growth_floor), (growth, 500.0), "{name}");
+            assert_eq!((profile.max_rate, profile.canary), (None, None), "{name}");
+            assert_eq!(profile.pause.as_secs(), 600, "{name}");
+            assert_eq!(profile.pause_max.as_secs(), 4 * 3600, "{name}");
+            assert_eq!(profile.probe_block.as_secs(), 3600, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_shipped_schedules_take_two_weeks_and_more_and_never_more_than_double() {
+        for name in ["outlook", "microsoft365", "mx.example.com"] {
+            let schedule = Profiles::new(&[]).get(name).warm_up;
+            assert!(schedule.len() > 14 && (50..=300).contains(&schedule[0]), "{name}");
+            assert!(schedule.windows(2).all(|days| days[0] < days[1] && days[1] <= 2 * days[0]), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_key_of_an_override_takes_effect() {
+        let text = r#"
+            name = "outlook"
+            max_rate = "120/h"
+            growth = 3
+            growth_floor = "10/min"
+            pause = "2s"
+            pause_max = "1m"
+            probe_block = "5m"
+            canary = "probe@outlook.com"
+            warm_up = [1, 2]
+        "#;
+        let profile = Profiles::new(&[toml::from_str(text).unwrap()]).get("outlook");
+        assert_eq!((profile.max_rate, profile.growth, profile.growth_floor), (Some(2.0), 3.0, 600.0));
+        let waits = [profile.pause, profile.pause_max, profile.probe_block].map(|wait| wait.as_secs());
+        assert_eq!((waits, profile.canary.as_deref()), ([2, 60, 300], Some("probe@outlook.com")));
+        assert_eq!(profile.warm_up, [1, 2]);
+        let lifted = "name = 'outlook'\nmax_rate = 'unlimited'\ngrowth = 0.0\ncanary = ''";
+        let profile = Profiles::new(&[toml::from_str(text).unwrap(), toml::from_str(lifted).unwrap()]).get("outlook");
+        assert_eq!((profile.max_rate, profile.growth, profile.canary), (None, 0.0, None));
+        assert_eq!(profile.pause.as_secs(), 2);
     }
 }

@@ -1,0 +1,514 @@
+//! The throttle as its askers see it: permits, grants, and what each kind of refusal does to them.
+
+use std::time::Duration;
+
+use super::options::ProviderOptions;
+use super::*;
+use crate::types::{Class, Effects, Reading, Scope, Span, Verdict};
+use proptest::prelude::*;
+
+fn throttle(ceiling: usize, all: usize) -> Throttle {
+    let provider = ProviderOptions {
+        name: "p".into(),
+        max_connections: Some(ceiling),
+        initial_connections: Some(ceiling),
+        ..Default::default()
+    };
+    Throttle::new(Profiles::new(&[provider]), all, 1)
+}
+
+fn lane(source: &str) -> LaneName {
+    LaneName { provider: "p".into(), source: source.into() }
+}
+
+const NOW: Timestamp = Timestamp::from_secs(1000);
+
+#[test]
+fn the_ceiling_holds_over_all_sources() {
+    let mut throttle = throttle(3, 100);
+    let mut permits = Vec::new();
+    for source in ["a", "b", "a", "b", "c"] {
+        if let Answer::Granted(permit) = throttle.permit(&lane(source), false, NOW) {
+            permits.push(permit);
+        }
+    }
+    assert_eq!(permits.len(), 3);
+    throttle.release(permits.pop().unwrap());
+    assert!(matches!(throttle.permit(&lane("z"), false, NOW), Answer::Granted(_)));
+}
+
+#[test]
+fn a_new_ceiling_holds_for_lanes_that_are_known_and_what_they_learned_stays() {
+    let mut throttle = throttle(2, 100);
+    let take = |throttle: &mut Throttle| match throttle.permit(&lane("a"), false, NOW) {
+        Answer::Granted(permit) => permit,
+        answer => panic!("no permit: {answer:?}"),
+    };
+    let mut permits = vec![take(&mut throttle), take(&mut throttle)];
+    let options = |max| ProviderOptions { name: "p".into(), max_connections: Some(max), ..Default::default() };
+    throttle.reconfigure(Profiles::new(&[options(4)]), 100);
+    for _ in 0..2 {
+        for _ in 0..2 {
+            throttle.report(&lane("a"), &Signal::Accepted { recipients: 1, about: About::default() }, NOW);
+        }
+        permits.push(take(&mut throttle));
+    }
+    assert!(matches!(throttle.permit(&lane("a"), false, NOW), Answer::Full));
+    throttle.reconfigure(Profiles::new(&[options(3)]), 100);
+    let spent = permits.pop().map(|mut permit| (throttle.grant(&mut permit, 1, NOW), permit));
+    let Some((Answer::Spent, permit)) = spent else { panic!("above the new ceiling: {spent:?}") };
+    throttle.release(permit);
+    assert!(matches!(throttle.permit(&lane("a"), false, NOW), Answer::Full));
+    assert!(matches!(throttle.grant(&mut permits[0], 1, NOW), Answer::Granted(_)));
+    permits.into_iter().for_each(|permit| throttle.release(permit));
+}
+
+#[test]
+fn a_connection_is_spent_after_its_messages() {
+    let mut throttle = throttle(3, 100);
+    let Answer::Granted(mut permit) = throttle.permit(&lane("a"), false, NOW) else { panic!("no permit") };
+    for _ in 0..50 {
+        assert!(matches!(throttle.grant(&mut permit, 1, NOW), Answer::Granted(_)));
+    }
+    assert!(matches!(throttle.grant(&mut permit, 1, NOW), Answer::Spent));
+    throttle.release(permit);
+}
+
+proptest! {
+    #[test]
+    fn permits_never_exceed_a_limit(steps in prop::collection::vec((any::<bool>(), 0usize..3), 0..300), ceiling in 1usize..8, all in 1usize..12) {
+        let mut throttle = throttle(ceiling, all);
+        let mut permits: Vec<Permit> = Vec::new();
+        for (take, n) in steps {
+            if take {
+                if let Answer::Granted(permit) = throttle.permit(&lane(["a", "b", "c"][n]), false, NOW) {
+                    permits.push(permit);
+                }
+            } else if !permits.is_empty() {
+                throttle.release(permits.swap_remove(n % permits.len()));
+            }
+            prop_assert!(permits.len() <= ceiling.min(all));
+            prop_assert_eq!(throttle.open(), permits.len());
+        }
+    }
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn reading(class: Class, scope: Scope) -> Reading {
+    Reading {
+        verdict: Verdict::Retry,
+        class,
+        scope,
+        suppress: false,
+        breaker: false,
+        rule: "test".into(),
+        tag: None,
+        cause: "".into(),
+        remedy: "".into(),
+        effects: Effects::default(),
+    }
+}
+
+fn block() -> Reading {
+    Reading { verdict: Verdict::Bounce, breaker: true, ..reading(Class::IpBlock, Scope::Source) }
+}
+
+/// A lane and the connections it has, with the time at hand.
+struct Bench {
+    throttle: Throttle,
+    now: Timestamp,
+    permits: Vec<Permit>,
+    guarded: bool,
+}
+
+impl Bench {
+    fn new(initial: usize) -> Bench {
+        let provider = ProviderOptions {
+            name: "p".into(),
+            initial_connections: Some(initial),
+            pause: Some(Span(MINUTE * 10)),
+            probe_block: Some(Span(MINUTE * 60)),
+            ..Default::default()
+        };
+        Bench {
+            throttle: Throttle::new(Profiles::new(&[provider]), 1000, 7),
+            now: Timestamp::from_secs(1_800_000_000),
+            permits: Vec::new(),
+            guarded: false,
+        }
+    }
+
+    fn pass(&mut self, span: Duration) {
+        self.now = self.now + span;
+    }
+
+    /// Opens what may be opened; returns what the throttle said to the last question.
+    fn open(&mut self) -> Answer<Permit> {
+        for _ in 0..2000 {
+            match self.throttle.permit(&lane("a"), self.guarded, self.now) {
+                Answer::Granted(permit) => self.permits.push(permit),
+                answer => return answer,
+            }
+        }
+        panic!("there is no end of permits");
+    }
+
+    fn grant(&mut self, n: usize) -> Answer<Grant> {
+        self.throttle.grant(&mut self.permits[n], 1, self.now)
+    }
+
+    fn accept(&mut self, recipients: u32) -> Option<Change> {
+        let signal = Signal::Accepted { recipients, about: About::default() };
+        self.throttle.report(&lane("a"), &signal, self.now)
+    }
+
+    fn refuse(&mut self, reading: &Reading, carried: u32) -> Option<Change> {
+        let about = About { carried, ..About::default() };
+        let signal = Signal::Refused { reading, reply: "4xx words", started: self.now, about };
+        self.throttle.report(&lane("a"), &signal, self.now)
+    }
+
+    fn close_all(&mut self) {
+        self.permits.drain(..).for_each(|permit| self.throttle.release(permit));
+    }
+
+    fn status(&self) -> LaneStatus {
+        self.throttle.status(self.now).remove(0)
+    }
+
+    /// The first moment at which a new connection is permitted.
+    fn wait_for_permit(&mut self) -> Duration {
+        let from = self.now;
+        for _ in 0..10_000 {
+            match self.throttle.permit(&lane("a"), self.guarded, self.now) {
+                Answer::Granted(permit) => {
+                    self.permits.push(permit);
+                    return self.now.since(from);
+                }
+                Answer::At(at) => self.now = at,
+                answer => panic!("{answer:?}"),
+            }
+        }
+        panic!("no permit in 10,000 questions");
+    }
+}
+
+/// A lane that has 20 connections open and has taken 600 recipients in the last minute.
+fn busy() -> Bench {
+    let mut bench = Bench::new(20);
+    bench.open();
+    for _ in 0..60 {
+        bench.accept(10);
+        bench.pass(Duration::from_secs(1));
+    }
+    bench
+}
+
+#[test]
+fn too_fast_pauses_the_lane_and_halves_the_rate_and_touches_nothing_else() {
+    let mut bench = busy();
+    let before = bench.status();
+    let refusal = reading(Class::RateLimit, Scope::Source);
+    assert!(matches!(bench.refuse(&refusal, 0), Some(Change::Paused { .. })));
+    assert_eq!(bench.status().state, "paused");
+    assert!(matches!(bench.grant(0), Answer::At(_)), "no new MAIL on a standing connection");
+    bench.close_all();
+    let wait = bench.wait_for_permit();
+    assert!(wait >= MINUTE * 10 && wait <= MINUTE * 11, "{wait:?}");
+    assert_eq!(bench.status().state, "probing");
+    assert!(matches!(bench.open(), Answer::Full), "one probe");
+    assert!(matches!(bench.grant(0), Answer::Granted(_)));
+    assert!(matches!(bench.grant(0), Answer::Full), "one probe");
+    assert_eq!(bench.accept(1), Some(Change::Resumed));
+    let after = bench.status();
+    assert_eq!(after.connections_allowed, before.connections_allowed, "connections are another lever");
+    assert!(after.rate_allowed.unwrap() < 60.0, "slow start: {after:?}");
+    assert_eq!(bench.throttle.lanes[&lane("a")].recipients(), 100);
+    assert!(!bench.throttle.lanes[&lane("a")].is_spent(49, bench.now));
+}
+
+#[test]
+fn an_hour_that_was_used_up_at_once_is_waited_out() {
+    let mut bench = busy();
+    let refusal = reading(Class::RateLimit, Scope::Source);
+    bench.refuse(&refusal, 0);
+    bench.close_all();
+    bench.wait_for_permit();
+    assert!(matches!(bench.grant(0), Answer::Granted(_)));
+    // The minute is empty by now: it is the hour that refuses.
+    bench.refuse(&refusal, 0);
+    bench.close_all();
+    let wait = bench.wait_for_permit();
+    assert!(wait >= MINUTE * 45 && wait <= MINUTE * 60, "{wait:?}");
+    assert!(matches!(bench.grant(0), Answer::Granted(_)));
+    assert_eq!(bench.accept(1), Some(Change::Resumed));
+}
+
+#[test]
+fn each_further_refusal_of_the_probe_doubles_the_pause_up_to_its_most() {
+    let mut bench = Bench::new(20);
+    bench.open();
+    bench.accept(10);
+    let refusal = reading(Class::RateLimit, Scope::Source);
+    bench.refuse(&refusal, 0);
+    bench.close_all();
+    let mut waits = Vec::new();
+    for _ in 0..7 {
+        waits.push(bench.wait_for_permit().as_secs() / 60);
+        assert!(matches!(bench.grant(0), Answer::Granted(_)));
+        assert!(matches!(bench.refuse(&refusal, 0), Some(Change::Paused { .. })));
+        bench.close_all();
+    }
+    let expected = [10, 20, 40, 80, 160, 240, 240];
+    assert!(waits.iter().zip(expected).all(|(wait, least)| (least..=least * 11 / 10).contains(wait)), "{waits:?}");
+}
+
+#[test]
+fn a_burst_of_refusals_counts_once() {
+    let mut bench = busy();
+    let refusal = reading(Class::RateLimit, Scope::Source);
+    let Some(Change::Paused { until }) = bench.refuse(&refusal, 0) else { panic!("no pause") };
+    for _ in 0..19 {
+        assert_eq!(bench.refuse(&refusal, 0), None);
+    }
+    assert_eq!(bench.status().until, Some(until));
+}
+
+#[test]
+fn rules_may_ask_for_a_longer_wait() {
+    let mut bench = busy();
+    let mut refusal = reading(Class::RateLimit, Scope::Source);
+    refusal.effects.wait = Some(400);
+    bench.refuse(&refusal, 0);
+    bench.close_all();
+    let wait = bench.wait_for_permit();
+    assert!(wait >= MINUTE * 40 && wait <= MINUTE * 44, "{wait:?}");
+}
+
+#[test]
+fn too_many_connections_halves_them_and_opens_none_for_a_while_and_touches_nothing_else() {
+    let mut bench = busy();
+    let refusal = reading(Class::ConnectionLimit, Scope::Source);
+    assert!(matches!(bench.refuse(&refusal, 0), Some(Change::Throttled { .. })));
+    let status = bench.status();
+    assert_eq!((status.connections_allowed, status.rate_allowed, status.state), (10, None, "growing"));
+    let spent = bench.permits.len() - (0..20).filter(|n| matches!(bench.grant(*n), Answer::Granted(_))).count();
+    assert_eq!(spent, 20, "above the limit a connection ends with its transaction");
+    for _ in 0..11 {
+        let permit = bench.permits.pop().unwrap();
+        bench.throttle.release(permit);
+    }
+    assert!(matches!(bench.grant(0), Answer::Granted(_)), "standing connections go on");
+    let wait = bench.wait_for_permit();
+    assert!(wait >= MINUTE * 2 && wait <= MINUTE * 3, "{wait:?}");
+    assert!(!bench.throttle.lanes[&lane("a")].is_spent(49, bench.now));
+}
+
+#[test]
+fn too_many_messages_on_a_connection_halves_them_and_its_successor_waits_and_nothing_else_changes() {
+    let mut bench = busy();
+    let before = bench.status().connections_allowed;
+    let refusal = reading(Class::MessageLimit, Scope::Connection);
+    assert!(matches!(bench.refuse(&refusal, 20), Some(Change::Throttled { .. })));
+    let ended = bench.permits.pop().unwrap();
+    bench.throttle.release(ended);
+    let status = bench.status();
+    assert_eq!((status.connections_allowed, status.rate_allowed), (before, None));
+    assert!(matches!(bench.grant(0), Answer::Granted(_)), "other connections go on");
+    let wait = bench.wait_for_permit();
+    assert!(wait >= MINUTE / 2 && wait <= MINUTE, "{wait:?}");
+    for _ in 0..9 {
+        assert!(matches!(bench.grant(19), Answer::Granted(_)));
+        bench.accept(1);
+    }
+    bench.grant(19);
+    assert!(matches!(bench.grant(19), Answer::Spent), "ten messages");
+}
+
+#[test]
+fn too_many_recipients_halves_them_and_nothing_else() {
+    let mut bench = busy();
+    let before = bench.status().connections_allowed;
+    let refusal = reading(Class::TooManyRecipients, Scope::Message);
+    for expected in [50, 25, 12, 6, 3, 1, 1] {
+        bench.refuse(&refusal, 0);
+        let Answer::Granted(grant) = bench.grant(0) else { panic!("no grant") };
+        assert_eq!(grant.recipients, expected);
+    }
+    assert_eq!((bench.status().connections_allowed, bench.status().rate_allowed), (before, None));
+}
+
+#[test]
+fn a_block_stops_the_lane_and_is_probed_ever_more_rarely() {
+    let mut bench = busy();
+    assert!(matches!(bench.refuse(&block(), 0), Some(Change::Blocked { .. })));
+    assert_eq!(bench.refuse(&block(), 0), None, "one block");
+    assert_eq!(bench.status().state, "blocked");
+    bench.close_all();
+    let mut hours = Vec::new();
+    for _ in 0..7 {
+        hours.push(bench.wait_for_permit().as_secs() / 3600);
+        assert_eq!(bench.throttle.probe(&lane("a"), bench.now), Some(Probe::Expendable));
+        assert!(matches!(bench.grant(0), Answer::Granted(_)));
+        bench.refuse(&block(), 0);
+        bench.close_all();
+    }
+    assert!(
+        hours.iter().zip([1, 2, 4, 8, 16, 24, 24]).all(|(wait, least)| (least..=least + 2).contains(wait)),
+        "{hours:?}"
+    );
+    bench.wait_for_permit();
+    bench.grant(0);
+    assert_eq!(bench.accept(1), Some(Change::Resumed));
+    assert!(bench.status().rate_allowed.is_some_and(|rate| rate < 60.0), "slow start");
+}
+
+#[test]
+fn a_block_that_may_be_about_content_is_probed_early_with_mail_of_another_sender() {
+    let mut bench = busy();
+    let mut refusal = block();
+    refusal.effects.probe_early = true;
+    bench.refuse(&refusal, 0);
+    bench.close_all();
+    let wait = bench.wait_for_permit();
+    assert!(wait >= MINUTE * 6 && wait <= MINUTE * 7, "{wait:?}");
+    assert_eq!(bench.throttle.probe(&lane("a"), bench.now), Some(Probe::OtherSender));
+}
+
+#[test]
+fn a_refused_name_stops_the_lane_until_it_changes_or_a_person_says_so() {
+    let mut bench = busy();
+    let refusal = Reading { class: Class::Protocol, ..block() };
+    assert_eq!(bench.refuse(&refusal, 0), Some(Change::Blocked { until: Timestamp::NEVER }));
+    assert_eq!((bench.status().state, bench.status().until), ("stopped", None));
+    bench.close_all();
+    bench.pass(Duration::from_secs(90 * 86_400));
+    assert!(matches!(bench.open(), Answer::At(Timestamp::NEVER)));
+    bench.throttle.renamed(bench.now);
+    assert_eq!(bench.wait_for_permit(), Duration::ZERO);
+}
+
+#[test]
+fn an_answer_that_was_lost_or_is_about_something_else_leaves_the_lane_probing() {
+    let mut bench = busy();
+    bench.refuse(&block(), 0);
+    bench.close_all();
+    bench.wait_for_permit();
+    bench.grant(0);
+    bench.throttle.report(&lane("a"), &Signal::Broken { about: About::default() }, bench.now);
+    assert!(matches!(bench.grant(0), Answer::Granted(_)), "the next one asks");
+    bench.refuse(&reading(Class::RecipientUnknown, Scope::Recipient), 0);
+    assert_eq!(bench.status().state, "probing");
+    assert!(matches!(bench.grant(0), Answer::Granted(_)));
+}
+
+#[test]
+fn a_lane_without_history_sends_one_message_first() {
+    let mut bench = Bench { guarded: true, ..Bench::new(5) };
+    assert!(matches!(bench.open(), Answer::Full));
+    assert_eq!(bench.permits.len(), 1);
+    assert!(matches!(bench.grant(0), Answer::Granted(_)));
+    assert!(matches!(bench.grant(0), Answer::Full));
+    bench.accept(1);
+    bench.open();
+    assert_eq!(bench.permits.len(), 5);
+    bench.close_all();
+    bench.pass(Duration::from_secs(86_400));
+    bench.open();
+    assert_eq!(bench.permits.len(), 1, "idle for a day");
+}
+
+#[test]
+fn connections_grow_while_all_are_used_and_no_further() {
+    let mut bench = Bench::new(5);
+    bench.open();
+    bench.close_all();
+    for _ in 0..100 {
+        bench.accept(1);
+    }
+    assert_eq!(bench.status().connections_allowed, 5, "none is open");
+    for _ in 0..25_000 {
+        bench.open();
+        bench.accept(1);
+    }
+    assert_eq!(bench.status().connections_allowed, 500);
+    assert_eq!(bench.status().state, "open");
+}
+
+#[test]
+fn an_operator_stops_a_provider_and_opens_it_by_one_probe() {
+    let mut bench = busy();
+    assert_eq!(bench.throttle.order("p", LaneOrder::Pause, bench.now).changes.len(), 1);
+    assert_eq!(bench.status().state, "paused");
+    assert!(matches!(bench.grant(0), Answer::At(Timestamp::NEVER)));
+    bench.close_all();
+    bench.throttle.order("p", LaneOrder::Resume { force: false }, bench.now);
+    assert_eq!(bench.wait_for_permit(), Duration::ZERO);
+    assert!(matches!(bench.grant(0), Answer::Granted(_)));
+    assert!(matches!(bench.grant(0), Answer::Full));
+    assert_eq!(bench.accept(1), Some(Change::Resumed));
+    bench.refuse(&block(), 0);
+    bench.throttle.order("p", LaneOrder::Resume { force: true }, bench.now);
+    assert_ne!(bench.status().state, "blocked");
+}
+
+#[test]
+fn a_pause_holds_for_lanes_that_come_later_and_over_a_restart() {
+    let mut bench = Bench::new(5);
+    bench.throttle.order("p", LaneOrder::Pause, bench.now);
+    assert!(matches!(bench.open(), Answer::At(Timestamp::NEVER)));
+    let records = bench.throttle.unsaved(bench.now);
+    let mut again = Bench::new(5);
+    again.throttle.restore(records, again.now);
+    assert!(matches!(again.open(), Answer::At(Timestamp::NEVER)));
+    again.throttle.order("p", LaneOrder::Resume { force: true }, again.now);
+    assert!(
+        again.throttle.unsaved(again.now).iter().any(|record| record.state.is_empty()),
+        "forgotten in the store too"
+    );
+}
+
+#[test]
+fn what_was_learned_survives_a_restart() {
+    let mut bench = busy();
+    bench.refuse(&reading(Class::ConnectionLimit, Scope::Source), 0);
+    bench.refuse(&reading(Class::MessageLimit, Scope::Connection), 20);
+    bench.refuse(&reading(Class::RateLimit, Scope::Source), 0);
+    let records = bench.throttle.unsaved(bench.now);
+    assert_eq!(bench.throttle.unsaved(bench.now), [], "asked twice, changed once");
+    let mut again = Bench::new(20);
+    again.now = bench.now;
+    again.throttle.restore(records, again.now);
+    let (before, after) = (bench.status(), again.status());
+    assert_eq!((after.state, after.until, after.reason), (before.state, before.until, before.reason));
+    assert_eq!(again.throttle.lanes[&lane("a")].saved(), bench.throttle.lanes[&lane("a")].saved());
+}
+
+#[test]
+fn records_that_cannot_be_read_are_passed_over() {
+    let mut bench = Bench::new(5);
+    let record = |state: &str| LaneRecord { name: lane("a"), state: state.into() };
+    bench.throttle.restore(vec![record(""), record("{"), record("[1]"), record("\0")], bench.now);
+    bench.open();
+    assert_eq!(bench.permits.len(), 5);
+}
+
+#[test]
+fn a_fixed_rate_holds_from_the_start() {
+    let mut bench = Bench::new(5);
+    let options = ProviderOptions { name: "p".into(), max_rate: Some("60/min".parse().unwrap()), ..Default::default() };
+    bench.throttle.reconfigure(Profiles::new(&[options]), 1000);
+    bench.open();
+    let (from, mut sent) = (bench.now, 0);
+    while bench.now.since(from) < MINUTE * 10 {
+        let n = sent % bench.permits.len();
+        bench.permits[n].messages = 0;
+        match bench.grant(n) {
+            Answer::Granted(_) => sent += 1,
+            Answer::At(at) => bench.now = at,
+            answer => panic!("{answer:?}"),
+        }
+    }
+    assert!((598..=602).contains(&sent), "{sent}");
+}
