@@ -20,6 +20,10 @@ pub(super) struct Attempt {
     pub unable: Vec<Arc<str>>,
     /// The next attempt stands in the spool already.
     pub planned: bool,
+    /// The domain's hosts have been asked for afresh.
+    pub routed_afresh: bool,
+    /// The last transaction was refused for the sake of the lane.
+    pub slowed: bool,
     pub base: Option<(Arc<Envelope>, Delivery)>,
     /// Not offered yet.
     pub pending: Vec<Recipient>,
@@ -48,6 +52,8 @@ impl Attempt {
             skip_tls: false,
             unable: Vec::new(),
             planned: false,
+            routed_afresh: false,
+            slowed: false,
             base: None,
             pending: Vec::new(),
             deferred: Vec::new(),
@@ -55,6 +61,14 @@ impl Attempt {
             excerpt: None,
             relayed: Vec::new(),
         }
+    }
+
+    /// Nothing that was offered has an outcome of its own: as if the delivery had not been offered.
+    pub(super) fn is_untouched(&self) -> bool {
+        let whole = |(_, delivery): &(Arc<Envelope>, Delivery)| {
+            delivery.failed.is_empty() && delivery.recipients.len() == self.pending.len()
+        };
+        self.slowed && self.deferred.is_empty() && self.relayed.is_empty() && self.base.as_ref().is_some_and(whole)
     }
 
     /// A transaction of it has been held already.

@@ -12,10 +12,10 @@ use tokio::sync::mpsc;
 
 use super::engine::Message;
 use super::message::{ConnectionId, Done, Excerpt, Input, Job, Resolved, Transacted};
-use crate::outbound::{Connection, Connector, Plan, Transaction};
+use crate::outbound::{Connection, Connector, Outcome, Plan, Transaction};
 use crate::spool::{Spool, Stored};
-use crate::suppress::List;
-use crate::types::{Body, Delivery, Envelope, Recipient};
+use crate::suppress::{Entry, List, Standing};
+use crate::types::{Body, Delivery, Domain, Envelope, Mailbox, Recipient};
 
 /// What every connection needs.
 pub(super) struct Parts {
@@ -68,6 +68,11 @@ impl Carrier {
         };
         self.tell(Input::Opened { connection: self.id }).await;
         let mut job = Some(first);
+        if self.jobs.is_closed() {
+            // Called back before its dialogue began: nothing was offered.
+            self.tell(Input::Done { connection: self.id, done: Done::NotStarted }).await;
+            job = None;
+        }
         while let Some(next) = job.take() {
             let done = self.parts.hold(&mut connection, next).await;
             self.tell(Input::Done { connection: self.id, done }).await;
@@ -98,6 +103,15 @@ impl Carrier {
     }
 }
 
+/// How the recipients of a job stand with the suppression list.
+#[derive(Default)]
+struct Looked {
+    results: Vec<(Recipient, Resolved)>,
+    offered: Vec<Recipient>,
+    /// Of those: refused before.
+    remembered: Vec<Mailbox>,
+}
+
 impl Parts {
     async fn hold(&self, connection: &mut Connection, job: Job) -> Done {
         let (envelope, delivery, body) = match self.content(&job).await {
@@ -107,13 +121,8 @@ impl Parts {
         };
         let goes_on = job.recipients.is_some();
         let recipients = job.recipients.unwrap_or_else(|| delivery.recipients.clone());
-        let (mut results, mut offered) = (Vec::new(), Vec::new());
-        for recipient in recipients {
-            match self.suppressed(&recipient) {
-                Some(resolved) => results.push((recipient, resolved)),
-                None => offered.push(recipient),
-            }
-        }
+        let sender_domain = envelope.sender.mailbox().map(Mailbox::domain).cloned();
+        let Looked { results, mut offered, remembered } = self.look_up(recipients, sender_domain.as_ref());
         let rest = offered.split_off(job.recipients_max.max(1).min(offered.len()));
         let mut held = Transacted {
             envelope: envelope.clone(),
@@ -132,6 +141,7 @@ impl Parts {
             held.dsn = report.dsn;
             held.results
                 .extend(transaction.recipients.into_iter().zip(report.outcomes.into_iter().map(Resolved::Outcome)));
+            self.tell_delivered(&held.results, &remembered, sender_domain.as_ref()).await;
         }
         if held.may_need_report() {
             held.excerpt = Some(excerpt(&body).await);
@@ -150,13 +160,42 @@ impl Parts {
     }
 
     /// The list is asked just before the try: the answer may have come while this delivery waited.
-    fn suppressed(&self, recipient: &Recipient) -> Option<Resolved> {
-        match self.suppressions.check(&recipient.address) {
-            Ok(entry) => entry.map(|entry| Resolved::Suppressed { class: entry.class, reply: entry.reply }),
-            Err(error) => {
-                // Better one RCPT too many than mail that stands still.
-                tracing::warn!(%error, recipient = %recipient.address, "the suppression list cannot be read");
-                None
+    fn look_up(&self, recipients: Vec<Recipient>, sender_domain: Option<&Domain>) -> Looked {
+        let mut looked = Looked::default();
+        for recipient in recipients {
+            match self.suppressions.standing(&recipient.address, sender_domain) {
+                Ok(Standing::Free) => {}
+                Ok(Standing::Remembered) => looked.remembered.push(recipient.address.clone()),
+                Ok(Standing::Listed(entry)) => {
+                    let Entry { class, reply, .. } = *entry;
+                    looked.results.push((recipient, Resolved::Suppressed { class, reply }));
+                    continue;
+                }
+                Err(error) => {
+                    // Better one RCPT too many than mail that stands still.
+                    tracing::warn!(%error, recipient = %recipient.address, "the suppression list cannot be read");
+                }
+            }
+            looked.offered.push(recipient);
+        }
+        looked
+    }
+
+    /// Who was refused before and has taken a message now starts afresh on the list.
+    async fn tell_delivered(
+        &self,
+        results: &[(Recipient, Resolved)],
+        remembered: &[Mailbox],
+        sender_domain: Option<&Domain>,
+    ) {
+        for (recipient, resolved) in results {
+            let is_delivered =
+                matches!(resolved, Resolved::Outcome(Outcome::Replied { reply, .. }) if reply.is_positive());
+            if !is_delivered || !remembered.contains(&recipient.address) {
+                continue;
+            }
+            if let Err(error) = self.suppressions.note_delivered(&recipient.address, sender_domain).await {
+                tracing::warn!(%error, recipient = %recipient.address, "the suppression list still counts old refusals");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What operators ask for: flush, hold, release, bounce, remove.
+//! What operators ask for: flush, hold, release, bounce, remove, reroute.
 //!
 //! A command names deliveries; what is in a transaction just now is left alone and counted as skipped (held afterwards, where hold
 //! was asked for). The answer comes when everything it did is on its way into the spool.
@@ -9,7 +9,7 @@ use super::core::Core;
 use super::message::{Action, Adjust, Row, Ticket};
 use super::withdraw::Purpose;
 use crate::queue::Place;
-use crate::types::{DeliveryId, Timestamp};
+use crate::types::{DeliveryId, NextHop, Timestamp};
 
 /// Commands that wait for deliveries to be settled.
 #[derive(Debug, Default)]
@@ -53,17 +53,46 @@ impl Core {
     pub(super) fn command(&mut self, ticket: Ticket, adjust: Adjust, rows: Vec<Row>, now: Timestamp) {
         self.commands.open.insert(ticket, Progress::default());
         for row in rows {
-            let id = row.id;
-            // What waits far in the future may be on disk alone.
-            if self.queue.get(id).is_none() {
-                let soon = Row { next_attempt: row.next_attempt.map(|at| at.min(now)), ..row };
-                let held_before = soon.held;
-                if self.load(soon, now) && !held_before {
-                    self.queue.put(id, Place::Later(now));
-                }
-            }
+            let id = self.bring(row, now);
             self.adjust(ticket, adjust, id, now);
         }
+        self.all_seen(ticket);
+    }
+
+    /// Sends deliveries to a next hop instead of the MX hosts of their domains.
+    pub(super) fn reroute(&mut self, ticket: Ticket, to: &NextHop, rows: Vec<Row>, now: Timestamp) {
+        self.commands.open.insert(ticket, Progress::default());
+        for row in rows {
+            let id = self.bring(row, now);
+            match self.queue.get(id).map(|entry| entry.place) {
+                None | Some(Place::Active | Place::Settling) => self.leave_alone(ticket, id),
+                Some(_) => self.settle_for(ticket, id, Purpose::Reroute(ticket, to.clone()), now),
+            }
+        }
+        self.all_seen(ticket);
+    }
+
+    /// What waits far in the future may be on disk alone.
+    fn bring(&mut self, row: Row, now: Timestamp) -> DeliveryId {
+        let id = row.id;
+        if self.queue.get(id).is_none() {
+            let soon = Row { next_attempt: row.next_attempt.map(|at| at.min(now)), ..row };
+            let held_before = soon.held;
+            if self.load(soon, now) && !held_before {
+                self.queue.put(id, Place::Later(now));
+            }
+        }
+        id
+    }
+
+    fn settle_for(&mut self, ticket: Ticket, id: DeliveryId, purpose: Purpose, now: Timestamp) {
+        if let Some(progress) = self.commands.open.get_mut(&ticket) {
+            progress.outstanding += 1;
+        }
+        self.settle_later(id, purpose, now);
+    }
+
+    fn all_seen(&mut self, ticket: Ticket) {
         if let Some(progress) = self.commands.open.get_mut(&ticket) {
             progress.complete = true;
         }
@@ -101,10 +130,7 @@ impl Core {
             (Adjust::Bounce, _) => Purpose::Bounce(ticket),
             (Adjust::Remove, _) => Purpose::Remove(ticket),
         };
-        if let Some(progress) = self.commands.open.get_mut(&ticket) {
-            progress.outstanding += 1;
-        }
-        self.settle_later(id, purpose, now);
+        self.settle_for(ticket, id, purpose, now);
     }
 
     fn leave_alone(&mut self, ticket: Ticket, id: DeliveryId) {

@@ -32,15 +32,17 @@ use super::gate::Gate;
 use super::message::{Action, ConnectionId, Input, Row};
 use super::options::Bounces;
 use super::pump::Connection;
+use super::senders::Senders;
+use super::waiting::Waits;
 use super::withdraw::Purpose;
 use crate::outbound::options::TlsMode;
 use crate::queue::options::Queue as QueueOptions;
-use crate::queue::{Entry, Place, Queue, Retry};
+use crate::queue::{Entry, Place, Queue, RecipientKey, Retry};
 use crate::route::order::FailureMemory;
 use crate::route::port25::Port25Watcher;
 use crate::route::{Route, Unroutable};
-use crate::throttle::{Profiles, Throttle};
-use crate::types::{DeliveryId, Domain, Mailbox, QueueId, Timestamp};
+use crate::throttle::{LaneName, LaneRecord, Profiles, Throttle};
+use crate::types::{DeliveryId, Domain, Event, Mailbox, NextHop, QueueId, Timestamp};
 use crate::verdict::Rules;
 
 /// How often expiry is looked for among what is due and cannot go, and the unused is forgotten.
@@ -55,6 +57,9 @@ const MEMORY_EASY: usize = 200_000;
 const HORIZON: Duration = Duration::from_secs(20 * 60);
 /// How often the spool is asked for what comes within the horizon.
 const LOAD_EVERY: Duration = Duration::from_secs(10 * 60);
+/// What lanes know, and what operators have ordered, is written again so often although nothing changes: the spool forgets
+/// what nobody has written for weeks.
+const SAVE_EVERY: Duration = Duration::from_secs(86_400);
 
 /// One of our sending addresses.
 #[derive(Clone, Debug)]
@@ -64,6 +69,8 @@ pub struct SourceAddress {
     pub address: Option<IpAddr>,
     /// None: the relay's own name.
     pub helo: Option<Arc<str>>,
+    /// Providers that know nothing of it yet: a daily allowance grows.
+    pub warm_up: Vec<Arc<str>>,
 }
 
 /// Gives the next queue id.
@@ -100,12 +107,33 @@ pub struct Core {
     pub(super) queue: Queue,
     pub(super) places: Destinations,
     pub(super) gate: Gate,
+    /// Refusals that the suppression list was told of, each with the event for the case that it puts the recipient there.
+    pub(super) listings: BTreeMap<RecipientKey, VecDeque<Event>>,
     pub(super) fresh: Fresh,
     pub(super) failing: FailureMemory,
     pub(super) port25: Port25Watcher,
     pub(super) connections: BTreeMap<ConnectionId, Connection>,
     pub(super) attempts: BTreeMap<DeliveryId, Attempt>,
     pub(super) commands: Commands,
+    pub(super) waits: Waits,
+    pub(super) senders: Senders,
+    /// Hosts that have asked for TLS.
+    pub(super) tls_wanted: BTreeSet<Arc<str>>,
+    /// How often each was refused in a row without an attempt being counted.
+    pub(super) untouched: BTreeMap<DeliveryId, u8>,
+    /// The sender whose message met the block.
+    pub(super) blocked_by: BTreeMap<LaneName, u32>,
+    pub(super) canaries: BTreeMap<LaneName, DeliveryId>,
+    /// What waits because mail like it is held back; an attempt was not planned for it.
+    pub(super) held_back: BTreeSet<DeliveryId>,
+    /// Alerts that end by themselves, and when.
+    pub(super) ending_alerts: BTreeMap<String, Timestamp>,
+    /// Alerts that stand, by key.
+    pub(super) raised: BTreeSet<String>,
+    pub(super) stopped_since: BTreeMap<LaneName, Timestamp>,
+    pub(super) save_planned: bool,
+    saved_all: Timestamp,
+    pub(super) profile_names: BTreeSet<Arc<str>>,
     /// Targets that wait for a permit, by provider.
     pub(super) hungry: BTreeSet<(Arc<str>, TargetId)>,
     pub(super) source_turn: usize,
@@ -116,7 +144,7 @@ pub struct Core {
 
     /// Look-ups under way, and the domains whose turn comes when one of them is done.
     resolving: usize,
-    to_resolve: VecDeque<Domain>,
+    to_resolve: VecDeque<DomainId>,
     /// Deliveries with a time to live of their own, by its end.
     short_lived: BTreeSet<(Timestamp, DeliveryId)>,
     fetching: BTreeMap<DeliveryId, Purpose>,
@@ -129,9 +157,11 @@ pub struct Core {
     actions: Vec<Action>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
     Target(TargetId),
+    Lane(LaneName),
+    Save,
     Idle(ConnectionId),
     Sweep,
     Load,
@@ -149,16 +179,30 @@ impl Core {
             ids: settings.ids,
             retry: Retry::new(&settings.queue),
             chance: fastrand::Rng::with_seed(settings.seed),
-            throttle: Throttle::new(settings.profiles, settings.max_connections),
+            profile_names: names_of(&settings.profiles),
+            throttle: Throttle::new(settings.profiles, settings.max_connections, settings.seed),
             queue: Queue::default(),
             places: Destinations::default(),
             gate: Gate::default(),
+            listings: BTreeMap::new(),
             fresh: Fresh::default(),
             failing: FailureMemory::default(),
             port25: Port25Watcher::default(),
             connections: BTreeMap::new(),
             attempts: BTreeMap::new(),
             commands: Commands::default(),
+            waits: Waits::default(),
+            senders: Senders::default(),
+            tls_wanted: BTreeSet::new(),
+            untouched: BTreeMap::new(),
+            blocked_by: BTreeMap::new(),
+            canaries: BTreeMap::new(),
+            held_back: BTreeSet::new(),
+            ending_alerts: BTreeMap::new(),
+            raised: BTreeSet::new(),
+            stopped_since: BTreeMap::new(),
+            save_planned: false,
+            saved_all: now,
             hungry: BTreeSet::new(),
             source_turn: 0,
             identity_known: false,
@@ -176,15 +220,23 @@ impl Core {
             timers: BTreeSet::new(),
             actions: Vec::new(),
         };
+        core.warm_up();
         core.set_timer(now + SWEEP_EVERY, Timer::Sweep);
         core.set_timer(now + LOAD_EVERY, Timer::Load);
         core
     }
 
+    /// Takes back what lanes had learned before a restart; before the first input.
+    pub fn restore(&mut self, records: Vec<LaneRecord>, now: Timestamp) {
+        self.throttle.restore(records, now);
+    }
+
     /// Takes new settings. What is learned stays; routes are asked for again.
     pub fn reconfigure(&mut self, settings: Settings, now: Timestamp) {
+        self.profile_names = names_of(&settings.profiles);
         self.throttle.reconfigure(settings.profiles, settings.max_connections);
         self.sources = settings.sources;
+        self.warm_up();
         self.networks = settings.networks;
         self.tls = settings.tls;
         self.bounces = settings.bounces;
@@ -192,7 +244,16 @@ impl Core {
         self.rules = settings.rules;
         self.retry = Retry::new(&settings.queue);
         self.places.expire_routes(now);
+        self.hasten_all(now);
         self.pump_all(now);
+        self.run_timers(now);
+    }
+
+    fn warm_up(&mut self) {
+        let lane =
+            |provider: &Arc<str>, source: &Arc<str>| LaneName { provider: provider.clone(), source: source.clone() };
+        let lanes = self.sources.iter().flat_map(|s| s.warm_up.iter().map(|provider| lane(provider, &s.name)));
+        self.throttle.warm_up(lanes.collect());
     }
 
     /// Takes one input. What is to be done about it is in `actions` afterwards.
@@ -210,27 +271,35 @@ impl Core {
             }
             Input::ReadBegin => self.reading += 1,
             Input::ReadEnd => self.read_end(),
-            Input::Routed { domain, result } => self.routed(&domain, result, now),
+            Input::Routed { domain, result } => self.routed(&domain, None, result, now),
+            Input::HopRouted { domain, hop, result } => self.routed(&domain, Some(&hop), result, now),
             Input::Opened { connection } => self.opened(connection, now),
             Input::OpenFailed { connection, error } => self.open_failed(connection, error, now),
             Input::Done { connection, done } => self.done(connection, done, now),
             Input::Closed { connection } => self.closed(connection, now),
             Input::Fetched { id, stored } => self.fetched(id, stored, now),
-            Input::Suppressed { key } => self.suppressed(key),
+            Input::Suppressed { key, listed } => self.suppressed(key, listed, now),
             Input::Command { ticket, adjust, rows } => self.command(ticket, adjust, rows, now),
+            Input::Lane { ticket, provider, order } => self.order_lanes(ticket, &provider, order, now),
+            Input::Reroute { ticket, to, rows } => self.reroute(ticket, &to, rows, now),
             Input::Identity { known, helo } => {
                 self.identity_known = known;
+                if self.helo != helo {
+                    self.throttle.renamed(now);
+                    self.hasten_all(now);
+                }
                 self.helo = helo;
                 self.pump_all(now);
             }
             Input::SpoolHealth(healthy) => {
                 self.healthy = healthy;
                 if healthy {
+                    self.hasten_all(now);
                     self.pump_all(now);
                 }
             }
             Input::Tick => {}
-            Input::Stop => self.stop(),
+            Input::Stop => self.stop(now),
         }
         self.run_due(now);
         self.run_timers(now);
@@ -251,11 +320,12 @@ impl Core {
 
     /// Everything that had begun has come to its end.
     pub fn is_quiet(&self) -> bool {
-        self.connections.is_empty() && self.fetching.is_empty()
+        self.connections.is_empty() && self.fetching.is_empty() && self.listings.is_empty()
     }
 
     fn accept(&mut self, message: Arc<crate::spool::Committed>, now: Timestamp) {
         let flow = super::flow_of(&message.envelope.sender);
+        let sender_domain = self.senders.number(message.envelope.sender.mailbox().map(Mailbox::domain));
         // The walk through the spool may have met it first, and it may even have ended since.
         let is_new = |id: &DeliveryId| !self.ended.contains(id) && self.queue.get(*id).is_none();
         if message.deliveries.iter().all(|delivery| is_new(&delivery.id)) {
@@ -265,11 +335,13 @@ impl Core {
             if self.ended.contains(&delivery.id) {
                 continue;
             }
-            let domain = self.places.take_domain(&delivery.domain);
+            let domain = self.places.take_domain(&delivery.domain, delivery.next_hop.as_ref());
             let entry = Entry {
                 place: Place::Later(now),
                 domain,
                 flow,
+                sender_domain,
+                class: message.envelope.class,
                 attempts: delivery.attempts,
                 lifetime: super::lifetime_of(message.envelope.expire),
                 delay_reported: delivery.delay_reported,
@@ -300,12 +372,15 @@ impl Core {
         if !row.held && self.queue.len() >= MEMORY_EASY && due > now + HORIZON {
             return false;
         }
-        let domain = self.places.take_domain(&row.domain);
+        let domain = self.places.take_domain(&row.domain, row.next_hop.as_ref());
+        let sender_domain = self.senders.number(row.sender_domain.as_ref());
         let place = if row.held { Place::Held } else { Place::Later(due) };
         let entry = Entry {
             place,
             domain,
             flow: row.flow,
+            sender_domain,
+            class: row.class,
             attempts: row.attempts,
             lifetime: row.lifetime,
             delay_reported: row.delay_reported,
@@ -337,6 +412,7 @@ impl Core {
 
     /// A delivery's time has come: to the line of its target if the way is known.
     fn due(&mut self, id: DeliveryId, now: Timestamp) -> Option<TargetId> {
+        self.held_back.remove(&id);
         let entry = self.queue.get(id)?;
         if entry.recipients.as_slice().is_empty() {
             self.settle_later(id, Purpose::Ended, now);
@@ -347,7 +423,7 @@ impl Core {
             return None;
         }
         let entry = self.queue.get(id)?;
-        let (domain_id, flow) = (entry.domain, entry.flow);
+        let (domain_id, flow, class) = (entry.domain, entry.flow, entry.class);
         let domain = self.places.domains.get_mut(domain_id)?;
         if now < domain.valid_until {
             if let Some(failure) = domain.failure.clone() {
@@ -356,7 +432,7 @@ impl Core {
             }
             if let Some(target) = domain.target {
                 self.queue.put(id, Place::Ready);
-                self.places.targets.get_mut(target)?.line.push(flow, id);
+                self.places.targets.get_mut(target)?.line.push(class, flow, id);
                 return Some(target);
             }
         }
@@ -370,21 +446,32 @@ impl Core {
     pub(super) fn resolve(&mut self, id: DomainId) {
         let Some(domain) = self.places.domains.get_mut(id).filter(|domain| !domain.resolving) else { return };
         domain.resolving = true;
-        let name = domain.name.clone();
         if self.resolving < RESOLVING_MAX {
             self.resolving += 1;
-            self.act(Action::Resolve(name));
+            self.ask_route(id);
         } else {
-            self.to_resolve.push_back(name);
+            self.to_resolve.push_back(id);
         }
     }
 
-    fn routed(&mut self, name: &Domain, result: Result<Route, Unroutable>, now: Timestamp) {
+    fn ask_route(&mut self, id: DomainId) {
+        let Some(domain) = self.places.domains.get_mut(id) else { return };
+        let name = domain.name.clone();
+        let afresh = std::mem::take(&mut domain.asks_afresh);
+        let action = match domain.next_hop.clone() {
+            Some(hop) => Action::ResolveHop { domain: name, hop },
+            None if afresh => Action::ResolveAfresh(name),
+            None => Action::Resolve(name),
+        };
+        self.act(action);
+    }
+
+    fn routed(&mut self, name: &Domain, hop: Option<&NextHop>, result: Result<Route, Unroutable>, now: Timestamp) {
         match self.to_resolve.pop_front() {
-            Some(next) => self.act(Action::Resolve(next)),
+            Some(next) => self.ask_route(next),
             None => self.resolving = self.resolving.saturating_sub(1),
         }
-        let Some(id) = self.places.domain_id(name) else { return };
+        let Some(id) = self.places.domain_id(name, hop) else { return };
         let Some(domain) = self.places.domains.get_mut(id) else { return };
         domain.resolving = false;
         let pending = std::mem::take(&mut domain.pending);
@@ -411,10 +498,10 @@ impl Core {
         if !self.is_at(id, Place::Unrouted) {
             return;
         }
-        let flow = self.queue.get(id).map_or(0, |entry| entry.flow);
+        let Some((flow, class)) = self.queue.get(id).map(|entry| (entry.flow, entry.class)) else { return };
         self.queue.put(id, Place::Ready);
         if let Some(target) = self.places.targets.get_mut(target) {
-            target.line.push(flow, id);
+            target.line.push(class, flow, id);
         }
     }
 
@@ -455,6 +542,8 @@ impl Core {
     pub(super) fn forget(&mut self, id: DeliveryId) {
         self.release_gate(id);
         self.attempts.remove(&id);
+        self.untouched.remove(&id);
+        self.held_back.remove(&id);
         if let Some(entry) = self.queue.remove(id) {
             self.places.leave_domain(entry.domain);
         }
@@ -474,6 +563,7 @@ impl Core {
     pub(super) fn put_off(&mut self, id: DeliveryId, next: Timestamp, now: Timestamp) {
         self.release_gate(id);
         self.attempts.remove(&id);
+        self.untouched.remove(&id);
         self.fresh.leave(id.message);
         self.queue.put(id, Place::Later(next));
         if self.queue.len() > MEMORY_EASY
@@ -505,22 +595,30 @@ impl Core {
         self.timers.remove(&(at, timer));
     }
 
+    #[cfg(test)]
+    pub(super) fn has_timer(&self, at: Timestamp, timer: Timer) -> bool {
+        self.timers.contains(&(at, timer))
+    }
+
     /// Addresses on the public Internet need a name that others can check; our own networks do not.
     pub(super) fn may_leave_to(&self, address: SocketAddr, fixed: bool) -> bool {
         self.identity_known || fixed || self.networks.iter().any(|net| net.contains(&address.ip()))
     }
 
     fn run_timers(&mut self, now: Timestamp) {
-        while let Some(&(at, timer)) = self.timers.first()
-            && at <= now
-        {
-            self.timers.remove(&(at, timer));
+        while self.timers.first().is_some_and(|(at, _)| *at <= now) {
+            let Some((_, timer)) = self.timers.pop_first() else { return };
             match timer {
                 Timer::Target(id) => {
                     if let Some(target) = self.places.targets.get_mut(id) {
                         target.timer = None;
-                        self.pump(id, now);
+                        self.pump_now(id, now);
                     }
+                }
+                Timer::Lane(lane) => self.lane_wakes(&lane, now),
+                Timer::Save => {
+                    self.save_planned = false;
+                    self.save(now);
                 }
                 Timer::Idle(id) => self.idle_too_long(id),
                 Timer::Sweep => self.sweep(now),
@@ -553,13 +651,23 @@ impl Core {
         }
         self.places.sweep(now);
         self.throttle.sweep(now);
+        self.watch(now);
+        if now.since(self.saved_all) >= SAVE_EVERY {
+            self.saved_all = now;
+            self.save(now);
+        }
     }
 
-    fn stop(&mut self) {
+    fn stop(&mut self, now: Timestamp) {
         self.stopping = true;
+        self.save(now);
         let idle: Vec<ConnectionId> = self.connections.iter().filter(|(_, c)| c.is_idle()).map(|(id, _)| *id).collect();
         for id in idle {
             self.close(id);
         }
     }
+}
+
+fn names_of(profiles: &Profiles) -> BTreeSet<Arc<str>> {
+    profiles.iter().map(|profile| profile.name.clone()).collect()
 }

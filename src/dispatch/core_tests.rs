@@ -23,55 +23,70 @@ use crate::verdict::Rules;
 const CEILING: usize = 7;
 
 /// What the world knows of a message.
-struct Message {
-    envelope: Arc<Envelope>,
+pub(super) struct Message {
+    pub(super) envelope: Arc<Envelope>,
     body: Body,
-    deliveries: BTreeMap<DeliveryId, Delivery>,
+    pub(super) deliveries: BTreeMap<DeliveryId, Delivery>,
 }
 
-struct World {
-    core: Core,
-    now: Timestamp,
-    chance: fastrand::Rng,
-    ids: Arc<QueueIds>,
+pub(super) struct World {
+    pub(super) core: Core,
+    pub(super) now: Timestamp,
+    pub(super) chance: fastrand::Rng,
+    pub(super) ids: Arc<QueueIds>,
     /// What will be said to the core, and when.
-    coming: BTreeMap<(Timestamp, u64), Input>,
-    sequence: u64,
-    spool: BTreeMap<QueueId, Message>,
-    open: BTreeMap<ConnectionId, Open>,
-    peak: usize,
-    suppressed: BTreeSet<String>,
+    pub(super) coming: BTreeMap<(Timestamp, u64), Input>,
+    pub(super) sequence: u64,
+    pub(super) spool: BTreeMap<QueueId, Message>,
+    pub(super) open: BTreeMap<ConnectionId, Open>,
+    pub(super) peak: usize,
+    pub(super) suppressed: BTreeSet<String>,
     /// Recipients whose reply was a 5xx, or a 2xx, by message.
-    settled: BTreeSet<(QueueId, String)>,
-    ends: BTreeMap<(QueueId, String), usize>,
-    deferrals: usize,
-    expired: usize,
-    rcpts: BTreeMap<String, usize>,
-    in_flight: BTreeMap<String, ConnectionId>,
-    proven: BTreeSet<String>,
-    answers: Vec<(Ticket, usize)>,
-    mood: Mood,
+    pub(super) settled: BTreeSet<(QueueId, String)>,
+    pub(super) ends: BTreeMap<(QueueId, String), usize>,
+    pub(super) deferrals: usize,
+    pub(super) expired: usize,
+    pub(super) rcpts: BTreeMap<String, usize>,
+    pub(super) in_flight: BTreeMap<String, ConnectionId>,
+    pub(super) proven: BTreeSet<String>,
+    pub(super) answers: Vec<(Ticket, usize)>,
+    pub(super) lane_answers: Vec<Result<Vec<String>, String>>,
+    pub(super) alerts: Vec<Alert>,
+    pub(super) mood: Mood,
+    /// What every receiver says at this stage.
+    pub(super) script: Option<(Stage, &'static str)>,
+    /// Messages in the order in which they were offered.
+    pub(super) log: Vec<QueueId>,
+    pub(super) plans: Vec<crate::outbound::Plan>,
+    pub(super) resolved_afresh: usize,
+    pub(super) remembered: usize,
+    /// Changes of lanes, as the event log has them.
+    pub(super) events: Vec<EventKind>,
+    /// Actions carried out, and changes of deliveries written.
+    pub(super) acts: usize,
+    pub(super) updates: usize,
+    pub(super) ticks: usize,
 }
 
-struct Open {
+pub(super) struct Open {
     recipients: Vec<String>,
     closing: bool,
 }
 
 /// How the receivers behave.
 #[derive(Clone, Copy)]
-struct Mood {
-    refuse_connect: f64,
-    greet_badly: f64,
-    defer: f64,
-    drop: f64,
-    unknown: f64,
-    too_many: f64,
-    no_route: f64,
-    doubt: f64,
+pub(super) struct Mood {
+    pub(super) refuse_connect: f64,
+    pub(super) greet_badly: f64,
+    pub(super) defer: f64,
+    pub(super) drop: f64,
+    pub(super) unknown: f64,
+    pub(super) too_many: f64,
+    pub(super) no_route: f64,
+    pub(super) doubt: f64,
 }
 
-const CALM: Mood = Mood {
+pub(super) const CALM: Mood = Mood {
     refuse_connect: 0.0,
     greet_badly: 0.0,
     defer: 0.0,
@@ -92,12 +107,17 @@ const STORMY: Mood = Mood {
     doubt: 0.05,
 };
 
-fn start() -> Timestamp {
+pub(super) fn start() -> Timestamp {
     Timestamp::from_secs(1_800_000_000)
 }
 
 impl World {
-    fn new(seed: u64, mood: Mood) -> World {
+    pub(super) fn new(seed: u64, mood: Mood) -> World {
+        World::with(seed, mood, Vec::new())
+    }
+
+    /// With these profiles beside the usual ones.
+    pub(super) fn with(seed: u64, mood: Mood, profiles: Vec<ProviderOptions>) -> World {
         let ids = Arc::new(QueueIds::new(0, seed));
         let provider = |name: &str| ProviderOptions {
             name: name.into(),
@@ -106,14 +126,14 @@ impl World {
             ..Default::default()
         };
         let settings = Settings {
-            sources: vec![SourceAddress { name: "default".into(), address: None, helo: None }],
+            sources: vec![SourceAddress { name: "default".into(), address: None, helo: None, warm_up: Vec::new() }],
             networks: Vec::new(),
             tls: TlsMode::Opportunistic,
             max_connections: 10,
             queue: QueueOptions::default(),
             bounces: Bounces::default(),
             postmaster: None,
-            profiles: Profiles::new(&[provider("shared"), provider("own")]),
+            profiles: Profiles::new(&[vec![provider("shared"), provider("own")], profiles].concat()),
             rules: Rules::shipped(),
             ids: {
                 let ids = ids.clone();
@@ -142,12 +162,27 @@ impl World {
             in_flight: BTreeMap::new(),
             proven: BTreeSet::new(),
             answers: Vec::new(),
+            lane_answers: Vec::new(),
+            alerts: Vec::new(),
             mood,
+            script: None,
+            log: Vec::new(),
+            plans: Vec::new(),
+            resolved_afresh: 0,
+            remembered: 0,
+            events: Vec::new(),
+            acts: 0,
+            updates: 0,
+            ticks: 0,
         }
     }
 
     /// A message for these recipients, accepted now.
-    fn submit(&mut self, sender: &str, recipients: &[&str]) -> QueueId {
+    pub(super) fn submit(&mut self, sender: &str, recipients: &[&str]) -> QueueId {
+        self.submit_as(Priority::Normal, sender, recipients)
+    }
+
+    pub(super) fn submit_as(&mut self, class: Priority, sender: &str, recipients: &[&str]) -> QueueId {
         let id = self.ids.next(self.now);
         let envelope = Arc::new(Envelope {
             id,
@@ -162,6 +197,7 @@ impl World {
             client: None,
             user: None,
             expire: None,
+            class,
             origin: Origin::Client,
         });
         let mut by_domain: BTreeMap<Domain, Vec<Recipient>> = BTreeMap::new();
@@ -183,6 +219,7 @@ impl World {
                 delay_reported: false,
                 refusal: None,
                 failed: Vec::new(),
+                next_hop: None,
             })
             .collect();
         let body = Body::Inline(bytes::Bytes::from_static(b"Subject: x\r\n\r\nbody\r\n"));
@@ -196,7 +233,7 @@ impl World {
         self.spool.insert(envelope.id, Message { envelope, body, deliveries });
     }
 
-    fn say_in(&mut self, wait: Duration, input: Input) {
+    pub(super) fn say_in(&mut self, wait: Duration, input: Input) {
         self.sequence += 1;
         self.coming.insert((self.now + wait, self.sequence), input);
     }
@@ -210,7 +247,7 @@ impl World {
     }
 
     /// Lets time pass until nothing more happens, or `until`.
-    fn run(&mut self, until: Timestamp) {
+    pub(super) fn run(&mut self, until: Timestamp) {
         loop {
             self.carry_out();
             let next = self.coming.first_key_value().map(|(key, _)| *key);
@@ -232,14 +269,23 @@ impl World {
                         self.in_flight.retain(|key, _| !open.recipients.contains(key));
                     }
                     self.core.handle(input, self.now);
+                    self.assert_nothing_is_forgotten();
                 }
                 _ => {
                     assert!(wake > self.now || self.core.next_wake() <= self.now, "the core never sleeps");
                     self.now = self.now.max(wake);
+                    self.ticks += 1;
                     self.core.handle(Input::Tick, self.now);
+                    self.assert_nothing_is_forgotten();
                 }
             }
         }
+    }
+
+    /// No lane starves: something will look at every line in which something stands.
+    fn assert_nothing_is_forgotten(&self) {
+        let forgotten = self.core.forgotten_targets(self.now);
+        assert!(forgotten.is_empty(), "nothing wakes {forgotten:?}");
     }
 
     fn carry_out(&mut self) {
@@ -255,9 +301,16 @@ impl World {
     }
 
     fn act(&mut self, action: Action) {
+        self.acts += 1;
         match action {
-            Action::Resolve(domain) => self.resolve(domain),
-            Action::Open { connection, job, .. } => {
+            Action::Resolve(domain) => self.resolve(domain, None),
+            Action::ResolveAfresh(domain) => {
+                self.resolved_afresh += 1;
+                self.resolve(domain, None);
+            }
+            Action::ResolveHop { domain, hop } => self.resolve(domain, Some(hop)),
+            Action::Open { connection, plan, job } => {
+                self.plans.push(plan);
                 self.open.insert(connection, Open { recipients: Vec::new(), closing: false });
                 self.peak = self.peak.max(self.open.len());
                 self.begin_open(connection, job);
@@ -285,17 +338,21 @@ impl World {
                 self.say_in(wait, Input::Fetched { id, stored });
             }
             Action::Commit(changes) => changes.into_iter().for_each(|change| self.commit(change)),
-            Action::Suppress { mailbox, key, .. } => {
-                self.suppressed.insert(mailbox.key());
+            Action::Suppress { hit, key } => {
+                let listed = matches!(hit.class, Class::RecipientUnknown | Class::RecipientDisabled)
+                    && self.suppressed.insert(hit.mailbox.key());
                 let wait = self.soon();
-                self.say_in(wait, Input::Suppressed { key });
+                self.say_in(wait, Input::Suppressed { key, listed });
             }
-            Action::Load { .. } | Action::Warn(_) => {}
+            Action::Load { .. } | Action::Warn(_) | Action::Slow { .. } => {}
+            Action::LaneAnswer { answer, .. } => self.lane_answers.push(answer),
+            Action::Alert(alert) => self.alerts.push(alert),
+            Action::Remember(_) => self.remembered += 1,
             Action::Answer { ticket, left_alone } => self.answers.push((ticket, left_alone.len())),
         }
     }
 
-    fn resolve(&mut self, domain: Domain) {
+    fn resolve(&mut self, domain: Domain, hop: Option<NextHop>) {
         let result = if self.likely(self.mood.no_route) {
             Err(Unroutable {
                 permanent: false,
@@ -306,8 +363,10 @@ impl World {
         } else {
             let own = !domain.as_str().starts_with(['a', 'b']);
             let provider: Arc<str> = match domain.as_str() {
+                _ if hop.is_some() => "hop".into(),
                 many if many.starts_with("many") => many.into(),
                 own if own.starts_with("own") => "own".into(),
+                office if office.starts_with("office") => "microsoft365".into(),
                 _ => "shared".into(),
             };
             let host = |n: u8, preference: u16| Host {
@@ -320,14 +379,21 @@ impl World {
                 hosts: vec![host(1, 10), host(2, 10), host(3, 20)],
                 valid_until: self.now + Duration::from_secs(300),
                 fixed: false,
+                limits_named: false,
             })
         };
         let wait = self.soon();
-        self.say_in(wait, Input::Routed { domain, result });
+        let input = match hop {
+            Some(hop) => Input::HopRouted { domain, hop, result },
+            None => Input::Routed { domain, result },
+        };
+        self.say_in(wait, input);
     }
 
     fn begin_open(&mut self, connection: ConnectionId, job: Job) {
-        let error = if self.likely(self.mood.refuse_connect) {
+        let error = if let Some((Stage::Connect, reply)) = self.script {
+            Some((OpenStage::Greeting, Reply::parse(reply)))
+        } else if self.likely(self.mood.refuse_connect) {
             Some((OpenStage::Connect, None))
         } else if self.likely(self.mood.greet_badly) {
             let reply = if self.chance.bool() { "421 busy" } else { "554 go away" };
@@ -362,6 +428,7 @@ impl World {
             recipients.into_iter().partition(|r| self.suppressed.contains(&r.address.key()));
         let rest = offered.split_off(job.recipients_max.min(offered.len()));
         assert!(offered.len() <= 3, "more recipients than granted");
+        self.log.push(envelope.id);
         for recipient in &offered {
             let key = recipient.address.key();
             assert!(
@@ -407,6 +474,16 @@ impl World {
             let lost = |_: &Recipient| Outcome::InDoubt { text: "no answer to the end of data".into() };
             return (offered.iter().map(lost).collect(), false);
         }
+        if let Some((stage, text)) = self.script {
+            let reply = Reply::parse(text).unwrap();
+            if reply.is_permanent() {
+                self.settled.extend(offered.iter().map(|recipient| (id, recipient.address.key())));
+            }
+            return (
+                offered.iter().map(|_| Outcome::Replied { stage, reply: reply.clone() }).collect(),
+                reply.code() != 421,
+            );
+        }
         let replied = |stage, text: &str| Outcome::Replied { stage, reply: Reply::parse(text).unwrap() };
         let outcomes = offered
             .iter()
@@ -433,6 +510,7 @@ impl World {
         match change {
             Change::Plan { .. } => {}
             Change::Update(delivery) => {
+                self.updates += 1;
                 if let Some(message) = self.spool.get_mut(&delivery.id.message) {
                     message.deliveries.insert(delivery.id, delivery);
                 }
@@ -458,6 +536,9 @@ impl World {
     }
 
     fn note(&mut self, event: &Event) {
+        if matches!(event.kind, EventKind::Throttled | EventKind::Paused | EventKind::Blocked | EventKind::Resumed) {
+            self.events.push(event.kind);
+        }
         let (Some(id), Some(recipient)) = (event.id, &event.recipient) else { return };
         self.expired += usize::from(event.kind == EventKind::Expired);
         match event.kind {
@@ -471,7 +552,7 @@ impl World {
         }
     }
 
-    fn assert_all_ended_once(&self, seed: u64) {
+    pub(super) fn assert_all_ended_once(&self, seed: u64) {
         for ((id, recipient), ends) in &self.ends {
             assert_eq!(*ends, 1, "seed {seed}: {recipient} of {id} ended {ends} times");
         }
@@ -567,6 +648,9 @@ fn a_command_is_answered_when_its_deliveries_are_settled() {
             delay_reported: false,
             recipients: delivery.recipients.iter().map(|r| super::key_of(&r.address)).collect(),
             flow: 0,
+            sender_domain: None,
+            class: Priority::Normal,
+            next_hop: None,
         }
     };
     for (ticket, adjust) in [(1, Adjust::Hold), (2, Adjust::Flush), (3, Adjust::Release), (4, Adjust::Remove)] {

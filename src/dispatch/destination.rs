@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use crate::queue::Line;
 use crate::route::{Route, Unroutable};
-use crate::types::{DeliveryId, Domain, Timestamp};
+use crate::throttle::LaneName;
+use crate::types::{DeliveryId, Domain, NextHop, Timestamp};
 
 pub(super) type DomainId = u32;
 pub(super) type TargetId = u32;
@@ -18,11 +19,16 @@ pub(super) type TargetId = u32;
 #[derive(Debug)]
 pub(super) struct DomainState {
     pub name: Domain,
+    /// An operator sends this mail there; mail of the same domain without it is another entry.
+    pub next_hop: Option<NextHop>,
     /// Deliveries of the queue that name it.
     pub deliveries: u32,
     pub target: Option<TargetId>,
     pub valid_until: Timestamp,
     pub resolving: bool,
+    /// The receiver said that what is known leads to the wrong hosts.
+    pub asks_afresh: bool,
+    pub asked_afresh: Timestamp,
     /// Why there is no route, until `valid_until`.
     pub failure: Option<Arc<Unroutable>>,
     /// Due, but the route is not known yet.
@@ -49,6 +55,8 @@ pub(super) struct Target {
     pub domains: u32,
     /// What it waits for, for `status`.
     pub waits_for: Option<Arc<str>>,
+    /// It stands in the waiting list of this lane.
+    pub waits_in: Option<LaneName>,
 }
 
 /// Numbered places that are used again.
@@ -98,23 +106,30 @@ pub(super) struct Destinations {
     pub domains: Slots<DomainState>,
     pub targets: Slots<Target>,
     domain_ids: BTreeMap<Domain, DomainId>,
+    hop_ids: BTreeMap<(NextHop, Domain), DomainId>,
     target_ids: BTreeMap<String, TargetId>,
 }
 
 impl Destinations {
     /// The number of a domain, with one more delivery to it.
-    pub(super) fn take_domain(&mut self, name: &Domain) -> DomainId {
-        let id = self.domain_ids.get(name).copied().unwrap_or_else(|| {
+    pub(super) fn take_domain(&mut self, name: &Domain, next_hop: Option<&NextHop>) -> DomainId {
+        let id = self.domain_id(name, next_hop).unwrap_or_else(|| {
             let id = self.domains.add(DomainState {
                 name: name.clone(),
+                next_hop: next_hop.cloned(),
                 deliveries: 0,
                 target: None,
                 valid_until: Timestamp::EPOCH,
                 resolving: false,
+                asks_afresh: false,
+                asked_afresh: Timestamp::EPOCH,
                 failure: None,
                 pending: Vec::new(),
             });
-            self.domain_ids.insert(name.clone(), id);
+            match next_hop {
+                Some(hop) => self.hop_ids.insert((hop.clone(), name.clone()), id),
+                None => self.domain_ids.insert(name.clone(), id),
+            };
             id
         });
         if let Some(domain) = self.domains.get_mut(id) {
@@ -129,8 +144,11 @@ impl Destinations {
         }
     }
 
-    pub(super) fn domain_id(&self, name: &Domain) -> Option<DomainId> {
-        self.domain_ids.get(name).copied()
+    pub(super) fn domain_id(&self, name: &Domain, next_hop: Option<&NextHop>) -> Option<DomainId> {
+        match next_hop {
+            Some(hop) => self.hop_ids.get(&(hop.clone(), name.clone())).copied(),
+            None => self.domain_ids.get(name).copied(),
+        }
     }
 
     /// Points a domain to the target of its new route.
@@ -193,6 +211,7 @@ impl Destinations {
             timer: None,
             domains: 0,
             waits_for: None,
+            waits_in: None,
         });
         self.target_ids.insert(signature, id);
         id
@@ -209,7 +228,10 @@ impl Destinations {
         for id in old {
             if let Some(domain) = self.domains.get(id) {
                 let (name, target) = (domain.name.clone(), domain.target);
-                self.domain_ids.remove(&name);
+                match domain.next_hop.clone() {
+                    Some(hop) => self.hop_ids.remove(&(hop, name)),
+                    None => self.domain_ids.remove(&name),
+                };
                 self.domains.remove(id);
                 self.let_go(target);
             }
@@ -217,7 +239,9 @@ impl Destinations {
         let unused: Vec<TargetId> = self
             .targets
             .iter()
-            .filter(|(_, t)| t.domains == 0 && t.open == 0 && t.line.is_empty() && t.timer.is_none())
+            .filter(|(_, t)| {
+                t.domains == 0 && t.open == 0 && t.line.is_empty() && t.timer.is_none() && t.waits_in.is_none()
+            })
             .map(|(id, _)| id)
             .collect();
         for id in unused {
@@ -239,7 +263,7 @@ fn signature(route: &Route) -> String {
         }
     }
     if route.fixed {
-        text.push_str("fixed");
+        text.push_str(if route.limits_named { "limited" } else { "fixed" });
     }
     text
 }
@@ -256,7 +280,12 @@ mod tests {
             addresses: vec!["192.0.2.1:25".parse().unwrap()],
             provider: "p".into(),
         };
-        Route { hosts: names.iter().map(host).collect(), valid_until: Timestamp::from_secs(until), fixed: false }
+        Route {
+            hosts: names.iter().map(host).collect(),
+            valid_until: Timestamp::from_secs(until),
+            fixed: false,
+            limits_named: false,
+        }
     }
 
     fn domain(name: &str) -> Domain {
@@ -266,7 +295,7 @@ mod tests {
     #[test]
     fn domains_with_the_same_hosts_share_a_target_and_others_do_not() {
         let mut all = Destinations::default();
-        let ids = ["a.test", "b.test", "c.test"].map(|d| all.take_domain(&domain(d)));
+        let ids = ["a.test", "b.test", "c.test"].map(|d| all.take_domain(&domain(d), None));
         let shared = all.set_route(ids[0], route(&["mx1", "mx2"], 10));
         assert_eq!(all.set_route(ids[1], route(&["mx1", "mx2"], 20)), shared);
         assert_ne!(all.set_route(ids[2], route(&["mx1"], 10)), shared);
@@ -275,13 +304,13 @@ mod tests {
     #[test]
     fn what_nothing_leads_to_is_forgotten_and_its_number_used_again() {
         let mut all = Destinations::default();
-        let id = all.take_domain(&domain("a.test"));
+        let id = all.take_domain(&domain("a.test"), None);
         let target = all.set_route(id, route(&["mx1"], 10)).unwrap();
         all.sweep(Timestamp::from_secs(99));
         assert!(all.domains.get(id).is_some(), "mail waits for it");
         all.leave_domain(id);
         all.sweep(Timestamp::from_secs(99));
         assert!(all.domains.get(id).is_none() && all.targets.get(target).is_none());
-        assert_eq!(all.take_domain(&domain("b.test")), id);
+        assert_eq!(all.take_domain(&domain("b.test"), None), id);
     }
 }

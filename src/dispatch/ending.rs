@@ -2,13 +2,16 @@
 //!
 //! One line of the event log a recipient and outcome; the same words stand in the event, in `queue show` and in the report.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::route::Unroutable;
+use crate::suppress::{Hit, Source};
 use crate::types::{
     Class, Delivery, Enhanced, Envelope, Event, EventKind, Failed, Reading, Recipient, Refusal, Reply, Timestamp,
     Verdict,
 };
+use crate::verdict::for_the_message;
 
 /// Where and how an outcome came about.
 pub(super) struct Facts {
@@ -71,6 +74,7 @@ impl Ending {
             mx: self.facts.mx.as_deref().map(str::to_string),
             cause: reading.cause.to_string(),
             remedy: reading.remedy.to_string(),
+            does: for_the_message(reading),
         });
     }
 
@@ -88,6 +92,7 @@ impl Ending {
             remedy: "Check the address. If it is right and works again, the operator of the relay can take it off the \
                      suppression list (weir suppress remove)."
                 .to_string(),
+            does: String::new(),
         });
     }
 
@@ -152,13 +157,40 @@ impl Ending {
         self.put_off(recipient, text, Class::Temporary, rule);
     }
 
-    /// The recipient comes onto the suppression list.
-    pub(super) fn on_list(&mut self, recipient: &Recipient, reply: &Reply, reading: &Reading) {
+    /// The recipient comes onto the suppression list: the event, for when it has.
+    pub(super) fn on_list(&self, recipient: &Recipient, reply: &Reply, reading: &Reading) -> Event {
         let mut event = self.event(EventKind::Suppressed, recipient);
         event.reply = Some(reply.to_string());
         event.class = Some(reading.class);
         event.rule = Some(reading.rule.clone());
-        self.events.push(event);
+        event
+    }
+
+    /// The host that handed the message in.
+    pub(super) fn client(&self) -> Option<IpAddr> {
+        self.envelope.client
+    }
+
+    /// A refusal for good, as the suppression list counts it.
+    pub(super) fn hit(&self, recipient: &Recipient, reply: &Reply, reading: &Reading) -> Hit {
+        Hit {
+            mailbox: recipient.address.clone(),
+            class: reading.class,
+            reply: reply.to_string(),
+            rule: reading.rule.clone(),
+            tag: reading.tag.clone(),
+            provider: self.facts.provider.clone().unwrap_or_else(|| "default".into()),
+            source: Source::Bounce,
+            sender_domain: self.envelope.sender.mailbox().map(|mailbox| mailbox.domain().clone()),
+            message: self.envelope.id,
+            wave: None,
+            at: self.now,
+        }
+    }
+
+    /// The receiver spoke of the lane: no event, only the words for whoever asks.
+    pub(super) fn stood_back(&mut self, reply: &Reply, reading: &Reading) {
+        self.refused(&reply.to_string(), reading.class, &reading.rule);
     }
 
     fn put_off(&mut self, recipient: &Recipient, reply: &str, class: Class, rule: &str) {
@@ -168,6 +200,10 @@ impl Ending {
         event.rule = Some(rule.into());
         event.verdict = Some(Verdict::Retry.as_str());
         self.events.push(event);
+        self.refused(reply, class, rule);
+    }
+
+    fn refused(&mut self, reply: &str, class: Class, rule: &str) {
         let text = |value: &Option<Arc<str>>| value.as_deref().unwrap_or_default().to_string();
         self.refusal = Some(Refusal {
             at: self.now,
@@ -188,6 +224,7 @@ impl Ending {
             mx: None,
             cause: cause.to_string(),
             remedy: remedy.to_string(),
+            does: String::new(),
         });
     }
 

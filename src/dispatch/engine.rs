@@ -4,6 +4,7 @@
 //! done. The channel is wide enough that every connection can always report its end.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
@@ -16,15 +17,21 @@ use super::message::{Action, Adjust, ConnectionId, Fetched, Input, Job, Row, Tic
 use super::status::{Snapshot, Standing};
 use crate::clock::Clock;
 use crate::outbound::Connector;
+use crate::queue::RecipientKey;
 use crate::route::Router;
 use crate::spool::{Change, Committed, Listed, Spool, Summary};
-use crate::suppress::List;
-use crate::types::{DeliveryId, DeliveryState, Domain, Event, EventKind, Mailbox, QueueId, ReversePath};
+use crate::suppress::{Hit, List};
+use crate::throttle::{LaneOrder, LaneRecord};
+use crate::types::{
+    Alert, DeliveryId, DeliveryState, Domain, Event, EventKind, Mailbox, NextHop, QueueId, ReversePath, Timestamp,
+};
 
 /// Messages taken in one go before the actions are carried out.
 const BATCH: usize = 256;
 /// Places in the channel beside one for each connection.
 const SPARE_PLACES: usize = 1024;
+/// Up to so many deliveries are told their place in the line: each costs a pass over it.
+const STANDINGS_IN_LINE: usize = 4;
 /// Rows read from the spool in one go.
 const PAGE: usize = 2000;
 /// Outcomes kept for `weir send` and others who ask just after the fact.
@@ -42,6 +49,16 @@ pub enum Message {
     BeginRead(oneshot::Sender<()>),
     Adjust {
         adjust: Adjust,
+        rows: Vec<Row>,
+        answer: oneshot::Sender<Vec<DeliveryId>>,
+    },
+    Lane {
+        provider: String,
+        order: LaneOrder,
+        answer: oneshot::Sender<Result<Vec<String>, String>>,
+    },
+    Reroute {
+        to: NextHop,
         rows: Vec<Row>,
         answer: oneshot::Sender<Vec<DeliveryId>>,
     },
@@ -64,6 +81,28 @@ pub struct Handle(mpsc::Sender<Message>);
 #[error("the relay is stopping")]
 pub struct Stopping;
 
+/// Why an order to lanes was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum OrderError {
+    #[error(transparent)]
+    Stopping(#[from] Stopping),
+    /// No such provider.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Keeps what lanes have learned over a restart. Takes it over at once and writes it in its own time.
+pub trait Memory: Send + Sync + 'static {
+    fn save(&self, records: Vec<LaneRecord>);
+}
+
+/// Remembers nothing.
+pub struct Forgetful;
+
+impl Memory for Forgetful {
+    fn save(&self, _records: Vec<LaneRecord>) {}
+}
+
 impl Handle {
     pub async fn send(&self, input: Input) -> Result<(), Stopping> {
         self.0.send(Message::Input(input)).await.map_err(|_| Stopping)
@@ -84,6 +123,18 @@ impl Handle {
     /// Returns the deliveries that were left alone: they are in a transaction, or the command means nothing to them.
     pub async fn adjust(&self, adjust: Adjust, rows: Vec<Row>) -> Result<Vec<DeliveryId>, Stopping> {
         self.ask(|answer| Message::Adjust { adjust, rows, answer }).await
+    }
+
+    /// Pauses or resumes the lanes of a provider; says in words what changed.
+    pub async fn lane_order(&self, provider: String, order: LaneOrder) -> Result<Vec<String>, OrderError> {
+        let answer = self.ask(|answer| Message::Lane { provider, order, answer }).await?;
+        answer.map_err(OrderError::Refused)
+    }
+
+    /// Sends deliveries to a next hop instead of the MX hosts of their domains, from now on and over restarts. Returns
+    /// those that were left alone, as `adjust` does.
+    pub async fn reroute(&self, to: NextHop, rows: Vec<Row>) -> Result<Vec<DeliveryId>, Stopping> {
+        self.ask(|answer| Message::Reroute { to, rows, answer }).await
     }
 
     pub async fn reconfigure(&self, settings: Settings, router: Arc<Router>) -> Result<(), Stopping> {
@@ -113,10 +164,17 @@ pub struct Engine {
     sender: mpsc::Sender<Message>,
     carriers: BTreeMap<ConnectionId, mpsc::Sender<Job>>,
     tickets: BTreeMap<Ticket, oneshot::Sender<Vec<DeliveryId>>>,
+    orders: BTreeMap<Ticket, oneshot::Sender<Result<Vec<String>, String>>>,
+    alerts: mpsc::Sender<Alert>,
+    slow: Box<SlowClient>,
+    memory: Arc<dyn Memory>,
     next_ticket: Ticket,
     recent: VecDeque<Arc<Event>>,
     healthy: bool,
 }
+
+/// What is done about a client of ours that seems to guess names.
+pub type SlowClient = dyn Fn(IpAddr, &str, Timestamp) + Send + Sync;
 
 /// What the engine works with.
 pub struct Resources {
@@ -125,6 +183,11 @@ pub struct Resources {
     pub spool: Spool,
     pub suppressions: List,
     pub committed: mpsc::Receiver<Vec<Committed>>,
+    /// Where alerts go; one that finds no room is in the log alone.
+    pub alerts: mpsc::Sender<Alert>,
+    pub memory: Arc<dyn Memory>,
+    /// Has a client's mail come slowly until then, for this reason.
+    pub slow: Box<SlowClient>,
     pub clock: Clock,
     pub tasks: TaskTracker,
     /// Outbound connections in all: each has a place in the channel.
@@ -134,7 +197,8 @@ pub struct Resources {
 impl Engine {
     pub fn new(core: Core, resources: Resources) -> (Engine, Handle) {
         let (sender, messages) = mpsc::channel(resources.max_connections + SPARE_PLACES);
-        let Resources { connector, router, spool, suppressions, committed, clock, tasks, .. } = resources;
+        let Resources { connector, router, spool, suppressions, committed, alerts, memory, slow, clock, tasks, .. } =
+            resources;
         let engine = Engine {
             core,
             parts: Arc::new(Parts { connector, spool, suppressions }),
@@ -146,6 +210,10 @@ impl Engine {
             sender: sender.clone(),
             carriers: BTreeMap::new(),
             tickets: BTreeMap::new(),
+            orders: BTreeMap::new(),
+            alerts,
+            slow,
+            memory,
             next_ticket: 0,
             recent: VecDeque::new(),
             healthy: true,
@@ -199,7 +267,10 @@ impl Engine {
                 let _ = answer.send(self.core.snapshot(now));
             }
             Message::Standing { ids, answer } => {
-                let standings = ids.into_iter().map(|id| self.core.standing(id, now)).collect();
+                let in_line = ids.len() <= STANDINGS_IN_LINE;
+                let standing =
+                    |id| if in_line { self.core.standing_in_line(id, now) } else { self.core.standing(id, now) };
+                let standings = ids.into_iter().map(standing).collect();
                 let _ = answer.send(standings);
             }
             Message::BeginRead(answer) => {
@@ -207,9 +278,18 @@ impl Engine {
                 let _ = answer.send(());
             }
             Message::Adjust { adjust, rows, answer } => {
+                let ticket = self.ticket(answer);
+                self.core.handle(Input::Command { ticket, adjust, rows }, now);
+            }
+            Message::Reroute { to, rows, answer } => {
+                let ticket = self.ticket(answer);
+                self.core.handle(Input::Reroute { ticket, to, rows }, now);
+            }
+            Message::Lane { provider, order, answer } => {
                 self.next_ticket += 1;
-                self.tickets.insert(self.next_ticket, answer);
-                self.core.handle(Input::Command { ticket: self.next_ticket, adjust, rows }, now);
+                self.orders.insert(self.next_ticket, answer);
+                let order = Input::Lane { ticket: self.next_ticket, provider: provider.into(), order };
+                self.core.handle(order, now);
             }
             Message::Reconfigure { settings, router } => {
                 self.router = router;
@@ -220,6 +300,12 @@ impl Engine {
                 let _ = answer.send(found);
             }
         }
+    }
+
+    fn ticket(&mut self, answer: oneshot::Sender<Vec<DeliveryId>>) -> Ticket {
+        self.next_ticket += 1;
+        self.tickets.insert(self.next_ticket, answer);
+        self.next_ticket
     }
 
     fn look_at_spool(&mut self) {
@@ -262,6 +348,11 @@ impl Engine {
     fn act(&mut self, action: Action) {
         match action {
             Action::Resolve(domain) => self.resolve(domain),
+            Action::ResolveAfresh(domain) => {
+                self.router.forget(&domain);
+                self.resolve(domain);
+            }
+            Action::ResolveHop { domain, hop } => self.resolve_hop(domain, hop),
             Action::Open { connection, plan, job } => self.open(connection, plan, job),
             Action::Start { connection, job } => {
                 // Never full: the core gives the next job only when the last is done. Closed: the carrier is on its way
@@ -278,15 +369,38 @@ impl Engine {
             Action::Close { connection } => drop(self.carriers.remove(&connection)),
             Action::Fetch { id } => self.fetch(id),
             Action::Commit(changes) => self.commit(changes),
-            Action::Suppress { mailbox, class, reply, key } => self.suppress(mailbox, class, reply, key),
+            Action::Suppress { hit, key } => self.suppress(hit, key),
             Action::Load { until } => self.load(until),
             Action::Answer { ticket, left_alone } => {
                 if let Some(answer) = self.tickets.remove(&ticket) {
                     let _ = answer.send(left_alone);
                 }
             }
+            Action::LaneAnswer { ticket, answer } => {
+                if let Some(order) = self.orders.remove(&ticket) {
+                    let _ = order.send(answer);
+                }
+            }
+            Action::Slow { client, reason, until } => (self.slow)(client, &reason, until),
+            Action::Alert(alert) => self.alert(alert),
+            Action::Remember(records) => self.memory.save(records),
             Action::Warn(text) => tracing::warn!("{text}"),
         }
+    }
+
+    fn alert(&self, alert: Alert) {
+        if let Err(error) = self.alerts.try_send(alert) {
+            let (mpsc::error::TrySendError::Full(alert) | mpsc::error::TrySendError::Closed(alert)) = error;
+            tracing::warn!(key = %alert.key, "alert, {}: {}", if alert.raised { "raised" } else { "over" }, alert.text);
+        }
+    }
+
+    fn resolve_hop(&self, domain: Domain, hop: NextHop) {
+        let (router, sender) = (self.router.clone(), self.sender.clone());
+        self.tasks.spawn(async move {
+            let result = router.resolve_hop(&domain, &hop).await;
+            let _ = sender.send(Message::Input(Input::HopRouted { domain, hop, result })).await;
+        });
     }
 
     fn resolve(&self, domain: Domain) {
@@ -337,13 +451,18 @@ impl Engine {
         self.parts.spool.settle(changes);
     }
 
-    fn suppress(&self, mailbox: Mailbox, class: crate::types::Class, reply: crate::types::Reply, key: u32) {
-        let (parts, sender, now) = (self.parts.clone(), self.sender.clone(), self.clock.now());
+    fn suppress(&self, hit: Box<Hit>, key: RecipientKey) {
+        let (parts, sender) = (self.parts.clone(), self.sender.clone());
         self.tasks.spawn(async move {
-            if let Err(error) = parts.suppressions.note_refusal(&mailbox, class, &reply.to_string(), now).await {
-                tracing::error!(recipient = %mailbox, %error, "cannot write the suppression list");
-            }
-            let _ = sender.send(Message::Input(Input::Suppressed { key })).await;
+            let recipient = hit.mailbox.clone();
+            let listed = match parts.suppressions.note_refusal(*hit).await {
+                Ok(noted) => noted.is_new,
+                Err(error) => {
+                    tracing::error!(%recipient, %error, "cannot write the suppression list");
+                    false
+                }
+            };
+            let _ = sender.send(Message::Input(Input::Suppressed { key, listed })).await;
         });
     }
 
@@ -391,6 +510,9 @@ pub fn row(summary: Summary) -> Option<Row> {
         delay_reported: summary.delay_reported,
         recipients: recipients.map(|mailbox| super::key_of(&mailbox)).collect(),
         flow: super::flow_of(&sender),
+        sender_domain: sender.mailbox().map(|mailbox| mailbox.domain().clone()),
+        class: summary.class,
+        next_hop: summary.next_hop,
     })
 }
 
@@ -407,6 +529,9 @@ pub fn row_of(listed: &Listed) -> Row {
         delay_reported: delivery.delay_reported,
         recipients: delivery.recipients.iter().map(|recipient| super::key_of(&recipient.address)).collect(),
         flow: super::flow_of(&listed.envelope.sender),
+        sender_domain: listed.envelope.sender.mailbox().map(|mailbox| mailbox.domain().clone()),
+        class: listed.envelope.class,
+        next_hop: delivery.next_hop.clone(),
     }
 }
 

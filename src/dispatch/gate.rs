@@ -26,13 +26,8 @@ pub struct Gate {
 impl Gate {
     /// Lets a delivery through, or says behind which recipient it must wait (and remembers that it does).
     pub fn enter(&mut self, id: DeliveryId, keys: &[RecipientKey]) -> bool {
-        let is_taken = |key: &&RecipientKey| match self.in_flight.get(key) {
-            Some(holder) => *holder != id,
-            None => self.held.contains(key),
-        };
-        let taken = keys.iter().find(is_taken);
-        if let Some(key) = taken {
-            self.waiting.entry(*key).or_default().push_back(id);
+        if let Some(key) = self.taken(id, keys) {
+            self.waiting.entry(key).or_default().push_back(id);
             return false;
         }
         for key in keys {
@@ -41,6 +36,19 @@ impl Gate {
             }
         }
         true
+    }
+
+    /// Would `enter` let it through?
+    pub fn is_open(&self, id: DeliveryId, keys: &[RecipientKey]) -> bool {
+        self.taken(id, keys).is_none()
+    }
+
+    fn taken(&self, id: DeliveryId, keys: &[RecipientKey]) -> Option<RecipientKey> {
+        let is_taken = |key: &&RecipientKey| match self.in_flight.get(key) {
+            Some(holder) => *holder != id,
+            None => self.held.contains(key),
+        };
+        keys.iter().find(is_taken).copied()
     }
 
     /// The recipient accepted mail.

@@ -1,5 +1,6 @@
 //! What goes into the core of dispatch and what comes out: values, no effects.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,7 +9,11 @@ use crate::outbound::{OpenError, Outcome, Plan};
 use crate::queue::{Keys, Lifetime, RecipientKey};
 use crate::route::{Route, Unroutable};
 use crate::spool::{Change, Committed, Stored};
-use crate::types::{Body, Class, Delivery, DeliveryId, Domain, Envelope, Mailbox, Recipient, Reply, Timestamp};
+use crate::suppress::Hit;
+use crate::throttle::{LaneOrder, LaneRecord};
+use crate::types::{
+    Alert, Body, Class, Delivery, DeliveryId, Domain, Envelope, NextHop, Priority, Recipient, Timestamp,
+};
 
 /// Numbers a connection from the decision to open it until its socket is closed.
 pub type ConnectionId = u64;
@@ -51,14 +56,34 @@ pub enum Input {
         id: DeliveryId,
         stored: Option<Box<Fetched>>,
     },
-    /// The suppression list knows this recipient from now on.
+    /// The suppression list knows of this refusal.
     Suppressed {
         key: RecipientKey,
+        /// The recipient came onto the list with it.
+        listed: bool,
     },
     Command {
         ticket: Ticket,
         adjust: Adjust,
         rows: Vec<Row>,
+    },
+    /// An operator's order to all lanes of a provider.
+    Lane {
+        ticket: Ticket,
+        provider: Arc<str>,
+        order: LaneOrder,
+    },
+    /// Deliveries that an operator sends another way.
+    Reroute {
+        ticket: Ticket,
+        to: NextHop,
+        rows: Vec<Row>,
+    },
+    /// The addresses of an operator's next hop, for one domain's mail.
+    HopRouted {
+        domain: Domain,
+        hop: NextHop,
+        result: Result<Route, Unroutable>,
     },
     /// May mail leave for the public Internet? Not while we do not know our own name.
     Identity {
@@ -85,6 +110,9 @@ pub struct Row {
     pub delay_reported: bool,
     pub recipients: Keys,
     pub flow: u32,
+    pub sender_domain: Option<Domain>,
+    pub class: Priority,
+    pub next_hop: Option<NextHop>,
 }
 
 /// What an operator wants done with deliveries.
@@ -202,6 +230,13 @@ impl Excerpt {
 #[derive(Debug)]
 pub enum Action {
     Resolve(Domain),
+    /// The same, asking the name servers again: what was known led to the wrong hosts.
+    ResolveAfresh(Domain),
+    /// Find the addresses of an operator's next hop, then say `HopRouted`.
+    ResolveHop {
+        domain: Domain,
+        hop: NextHop,
+    },
     /// Connect, and hold the job's transaction on the new connection.
     Open {
         connection: ConnectionId,
@@ -222,12 +257,16 @@ pub enum Action {
     },
     /// All of it or nothing.
     Commit(Vec<Change>),
-    /// Put a recipient on the suppression list, then say `Suppressed`.
+    /// Tell the suppression list of a refusal, then say `Suppressed`.
     Suppress {
-        mailbox: Mailbox,
-        class: Class,
-        reply: Reply,
+        hit: Box<Hit>,
         key: RecipientKey,
+    },
+    /// A client of ours seems to guess names: its mail is to come slowly until then.
+    Slow {
+        client: IpAddr,
+        reason: String,
+        until: Timestamp,
     },
     /// Read what is due before then from the spool.
     Load {
@@ -238,6 +277,15 @@ pub enum Action {
         ticket: Ticket,
         left_alone: Vec<DeliveryId>,
     },
+    /// An order to lanes is carried out: what changed, or why nothing could.
+    LaneAnswer {
+        ticket: Ticket,
+        answer: Result<Vec<String>, String>,
+    },
+    /// A state that a person should know of, or its end.
+    Alert(Alert),
+    /// Keep these for the next start.
+    Remember(Vec<LaneRecord>),
     /// A person should look, once.
     Warn(String),
 }

@@ -4,6 +4,7 @@
 //! actions out; each connection is a task of its own (`carrier`). Nothing else knows the queue, the throttle, the routes and
 //! outbound together, and the engine waits for nothing but its next input.
 
+mod alarm;
 mod attempt;
 pub mod bounce;
 mod carrier;
@@ -14,14 +15,19 @@ mod ending;
 pub mod engine;
 mod fresh;
 mod gate;
+mod holds;
+mod lanes;
 pub mod message;
 mod opening;
 pub mod options;
+mod probing;
 mod pump;
 mod reader;
 mod report;
+mod senders;
 mod settle;
 pub mod status;
+mod waiting;
 mod withdraw;
 
 use std::num::NonZeroU32;
@@ -57,3 +63,5 @@ fn fold(bytes: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod core_tests;
+#[cfg(test)]
+mod lane_tests;

@@ -2,30 +2,48 @@
 //!
 //! A connection is opened for one delivery. If it cannot be, the delivery goes on to the next address of its route at
 //! once, with a permit of that host's provider; only when all have been tried is it deferred, and the target is down
-//! until that delivery's next attempt. What else stands in the line waits and counts no attempt.
+//! until that delivery's next attempt. What else stands in the line waits and counts no attempt. Nor does the delivery
+//! itself where the receiver spoke of our address or of the connection: that slows the lane, not the message.
 
+use super::alarm::PORT_KEY;
 use super::attempt::{Attempt, Said};
 use super::core::Core;
 use super::destination::TargetId;
+use super::lanes;
 use super::message::{Action, ConnectionId};
-use super::pump::{Connection, LOOK_AGAIN, NotNow, State};
+use super::pump::{Connection, LOOK_AGAIN, NotNow, State, Told};
 use super::withdraw::Purpose;
 use crate::outbound::options::TlsMode;
 use crate::outbound::{OpenError, OpenStage, Plan};
 use crate::queue::Place;
+use crate::route::Route;
 use crate::route::order::{Candidate, candidates};
 use crate::route::port25::Connect;
-use crate::throttle::{Answer, Grant, LaneName, Permit, Signal};
-use crate::types::{DeliveryId, Scope, Stage, Timestamp};
+use crate::throttle::{About, Answer, Grant, LaneName, Permit, Probe, Signal};
+use crate::types::{Class, DeliveryId, Reading, Scope, Stage, Timestamp, Verdict};
+
+/// Refusals in a row for which a delivery counts no attempt although no lane waits for them.
+const UNTOUCHED_MAX: u8 = 2;
+
+/// A permit with its first grant, and the source it belongs to.
+struct Granted {
+    source: usize,
+    permit: Permit,
+    grant: Grant,
+    probes: bool,
+}
 
 impl Core {
-    /// Opens a connection for the delivery; false: the target cannot go on now, and the delivery is back in the line.
-    pub(super) fn open_or_wait(&mut self, target: TargetId, id: DeliveryId, now: Timestamp) -> bool {
-        match self.open(target, id, now) {
+    /// Opens a connection for the delivery at the head of the line; false: the target cannot go on now, and the delivery
+    /// stands in the line as before.
+    pub(super) fn open_or_wait(&mut self, target: TargetId, id: DeliveryId, told: Told, now: Timestamp) -> bool {
+        match self.open(target, id, told, None, now) {
             Ok(()) => self.say_waits_for(target, None),
-            Err(NotNow::Exhausted) => self.unreachable(target, id, now),
+            Err(NotNow::Exhausted) => {
+                self.take(target, id);
+                self.unreachable(target, id, now);
+            }
             Err(not_now) => {
-                self.back_to_line(target, id);
                 self.wait(target, not_now, now);
                 return false;
             }
@@ -33,87 +51,133 @@ impl Core {
         true
     }
 
-    /// Begins an attempt, or goes on with it, on a new connection.
-    pub(super) fn open(&mut self, target: TargetId, id: DeliveryId, now: Timestamp) -> Result<(), NotNow> {
-        let Some(place) = self.places.targets.get_mut(target) else { return Err(NotNow::Exhausted) };
-        let route = place.route.clone();
-        if self.attempts.get(&id).is_none_or(|attempt| attempt.candidates.is_empty()) {
-            let turn = place.turn;
-            place.turn += 1;
-            let list = candidates(&route, turn, &self.failing, now);
-            let attempt = self.attempts.entry(id).or_insert_with(Attempt::new);
-            attempt.candidates = list;
-            attempt.next = 0;
-        }
-        loop {
-            let Some(attempt) = self.attempts.get(&id) else { return Err(NotNow::Exhausted) };
-            let Some(candidate) = attempt.candidates.get(attempt.next).cloned() else { return Err(NotNow::Exhausted) };
+    /// Begins an attempt, or goes on with it, on a new connection; takes the delivery out of the line if that succeeds.
+    /// `only`: from this lane, as its probe.
+    pub(super) fn open(
+        &mut self,
+        target: TargetId,
+        id: DeliveryId,
+        mut told: Told,
+        only: Option<&LaneName>,
+        now: Timestamp,
+    ) -> Result<(), NotNow> {
+        let Some(route) = self.places.targets.get(target).map(|place| place.route.clone()) else {
+            return Err(NotNow::Exhausted);
+        };
+        let begun = self.attempts.get(&id).filter(|attempt| !attempt.candidates.is_empty());
+        let (list, mut next) = match begun {
+            Some(attempt) => (attempt.candidates.clone(), attempt.next),
+            None => (candidates(&route, self.places.targets.get(target).map_or(0, |t| t.turn), &self.failing, now), 0),
+        };
+        let mut skipped = Vec::new();
+        while let Some(candidate) = list.get(next) {
             if !self.may_leave_to(candidate.address, route.fixed) {
                 return Err(NotNow::Nameless);
             }
-            let (source, permit, grant) = match self.permit_for(&candidate, now) {
-                Ok(Some(granted)) => granted,
-                Ok(None) => {
-                    self.skip_candidate(id, &candidate);
+            let guarded = self.is_guarded(&route, candidate);
+            let granted = match self.permit_for(candidate, guarded, self.offered(id), &mut told, only, now) {
+                Some(granted) => granted,
+                None if told.is_nothing() => {
+                    skipped.push(no_source(candidate));
+                    next += 1;
                     continue;
                 }
-                Err(not_now) => return Err(not_now),
+                None => return Err(NotNow::Told(told)),
             };
-            let plan = self.plan(&candidate, source, attempt_skips_tls(self.attempts.get(&id)));
-            let skip_tls = plan.skip_tls;
-            let connection = self.new_connection_id();
-            let job = self.job(id, &grant, now);
-            let held = Connection { target, permit, candidate, state: State::Opening(id), started: now, skip_tls };
-            self.connections.insert(connection, held);
-            if let Some(place) = self.places.targets.get_mut(target) {
-                place.open += 1;
-            }
-            self.act(Action::Open { connection, plan, job });
+            self.remember_candidates(target, id, list.clone(), next, skipped);
+            self.open_to(target, id, candidate.clone(), granted, now);
             return Ok(());
         }
+        self.remember_candidates(target, id, list, next, skipped);
+        Err(NotNow::Exhausted)
     }
 
-    fn skip_candidate(&mut self, id: DeliveryId, candidate: &Candidate) {
-        if let Some(attempt) = self.attempts.get_mut(&id) {
-            attempt.next += 1;
-            let text = format!("no [[source]] has an address of the family of {}", candidate.address.ip());
-            attempt.said.push(Said { mx: candidate.name.clone(), text, reply: None, permanent: false });
+    fn remember_candidates(
+        &mut self,
+        target: TargetId,
+        id: DeliveryId,
+        list: Vec<Candidate>,
+        next: usize,
+        skipped: Vec<Said>,
+    ) {
+        let attempt = self.attempts.entry(id).or_insert_with(Attempt::new);
+        if attempt.candidates.is_empty()
+            && let Some(place) = self.places.targets.get_mut(target)
+        {
+            place.turn += 1;
         }
+        attempt.candidates = list;
+        attempt.next = next;
+        attempt.said.extend(skipped);
     }
 
-    /// A permit and a grant from the next source in turn that fits; none if no source has the address family.
-    fn permit_for(&mut self, candidate: &Candidate, now: Timestamp) -> Result<Option<(usize, Permit, Grant)>, NotNow> {
-        let mut not_now = None;
+    fn open_to(&mut self, target: TargetId, id: DeliveryId, candidate: Candidate, granted: Granted, now: Timestamp) {
+        self.take(target, id);
+        let Granted { source, permit, grant, probes } = granted;
+        let plan = self.plan(&candidate, source, attempt_skips_tls(self.attempts.get(&id)));
+        let skip_tls = plan.skip_tls;
+        let connection = self.new_connection_id();
+        let job = self.job(id, permit.lane(), &grant, now);
+        let state = State::Opening(id);
+        let held = Connection { target, permit, candidate, state, started: now, skip_tls, recalled: false, probes };
+        self.connections.insert(connection, held);
+        if let Some(place) = self.places.targets.get_mut(target) {
+            place.open += 1;
+        }
+        self.act(Action::Open { connection, plan, job });
+    }
+
+    /// First contact and growth guard are for receivers of the public Internet and for hops that stand for one.
+    fn is_guarded(&self, route: &Route, candidate: &Candidate) -> bool {
+        let is_own_hop = route.fixed && !route.limits_named;
+        !is_own_hop && !self.networks.iter().any(|net| net.contains(&candidate.address.ip()))
+    }
+
+    /// A permit and a grant from the next source in turn that fits. None: the others have told why, or, where nothing was
+    /// told, no source can reach the address.
+    fn permit_for(
+        &mut self,
+        candidate: &Candidate,
+        guarded: bool,
+        recipients: usize,
+        told: &mut Told,
+        only: Option<&LaneName>,
+        now: Timestamp,
+    ) -> Option<Granted> {
         for step in 0..self.sources.len() {
             let index = (self.source_turn + step) % self.sources.len();
             let source = &self.sources[index];
-            if source.address.is_some_and(|own| own.is_ipv4() != candidate.address.is_ipv4()) {
+            let lane = LaneName { provider: candidate.provider.clone(), source: source.name.clone() };
+            let other_family = source.address.is_some_and(|own| own.is_ipv4() != candidate.address.is_ipv4());
+            let wrong_family = candidate.address.is_ipv6() && self.throttle.wants_ipv4(&lane, now);
+            if other_family || wrong_family || only.is_some_and(|only| *only != lane) || told.by(&lane) {
                 continue;
             }
-            let lane = LaneName { provider: candidate.provider.clone(), source: source.name.clone() };
-            match self.throttle.permit(&lane, now) {
-                Answer::Granted(mut permit) => match self.throttle.grant(&mut permit, now) {
+            let probe = self.throttle.probe(&lane, now);
+            if only.is_none() && matches!(probe, Some(Probe::Expendable | Probe::OtherSender)) {
+                // Which delivery goes is not for the line to say.
+                told.until(&lane, now + LOOK_AGAIN);
+                continue;
+            }
+            match self.throttle.permit(&lane, guarded, now) {
+                Answer::Granted(mut permit) => match self.throttle.grant(&mut permit, recipients, now) {
                     Answer::Granted(grant) => {
                         self.source_turn = index + 1;
-                        return Ok(Some((index, permit, grant)));
+                        return Some(Granted { source: index, permit, grant, probes: probe.is_some() });
                     }
-                    _ => {
+                    answer => {
                         self.throttle.release(permit);
-                        not_now = Some(NotNow::Full(candidate.provider.clone()));
+                        match answer {
+                            Answer::At(until) => told.until(&lane, until),
+                            _ => told.full(&lane),
+                        }
                     }
                 },
-                Answer::At(until) if !matches!(not_now, Some(NotNow::Full(_))) => {
-                    let soonest = match not_now {
-                        Some(NotNow::At(before)) => until.min(before),
-                        _ => until,
-                    };
-                    not_now = Some(NotNow::At(soonest));
-                }
-                Answer::At(_) => {}
-                Answer::Full | Answer::Spent => not_now = Some(NotNow::Full(candidate.provider.clone())),
+                Answer::At(until) => told.until(&lane, until),
+                Answer::Full | Answer::Spent => told.full(&lane),
             }
         }
-        not_now.map_or(Ok(None), Err)
+        None
     }
 
     fn plan(&self, candidate: &Candidate, source: usize, skip_tls: bool) -> Plan {
@@ -123,7 +187,7 @@ impl Core {
             address: candidate.address,
             bind: source.address,
             helo: source.helo.clone().unwrap_or_else(|| self.helo.clone()),
-            tls: self.tls,
+            tls: self.tls_for(&candidate.name),
             skip_tls,
         }
     }
@@ -136,7 +200,7 @@ impl Core {
         }
         let (target, candidate) = (held.target, held.candidate.clone());
         self.failing.succeeded(candidate.address);
-        self.watch_port(&candidate, Connect::Succeeded);
+        self.see_port(&candidate, Connect::Succeeded, now);
         if let Some(place) = self.places.targets.get_mut(target) {
             place.down_until = None;
             if std::mem::take(&mut place.suspect) {
@@ -145,10 +209,18 @@ impl Core {
         }
     }
 
+    /// TLS is required of a host that has asked for it.
+    fn tls_for(&self, host: &str) -> TlsMode {
+        match self.tls {
+            TlsMode::Opportunistic if self.tls_wanted.contains(host) => TlsMode::Encrypt,
+            mode => mode,
+        }
+    }
+
     /// No connection came to be: on to the next address, or give the attempt up.
     pub(super) fn open_failed(&mut self, connection: ConnectionId, error: OpenError, now: Timestamp) {
         let Some(held) = self.connections.remove(&connection) else { return };
-        let Connection { target, permit, candidate, state, started, skip_tls } = held;
+        let Connection { target, permit, candidate, state, started, skip_tls, probes, .. } = held;
         let id = match state {
             State::Opening(id) | State::Busy(id) => id,
             _ => {
@@ -156,14 +228,16 @@ impl Core {
                 return;
             }
         };
-        let verdict = self.read_open_error(&permit, &candidate, &error, started, now);
+        let verdict = self.read_open_error(id, &permit, &candidate, &error, started, now);
+        let lane = permit.lane().clone();
         let was_full = self.throttle.is_full();
         self.throttle.release(permit);
         if let Some(place) = self.places.targets.get_mut(target) {
             place.open = place.open.saturating_sub(1);
         }
         self.note_failure(&candidate, &error, now);
-        let tls_again = error.stage == OpenStage::Tls && self.tls == TlsMode::Opportunistic && !skip_tls;
+        let may_do_without = self.tls_for(&candidate.name) == TlsMode::Opportunistic && !skip_tls;
+        let tls_again = error.stage == OpenStage::Tls && may_do_without;
         if let Some(attempt) = self.attempts.get_mut(&id) {
             attempt.skip_tls = tls_again;
             match verdict {
@@ -173,42 +247,57 @@ impl Core {
                 _ => attempt.failed(&candidate, &error, verdict),
             }
         }
-        self.queue.put(id, Place::Ready);
+        self.back_to_line(target, id);
         match verdict {
-            Next::Wait if !tls_again => self.back_to_line(target, id),
-            Next::Final | Next::Later if !tls_again => self.unreachable(target, id, now),
+            Next::Wait if !tls_again => self.forget_fresh_attempt(id),
+            Next::Final if !tls_again => {
+                self.take(target, id);
+                self.unreachable(target, id, now);
+            }
             _ => {
-                self.open_or_wait(target, id, now);
+                self.open_or_wait(target, id, Told::default(), now);
             }
         }
+        if probes {
+            self.hasten(&lane.provider, now);
+        }
         self.pump(target, now);
-        self.feed_hungry(&candidate.provider, was_full, now);
+        self.feed_hungry(&lane.provider, was_full, now);
+    }
+
+    /// An attempt of which nothing has happened yet is begun anew when its turn comes.
+    pub(super) fn forget_fresh_attempt(&mut self, id: DeliveryId) {
+        if self.attempts.get(&id).is_some_and(|attempt| !attempt.goes_on()) {
+            self.attempts.remove(&id);
+        }
     }
 
     fn note_failure(&mut self, candidate: &Candidate, error: &OpenError, now: Timestamp) {
         if error.stage != OpenStage::Tls {
             self.failing.failed(candidate.address, now);
         }
-        self.watch_port(
-            candidate,
-            match error.stage {
-                OpenStage::Connect => Connect::Failed,
-                OpenStage::ConnectTimeout => Connect::TimedOut,
-                _ => Connect::Succeeded,
-            },
-        );
+        let outcome = match error.stage {
+            OpenStage::Connect => Connect::Failed,
+            OpenStage::ConnectTimeout => Connect::TimedOut,
+            _ => Connect::Succeeded,
+        };
+        self.see_port(candidate, outcome, now);
     }
 
-    fn watch_port(&mut self, candidate: &Candidate, outcome: Connect) {
+    fn see_port(&mut self, candidate: &Candidate, outcome: Connect, now: Timestamp) {
         let (address, provider) = (candidate.address, &candidate.provider);
         if let Some(text) = self.port25.observe(address.ip(), address.port(), provider, outcome) {
             self.act(Action::Warn(text));
+        }
+        if self.port25.is_shut() != self.raised.contains(PORT_KEY) {
+            self.watch_port(now);
         }
     }
 
     /// What a failed opening means for the delivery, and for the lane.
     fn read_open_error(
         &mut self,
+        id: DeliveryId,
         permit: &Permit,
         candidate: &Candidate,
         error: &OpenError,
@@ -219,22 +308,39 @@ impl Core {
         let stage = if error.stage == OpenStage::Greeting { Stage::Connect } else { Stage::Ehlo };
         let reading = self.rules.read(&candidate.provider, stage, reply);
         let text = reply.to_string();
-        let signal = Signal::Refused { reading: &reading, reply: &text, started };
-        self.tell_lane(permit.lane().clone(), &signal, Some(&reading), now);
+        let signal = Signal::Refused { reading: &reading, reply: &text, started, about: About::default() };
+        let flow = self.queue.get(id).map(|entry| entry.flow);
+        let said = lanes::Said { reply: &text, reading: &reading, flow };
+        self.tell_lane(permit.lane(), &signal, Some(said), now);
+        self.obey(permit.lane(), &candidate.name, &reading);
         if error.stage == OpenStage::Tls {
             return Next::Address;
         }
-        if stage == Stage::Ehlo {
-            // About our name, not about the message.
-            return if reading.breaker { Next::Wait } else { Next::Address };
+        if self.slows_the_lane(id, &reading) || (stage == Stage::Ehlo && reading.breaker) {
+            return Next::Wait;
         }
-        match (reply.is_permanent(), reading.scope) {
-            (true, _) if self.throttle.is_microsoft(&candidate.provider) => Next::Final,
-            (true, _) => Next::Host,
-            // It is we who are too many or too fast: another address of the same receiver would hear the same.
-            (false, Scope::Source) => Next::Later,
-            (false, _) => Next::Address,
+        match reply.is_permanent() && stage == Stage::Connect {
+            true if self.throttle.is_microsoft(&candidate.provider) => Next::Final,
+            true => Next::Host,
+            // At EHLO it is about our name, not about the message.
+            false => Next::Address,
         }
+    }
+
+    /// Is the refusal about our address or the connection, so that the message is as if it had not been offered?
+    ///
+    /// Where the throttle has a wait for it, however often it comes; else only some times in a row, so that a receiver
+    /// that always says it does not see one message again and again.
+    pub(super) fn slows_the_lane(&mut self, id: DeliveryId, reading: &Reading) -> bool {
+        if reading.verdict != Verdict::Retry || !matches!(reading.scope, Scope::Source | Scope::Connection) {
+            return false;
+        }
+        if has_lever(reading) {
+            return true;
+        }
+        let times = self.untouched.entry(id).or_insert(0);
+        *times += 1;
+        *times <= UNTOUCHED_MAX
     }
 
     /// Every address has been tried in vain: this delivery is deferred (or returned), the others of the line wait.
@@ -279,10 +385,19 @@ pub(super) enum Next {
     Host,
     /// Nowhere: the refusal is final.
     Final,
-    /// Nowhere for now.
-    Later,
     /// Back to the line: it is the lane that is stopped.
     Wait,
+}
+
+/// Readings for which the throttle slows, pauses or stops the lane.
+fn has_lever(reading: &Reading) -> bool {
+    reading.breaker
+        || matches!(reading.class, Class::RateLimit | Class::MessageLimit | Class::ConnectionLimit | Class::IpBlock)
+}
+
+fn no_source(candidate: &Candidate) -> Said {
+    let text = format!("no [[source]] has an address of the family of {}", candidate.address.ip());
+    Said { mx: candidate.name.clone(), text, reply: None, permanent: false }
 }
 
 fn attempt_skips_tls(attempt: Option<&Attempt>) -> bool {

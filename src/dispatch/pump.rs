@@ -1,14 +1,17 @@
 //! Gives what is due to connections.
 //!
 //! ```text
-//! pump(target):
+//! pump(target), unless it waits for a lane's time:
 //!   while something stands in the line:
-//!     an idle connection of the target?  -> grant -> start
+//!     an idle connection of the target?  -> grant for the head of the line -> start
 //!     else a permit of the throttle?     -> grant -> open, with the delivery bound to it
-//!     else                               -> hungry: looked at again when a permit comes back, or at the time given
+//!     else                               -> looked at again when a permit comes back, or at the lane's time
 //! ```
 //!
-//! How a connection is opened is told in `opening`.
+//! The grant is asked for before anything is touched: what is not granted stands in the line as before, and an idle
+//! connection stays open as long as it may be idle.
+//!
+//! How a connection is opened is told in `opening`, how targets wait for a lane in `waiting`.
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -21,7 +24,7 @@ use super::message::{Action, ConnectionId, Job};
 use super::withdraw::Purpose;
 use crate::queue::Place;
 use crate::route::order::Candidate;
-use crate::throttle::{Answer, Grant, LaneName, Permit};
+use crate::throttle::{Answer, Grant, LaneName, Permit, Probe};
 use crate::types::{DeliveryId, Timestamp};
 
 /// An idle connection is kept this long for the next message.
@@ -32,6 +35,8 @@ const SHARE_AFTER: u32 = 10;
 const PROVIDERS_FED: usize = 16;
 /// Mail that waits for our name, or for a lane, is looked at again after this at the latest.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// Mail that is held back rests at least this long.
+const HOLD_MIN: Duration = Duration::from_secs(1);
 
 /// A connection, from the decision to open it until its socket is closed.
 pub(super) struct Connection {
@@ -42,6 +47,10 @@ pub(super) struct Connection {
     /// When the transaction, or the opening, began.
     pub started: Timestamp,
     pub skip_tls: bool,
+    /// It has been told to close before its dialogue began.
+    pub recalled: bool,
+    /// Its transaction asks whether the way is free again.
+    pub probes: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,16 +76,51 @@ impl Connection {
 
 /// Why a delivery at the head of its line did not start.
 pub(super) enum NotNow {
-    /// When a permit comes back.
-    Full(Arc<str>),
-    At(Timestamp),
+    /// What the throttle said.
+    Told(Told),
     /// We do not know our own name yet.
     Nameless,
     /// Every address has been tried.
     Exhausted,
 }
 
+/// What the lanes that a delivery could use have answered.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    lanes: Vec<LaneName>,
+    /// The soonest time that was named, and by whom.
+    at: Option<(LaneName, Timestamp)>,
+    /// Somebody must give something back.
+    full: Option<Arc<str>>,
+}
+
+impl Told {
+    pub(super) fn until(&mut self, lane: &LaneName, until: Timestamp) {
+        self.lanes.push(lane.clone());
+        if self.at.as_ref().is_none_or(|(_, soonest)| until < *soonest) {
+            self.at = Some((lane.clone(), until));
+        }
+    }
+
+    pub(super) fn full(&mut self, lane: &LaneName) {
+        self.lanes.push(lane.clone());
+        self.full = Some(lane.provider.clone());
+    }
+
+    pub(super) fn by(&self, lane: &LaneName) -> bool {
+        self.lanes.contains(lane)
+    }
+
+    pub(super) fn is_nothing(&self) -> bool {
+        self.at.is_none() && self.full.is_none()
+    }
+}
+
 impl Core {
+    pub(super) fn may_begin(&self) -> bool {
+        !self.stopping && self.healthy
+    }
+
     pub(super) fn pump_all(&mut self, now: Timestamp) {
         let targets: Vec<TargetId> = self.places.targets.iter().map(|(id, _)| id).collect();
         for target in targets {
@@ -84,34 +128,52 @@ impl Core {
         }
     }
 
+    /// Gives out what can go, unless the target has been told when.
     pub(super) fn pump(&mut self, target: TargetId, now: Timestamp) {
-        while !self.stopping && self.healthy {
-            let Some(place) = self.places.targets.get(target) else { return };
-            let provider = place.provider.clone();
-            if place.line.is_empty() {
-                self.hungry.remove(&(provider, target));
-                return;
+        if self.places.targets.get(target).is_some_and(|place| place.waits_in.is_none()) {
+            self.pump_now(target, now);
+        }
+    }
+
+    pub(super) fn pump_now(&mut self, target: TargetId, now: Timestamp) {
+        while self.may_begin() && self.step(target, now) {}
+    }
+
+    /// Starts the delivery at the head of the line; false: the target cannot go on now.
+    pub(super) fn step(&mut self, target: TargetId, now: Timestamp) -> bool {
+        let Some(id) = self.head(target, now) else {
+            if let Some(place) = self.places.targets.get(target) {
+                self.hungry.remove(&(place.provider.clone(), target));
             }
-            if let Some(connection) = self.take_idle(target) {
-                if !self.use_idle(connection, target, now) {
-                    return;
-                }
-                continue;
-            }
-            let Some(place) = self.places.targets.get(target) else { return };
-            if let Some(until) = place.down_until.filter(|until| *until > now) {
-                return self.look_again(target, until);
-            }
-            if place.suspect && place.open > 0 {
-                return;
-            }
-            if place.open > 0 && !self.has_room(&provider, now) {
-                return self.wait(target, NotNow::Full(provider), now);
-            }
-            let Some(id) = self.next_in_line(target, now) else { continue };
-            if !self.open_or_wait(target, id, now) {
-                return;
-            }
+            return false;
+        };
+        let mut told = Told::default();
+        let needs_another_host = self.attempts.get(&id).is_some_and(|attempt| !attempt.unable.is_empty());
+        if !needs_another_host && self.start_on_idle(target, id, &mut told, now) {
+            return true;
+        }
+        let Some(place) = self.places.targets.get(target) else { return false };
+        let provider = place.provider.clone();
+        if let Some(until) = place.down_until.filter(|until| *until > now) {
+            self.look_again(target, until);
+            return false;
+        }
+        if place.suspect && place.open > 0 {
+            return false;
+        }
+        if place.open > 0 && !self.has_room(&provider, now) {
+            told.full = Some(provider);
+            self.wait(target, NotNow::Told(told), now);
+            return false;
+        }
+        self.open_or_wait(target, id, told, now)
+    }
+
+    /// Recipients that the next transaction of a delivery would offer.
+    pub(super) fn offered(&self, id: DeliveryId) -> usize {
+        match self.attempts.get(&id).filter(|attempt| attempt.goes_on()) {
+            Some(attempt) => attempt.pending.len(),
+            None => self.queue.get(id).map_or(1, |entry| entry.recipients.as_slice().len()),
         }
     }
 
@@ -126,14 +188,18 @@ impl Core {
     /// Remembers when a target that cannot go on is to be looked at again.
     pub(super) fn wait(&mut self, target: TargetId, not_now: NotNow, now: Timestamp) {
         match not_now {
-            NotNow::Full(provider) => {
-                self.say_waits_for(target, Some("a connection"));
-                self.make_room(&provider, target);
-                self.hungry.insert((provider, target));
-            }
-            NotNow::At(until) => {
-                self.say_waits_for(target, Some("the lane"));
-                self.look_again(target, until);
+            NotNow::Told(Told { at, full, .. }) => {
+                let what = if at.is_some() { "the lane" } else { "a connection" };
+                self.say_waits_for(target, Some(what));
+                if let Some(provider) = full {
+                    if at.is_none() {
+                        self.make_room(&provider, target);
+                    }
+                    self.hungry.insert((provider, target));
+                }
+                if let Some((lane, until)) = at {
+                    self.wait_in_lane(target, &lane, until, now);
+                }
             }
             NotNow::Nameless => {
                 self.say_waits_for(target, Some("a public hostname (key `hostname`)"));
@@ -164,40 +230,79 @@ impl Core {
         self.set_timer(at, Timer::Target(target));
     }
 
-    /// The next delivery of the line that may go: known, not expired, its route still good, no other at its recipients.
-    pub(super) fn next_in_line(&mut self, target: TargetId, now: Timestamp) -> Option<DeliveryId> {
+    /// The delivery at the head of the line, which stays there: known, not expired, its route still good, not held back, no other
+    /// at its recipients. What is none of that goes where it belongs.
+    pub(super) fn head(&mut self, target: TargetId, now: Timestamp) -> Option<DeliveryId> {
         loop {
-            let id = self.places.targets.get_mut(target)?.line.pop()?;
-            let Some(entry) = self.queue.get(id).filter(|entry| entry.place == Place::Ready) else { continue };
-            if now >= self.retry.expires(id.message, entry.lifetime) {
-                self.settle_later(id, Purpose::Expire, now);
+            let place = self.places.targets.get_mut(target)?;
+            let id = place.line.peek()?;
+            let Some(entry) = self.queue.get(id).filter(|entry| entry.place == Place::Ready) else {
+                place.line.pop();
                 continue;
+            };
+            let domain = self.places.domains.get(entry.domain);
+            let is_here = domain.is_some_and(|domain| domain.target == Some(target));
+            let is_known = domain.is_some_and(|domain| domain.valid_until > now);
+            let hold = self.held_until(target, entry.sender_domain, entry.domain, now);
+            let is_free = self.gate.is_open(id, entry.recipients.as_slice());
+            if is_here && is_known && hold.is_none() && is_free && !self.is_over(id, now) {
+                return Some(id);
             }
-            let Some(domain) = self.places.domains.get_mut(entry.domain) else { continue };
-            if domain.valid_until <= now {
-                // Asked again before the attempt; it may lead elsewhere then.
-                let domain_id = entry.domain;
-                domain.pending.push(id);
-                self.queue.put(id, Place::Unrouted);
-                self.resolve(domain_id);
-                continue;
+            if let Some(place) = self.places.targets.get_mut(target) {
+                place.line.pop();
             }
-            if domain.target != Some(target) {
-                self.queue.put(id, Place::Later(now));
-                continue;
-            }
-            if !self.gate.enter(id, entry.recipients.as_slice()) {
-                self.queue.put(id, Place::Parked);
-                continue;
-            }
-            return Some(id);
+            self.set_aside(id, is_here, is_known, hold, now);
+        }
+    }
+
+    pub(super) fn is_over(&self, id: DeliveryId, now: Timestamp) -> bool {
+        self.queue.get(id).is_some_and(|entry| now >= self.retry.expires(id.message, entry.lifetime))
+    }
+
+    /// From the head of its line to where it has to wait instead.
+    fn set_aside(&mut self, id: DeliveryId, is_here: bool, is_known: bool, hold: Option<Timestamp>, now: Timestamp) {
+        if self.is_over(id, now) {
+            return self.settle_later(id, Purpose::Expire, now);
+        }
+        let Some(domain_id) = self.queue.get(id).map(|entry| entry.domain) else { return };
+        if !is_known {
+            // Asked again before the attempt; it may lead elsewhere then.
+            let Some(domain) = self.places.domains.get_mut(domain_id) else { return };
+            domain.pending.push(id);
+            self.queue.put(id, Place::Unrouted);
+            self.resolve(domain_id);
+        } else if !is_here {
+            self.queue.put(id, Place::Later(now));
+        } else if let Some(until) = hold {
+            // Counts no attempt, and is in memory alone: the hold is known again after a restart.
+            self.release_gate(id);
+            let expires = self.queue.get(id).map_or(until, |entry| self.retry.expires(id.message, entry.lifetime));
+            self.held_back.insert(id);
+            self.queue.put(id, Place::Later(until.min(expires).max(now + HOLD_MIN)));
+        } else {
+            let Some(entry) = self.queue.get(id) else { return };
+            self.gate.enter(id, entry.recipients.as_slice());
+            self.queue.put(id, Place::Parked);
+        }
+    }
+
+    /// Takes the delivery that `head` showed, or one that was chosen, out of its line.
+    pub(super) fn take(&mut self, target: TargetId, id: DeliveryId) {
+        let Some(entry) = self.queue.get(id) else { return };
+        self.gate.enter(id, entry.recipients.as_slice());
+        let Some(place) = self.places.targets.get_mut(target) else { return };
+        if place.line.peek() == Some(id) {
+            place.line.pop();
+        } else {
+            place.line.remove(entry.class, id);
         }
     }
 
     pub(super) fn back_to_line(&mut self, target: TargetId, id: DeliveryId) {
         self.queue.put(id, Place::Ready);
+        let class = self.queue.get(id).map(|entry| entry.class).unwrap_or_default();
         if let Some(place) = self.places.targets.get_mut(target) {
-            place.line.push_front(id);
+            place.line.put_back(class, id);
         }
     }
 
@@ -227,8 +332,9 @@ impl Core {
     pub(super) fn lead_line(&mut self, id: DeliveryId) {
         self.queue.put(id, Place::Ready);
         let target = self.target_of(id);
+        let class = self.queue.get(id).map(|entry| entry.class).unwrap_or_default();
         match target.and_then(|target| self.places.targets.get_mut(target)) {
-            Some(place) => place.line.push_front(id),
+            Some(place) => place.line.put_back(class, id),
             None => {
                 self.queue.put(id, Place::Later(id.message.received()));
             }
@@ -251,52 +357,54 @@ impl Core {
         self.look_again(target, Timestamp::EPOCH);
     }
 
-    fn take_idle(&mut self, target: TargetId) -> Option<ConnectionId> {
-        let id = self.places.targets.get_mut(target)?.idle.pop()?;
-        if let Some(State::Idle(since)) = self.connections.get(&id).map(|c| c.state) {
-            self.clear_timer(since + IDLE_MAX, Timer::Idle(id));
+    /// Starts the delivery on an idle connection of the target, one whose lane lets it go.
+    fn start_on_idle(&mut self, target: TargetId, id: DeliveryId, told: &mut Told, now: Timestamp) -> bool {
+        let recipients = self.offered(id);
+        let mut place = self.places.targets.get(target).map_or(0, |place| place.idle.len());
+        while place > 0 && told.lanes.len() < self.sources.len() {
+            place -= 1;
+            let idle = self.places.targets.get(target).and_then(|target| target.idle.get(place).copied());
+            let Some(connection) = idle else { continue };
+            let Some(held) = self.connections.get_mut(&connection) else { continue };
+            let lane = held.permit.lane();
+            if told.by(lane) {
+                continue;
+            }
+            let lane = lane.clone();
+            let probe = self.throttle.probe(&lane, now);
+            if matches!(probe, Some(Probe::Expendable | Probe::OtherSender)) {
+                told.until(&lane, now + LOOK_AGAIN);
+                continue;
+            }
+            match self.throttle.grant(&mut held.permit, recipients, now) {
+                Answer::Granted(grant) => {
+                    held.probes = probe.is_some();
+                    self.start(connection, target, id, &grant, now);
+                    return true;
+                }
+                Answer::Spent => self.close(connection),
+                Answer::At(until) => told.until(&lane, until),
+                Answer::Full => told.full(&lane),
+            }
         }
-        Some(id)
+        false
     }
 
-    /// Gives an idle connection its next transaction; false: the target cannot go on now.
-    pub(super) fn use_idle(&mut self, connection: ConnectionId, target: TargetId, now: Timestamp) -> bool {
-        let Some(id) = self.next_in_line(target, now) else {
-            self.make_idle(connection, now);
-            return true;
-        };
-        if self.attempts.get(&id).is_some_and(|attempt| !attempt.unable.is_empty()) {
-            self.make_idle(connection, now);
-            return self.open_or_wait(target, id, now);
+    fn start(&mut self, connection: ConnectionId, target: TargetId, id: DeliveryId, grant: &Grant, now: Timestamp) {
+        self.take(target, id);
+        self.say_waits_for(target, None);
+        let Some(held) = self.connections.get_mut(&connection) else { return };
+        let before = std::mem::replace(&mut held.state, State::Busy(id));
+        held.started = now;
+        let lane = held.permit.lane().clone();
+        if let State::Idle(since) = before {
+            self.timers_without_idle(connection, since);
         }
-        let Some(held) = self.connections.get_mut(&connection) else { return true };
-        match self.throttle.grant(&mut held.permit, now) {
-            Answer::Granted(grant) => {
-                held.state = State::Busy(id);
-                held.started = now;
-                let job = self.job(id, &grant, now);
-                self.act(Action::Start { connection, job });
-                true
-            }
-            Answer::Spent => {
-                self.back_to_line(target, id);
-                self.close(connection);
-                true
-            }
-            Answer::At(until) => {
-                self.back_to_line(target, id);
-                self.close(connection);
-                self.wait(target, NotNow::At(until), now);
-                false
-            }
-            Answer::Full => {
-                self.back_to_line(target, id);
-                self.close(connection);
-                let provider = self.places.targets.get(target).map(|t| t.provider.clone());
-                self.wait(target, NotNow::Full(provider.unwrap_or_else(|| "".into())), now);
-                false
-            }
+        if let Some(place) = self.places.targets.get_mut(target) {
+            place.idle.retain(|other| *other != connection);
         }
+        let job = self.job(id, &lane, grant, now);
+        self.act(Action::Start { connection, job });
     }
 
     fn make_idle(&mut self, connection: ConnectionId, now: Timestamp) {
@@ -327,10 +435,20 @@ impl Core {
                 place.idle.retain(|id| *id != connection);
             }
         }
-        if let Some(held) = self.connections.get_mut(&connection) {
-            held.state = State::Closing;
+        let Some(held) = self.connections.get_mut(&connection) else { return };
+        held.state = State::Closing;
+        if !std::mem::replace(&mut held.recalled, true) {
+            self.act(Action::Close { connection });
         }
-        self.act(Action::Close { connection });
+    }
+
+    /// Calls back an opening: its delivery comes back untouched if the dialogue about it has not begun.
+    pub(super) fn recall(&mut self, connection: ConnectionId) {
+        if let Some(held) = self.connections.get_mut(&connection)
+            && !std::mem::replace(&mut held.recalled, true)
+        {
+            self.act(Action::Close { connection });
+        }
     }
 
     fn timers_without_idle(&mut self, connection: ConnectionId, since: Timestamp) {
@@ -369,7 +487,8 @@ impl Core {
     }
 
     /// The transaction for a delivery that starts now.
-    pub(super) fn job(&mut self, id: DeliveryId, grant: &Grant, now: Timestamp) -> Job {
+    pub(super) fn job(&mut self, id: DeliveryId, lane: &LaneName, grant: &Grant, now: Timestamp) -> Job {
+        self.goes_ahead(id, lane, now);
         self.queue.put(id, Place::Active);
         let attempts = self.queue.get(id).map_or(0, |entry| entry.attempts);
         let message = self.fresh.get(id.message).cloned();
@@ -438,25 +557,44 @@ impl Core {
             };
             let Some(key) = waiting().find(has_none).or_else(|| waiting().next()).cloned() else { return };
             self.hungry.remove(&key);
-            self.pump(key.1, now);
+            self.pump_now(key.1, now);
             if self.hungry.contains(&key) {
                 return;
             }
         }
     }
 
+    /// An answer may have widened the lane: whoever waits for a connection of it gets one.
+    fn share_room(&mut self, lane: &LaneName, now: Timestamp) {
+        let provider = &lane.provider;
+        let is_wanted = self.hungry.range((provider.clone(), 0)..=(provider.clone(), TargetId::MAX)).next().is_some();
+        if is_wanted && !self.throttle.is_used_up(lane, now) {
+            self.feed_provider(provider, now);
+        }
+    }
+
     /// After a transaction: the next one, a rest, or the end of the connection.
     pub(super) fn go_on(&mut self, connection: ConnectionId, reusable: bool, now: Timestamp) {
         let Some(held) = self.connections.get_mut(&connection) else { return };
-        let (target, candidate) = (held.target, held.candidate.clone());
+        let (target, candidate, lane) = (held.target, held.candidate.clone(), held.permit.lane().clone());
         held.state = State::Idle(now);
+        let (probed, recalled) = (std::mem::take(&mut held.probes), held.recalled);
         let preferred = self.is_preferred(target, &candidate, now);
         let shares = self.connections.get(&connection).is_some_and(|c| self.should_share(c));
-        if !reusable || !preferred || self.stopping || shares {
+        if !reusable || recalled || !preferred || self.stopping || shares {
             self.close(connection);
         } else {
             self.make_idle(connection, now);
         }
-        self.pump(target, now);
+        if probed {
+            // Others wait for what it found out.
+            self.hasten(&lane.provider, now);
+        }
+        self.share_room(&lane, now);
+        // Whoever waits for this very lane has been told when.
+        let told = self.places.targets.get(target).is_some_and(|place| place.waits_in.as_ref() == Some(&lane));
+        if !told {
+            self.pump_now(target, now);
+        }
     }
 }

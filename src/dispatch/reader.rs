@@ -19,8 +19,9 @@ pub(super) struct Where {
     pub lane: LaneName,
     pub mx: Arc<str>,
     pub started: Timestamp,
-    /// The first transaction of its connection.
-    pub first: bool,
+    pub now: Timestamp,
+    /// Messages that the connection had carried before.
+    pub carried: u32,
 }
 
 /// Reads the replies of one transaction, each different one once.
@@ -35,6 +36,12 @@ pub(super) struct Reader {
     pub anything_said: bool,
     /// Recipients delivered to.
     pub delivered: u32,
+    /// Whether each rule that was met slows the lane and leaves the message untouched.
+    pub slows: Vec<(Arc<str>, bool)>,
+    /// Refused in that way.
+    pub untouched: Vec<Recipient>,
+    /// The domain's hosts are asked for again, for those it found misrouted.
+    pub routes_afresh: bool,
 }
 
 impl Reader {
@@ -53,6 +60,9 @@ impl Reader {
             anyone_accepted: said(Some(Stage::Data)),
             anything_said: said(None),
             delivered: 0,
+            slows: Vec::new(),
+            routes_afresh: false,
+            untouched: Vec::new(),
         }
     }
 

@@ -96,7 +96,9 @@ impl Core {
         changes: &mut Vec<Change>,
         now: Timestamp,
     ) {
-        if told.is_empty() || self.bounces.mode == BounceMode::None {
+        // Nobody wants to hear what became of a question of ours.
+        let is_canary = self.canaries.values().any(|canary| canary.message == envelope.id);
+        if told.is_empty() || is_canary || self.bounces.mode == BounceMode::None {
             return;
         }
         let Some(addressee) = self.addressee(kind, envelope, told) else { return };
@@ -113,6 +115,7 @@ impl Core {
             provider: None,
             cause: &failed.cause,
             remedy: &failed.remedy,
+            does: &failed.does,
             last_attempt: Some(now),
             will_retry_until: until,
         });
@@ -143,6 +146,7 @@ impl Core {
             delay_reported: false,
             refusal: None,
             failed: Vec::new(),
+            next_hop: None,
         };
         changes.push(Change::Report {
             envelope: Arc::new(report.envelope),
@@ -175,11 +179,12 @@ fn told(recipient: &Recipient, status: &str, reply: Option<String>, cause: &str)
         mx: None,
         cause: cause.to_string(),
         remedy: String::new(),
+        does: String::new(),
     }
 }
 
 /// Every message has its line, also one of ours.
-fn accepted(envelope: &Envelope, now: Timestamp) -> Event {
+pub(super) fn accepted(envelope: &Envelope, now: Timestamp) -> Event {
     let mut event = Event::new(now, EventKind::Accepted);
     event.id = Some(envelope.id);
     event.sender = Some("".into());

@@ -8,23 +8,29 @@
 //! - a recipient with a final outcome is out of the delivery in the same commit that records the outcome;
 //! - a report is in the commit of the outcome that causes it, or its recipients stand in the delivery until it is;
 //! - 5xx is final, with one exception: 530 5.7.0 "STARTTLS first" (RFC 3207 section 4) says that our session was wrong;
+//! - a refusal that speaks of our address or of the connection slows the lane and leaves the message as it was: no attempt, no event;
+//!   the connection that met it carries nothing more;
 //! - an answer lost after the end of data is in doubt: deferred by schedule and told as that.
 
+use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::attempt::Attempt;
 use super::core::Core;
 use super::ending::{Ending, Facts};
+use super::lanes::Said;
 use super::message::{Action, ConnectionId, Done, Excerpt, Resolved, Transacted};
 use super::reader::{Reader, Where, lacks_extension};
 use crate::outbound::Outcome;
 use crate::queue::{Place, RecipientKey};
 use crate::route::order::candidates;
 use crate::spool::Change;
-use crate::throttle::{Change as LaneChange, LaneName, Signal};
+use crate::suppress::Hit;
+use crate::throttle::{About, Signal};
 use crate::types::{
-    Class, Delivery, DeliveryId, DeliveryState, Envelope, Event, EventKind, Reading, Recipient, Reply, Stage,
-    Timestamp, Verdict,
+    Class, Delivery, DeliveryId, DeliveryState, Envelope, Event, Mailbox, Reading, Recipient, Refusal, Reply, Scope,
+    Stage, Timestamp, Verdict,
 };
 
 impl Core {
@@ -36,7 +42,8 @@ impl Core {
             lane: held.permit.lane().clone(),
             mx: held.candidate.name.clone(),
             started: held.started,
-            first: held.permit.messages() <= 1,
+            now,
+            carried: held.permit.messages().saturating_sub(1),
         };
         let reusable = match done {
             Done::Missing { reusable } => {
@@ -55,29 +62,34 @@ impl Core {
             }
             Done::Held(transacted) => {
                 let reusable = transacted.reusable;
-                self.transacted(id, *transacted, &place, now);
-                reusable
+                self.transacted(id, *transacted, &place, now) && reusable
             }
         };
         self.go_on(connection, reusable, now);
     }
 
-    fn transacted(&mut self, id: DeliveryId, held: Transacted, place: &Where, now: Timestamp) {
+    /// Returns whether the connection is still good for another.
+    fn transacted(&mut self, id: DeliveryId, held: Transacted, place: &Where, now: Timestamp) -> bool {
         let mut attempt = self.attempts.remove(&id).unwrap_or_else(Attempt::new);
-        if let Some(delivery) = held.delivery {
+        if let Some(mut delivery) = held.delivery {
+            self.bring_up_to_date(&mut delivery);
+            // It was given out, so it is not held any more.
+            delivery.state = DeliveryState::Waiting;
             attempt.base = Some((held.envelope.clone(), delivery));
         }
         let Some((envelope, mut delivery)) = attempt.base.take() else {
             // Cannot be: a job without a delivery belongs to an attempt that has one.
             let next = self.next_attempt(id, 1, now);
-            return self.put_off(id, next, now);
+            self.put_off(id, next, now);
+            return true;
         };
         attempt.excerpt = held.excerpt.or(attempt.excerpt);
         attempt.pending = held.rest;
         if lacks_extension(&held.results) && self.has_another_host(id, &mut attempt, &place.mx, now) {
             attempt.pending.extend(held.results.into_iter().map(|(recipient, _)| recipient));
             attempt.base = Some((envelope, delivery));
-            return self.continue_attempt(id, attempt, Vec::new());
+            self.continue_attempt(id, attempt, Vec::new());
+            return true;
         }
         let facts = Facts {
             provider: Some(place.lane.provider.clone()),
@@ -89,10 +101,20 @@ impl Core {
         let mut ending = Ending::new(&envelope, facts, now);
         let mut reader = Reader::new(&held.results, place);
         for (recipient, resolved) in held.results {
-            self.resolve_one(recipient, resolved, &mut reader, &mut attempt, &mut ending, held.dsn, place);
+            self.resolve_one(id, recipient, resolved, &mut reader, &mut attempt, &mut ending, held.dsn, place);
         }
-        self.tell_lane_of(&reader, place, now);
-        if let Some(refusal) = reader.refuses_all(&attempt.pending) {
+        attempt.routed_afresh |= reader.routes_afresh;
+        let needs_tls = reader.readings.iter().any(|(reading, _)| reading.class == Class::Tls);
+        self.tell_lane_of(&reader, place, &envelope, &delivery, now);
+        attempt.slowed = !reader.untouched.is_empty();
+        // Whoever goes on where the connection itself, or our address, was refused is refused again and again, and each time the
+        // wait grows.
+        let is_refused = attempt.slowed;
+        if attempt.slowed {
+            attempt.pending.append(&mut reader.untouched);
+            // The next try may begin at another address.
+            attempt.candidates.clear();
+        } else if let Some(refusal) = reader.refuses_all(&attempt.pending) {
             // The message itself was put off: the recipients that were not offered would hear the same.
             for recipient in std::mem::take(&mut attempt.pending) {
                 ending.deferred(&recipient, &refusal.0, &refusal.1);
@@ -107,9 +129,32 @@ impl Core {
         attempt.base = Some((envelope, delivery));
         if attempt.pending.is_empty() {
             self.end_attempt(id, attempt, ending.take_events(), now);
+        } else if attempt.is_untouched() {
+            self.stand_back(id, attempt, now);
         } else {
             self.continue_attempt(id, attempt, ending.take_events());
         }
+        !needs_tls && !is_refused
+    }
+
+    /// As if it had not been offered: back to the head of its line, by no step further in its schedule. What the receiver
+    /// said is written once, for `queue show`.
+    fn stand_back(&mut self, id: DeliveryId, attempt: Attempt, now: Timestamp) {
+        let Attempt { base: Some((_, mut delivery)), refusal, .. } = attempt else { return };
+        if self.queue.get(id).is_some_and(|entry| entry.hold_wanted) {
+            delivery.refusal = refusal.or(delivery.refusal);
+            if let Some(entry) = self.queue.get_mut(id) {
+                entry.hold_wanted = false;
+            }
+            return self.set_held(id, delivery, true, now);
+        }
+        let rule = |refusal: &Option<Refusal>| refusal.as_ref().map(|refusal| refusal.rule.clone());
+        if refusal.is_some() && rule(&refusal) != rule(&delivery.refusal) {
+            delivery.refusal = refusal;
+            self.fresh.remove(id.message);
+            self.act(Action::Commit(vec![Change::Update(delivery)]));
+        }
+        self.lead_line(id);
     }
 
     #[expect(
@@ -118,6 +163,7 @@ impl Core {
     )]
     fn resolve_one(
         &mut self,
+        id: DeliveryId,
         recipient: Recipient,
         resolved: Resolved,
         reader: &mut Reader,
@@ -135,7 +181,7 @@ impl Core {
                 attempt.deferred.push(recipient);
             }
             Resolved::Outcome(Outcome::Unsaid { stage, text }) => {
-                if !place.first && stage == Stage::Mail && !reader.anything_said {
+                if place.carried > 0 && stage == Stage::Mail && !reader.anything_said {
                     // The peer closed an idle connection just as it was used again: nothing was refused.
                     attempt.pending.push(recipient);
                 } else {
@@ -145,6 +191,7 @@ impl Core {
             }
             Resolved::Outcome(Outcome::Replied { stage, reply }) => {
                 let reading = reader.read(&self.rules, stage, &reply);
+                let wave = self.note_recipient(&reading, stage, ending.client(), place);
                 match reading.verdict {
                     Verdict::Delivered => {
                         reader.delivered += 1;
@@ -153,9 +200,24 @@ impl Core {
                     }
                     Verdict::Bounce if !(reply.code() == 530 && reading.class == Class::Tls) => {
                         ending.bounced(&recipient, &reply, &reading);
-                        if reading.suppress {
-                            self.suppress(&recipient, &reply, &reading, ending);
+                        if reading.suppress || (reading.scope == Scope::Recipient && stage == Stage::Rcpt) {
+                            self.suppress(&recipient, &reply, &reading, wave, ending);
                         }
+                        if is_misrouted(&reading) {
+                            // Too late for this one; the next goes by what the DNS says then.
+                            self.route_afresh(id, place.now);
+                        }
+                    }
+                    _ if self.leaves_untouched(id, &reading, reader) => {
+                        ending.stood_back(&reply, &reading);
+                        reader.untouched.push(recipient);
+                    }
+                    _ if is_misrouted(&reading)
+                        && !attempt.routed_afresh
+                        && self.routes_afresh(id, reader, place.now) =>
+                    {
+                        attempt.candidates.clear();
+                        attempt.pending.push(recipient);
                     }
                     _ if reading.class == Class::TooManyRecipients
                         && stage == Stage::Rcpt
@@ -185,17 +247,74 @@ impl Core {
         !attempt.candidates.is_empty()
     }
 
-    fn suppress(&mut self, recipient: &Recipient, reply: &Reply, reading: &Reading, ending: &mut Ending) {
-        let key = super::key_of(&recipient.address);
-        // Nobody asks for this recipient again before the list knows it.
-        self.gate.hold(key);
-        ending.on_list(recipient, reply, reading);
-        let (mailbox, reply) = (recipient.address.clone(), reply.clone());
-        self.act(Action::Suppress { mailbox, class: reading.class, reply, key });
+    /// Counts an answer about a recipient; names the wave of unknown users it belongs to.
+    fn note_recipient(
+        &mut self,
+        reading: &Reading,
+        stage: Stage,
+        client: Option<IpAddr>,
+        place: &Where,
+    ) -> Option<Arc<str>> {
+        let is_about =
+            reading.verdict == Verdict::Delivered || (stage == Stage::Rcpt && reading.scope == Scope::Recipient);
+        if !is_about {
+            return None;
+        }
+        let unknown = reading.class == Class::RecipientUnknown;
+        let wave = self.throttle.note_recipient(&place.lane, unknown, place.now);
+        self.tell_counted(place.now);
+        // While a receiver calls everybody unknown, that says nothing about those who write.
+        if let Some(client) = client.filter(|_| wave.is_none())
+            && let Some(mining) = self.throttle.note_client(&client.to_string(), unknown, place.now)
+        {
+            self.raise_mining(client, &mining, place.now);
+        }
+        wave
     }
 
-    /// The list knows it now: those that waited for the answer are told by the list, not by the receiver.
-    pub(super) fn suppressed(&mut self, key: RecipientKey) {
+    /// Once at once: the recipients that a transaction found misrouted are offered again by a fresh route.
+    fn routes_afresh(&mut self, id: DeliveryId, reader: &mut Reader, now: Timestamp) -> bool {
+        reader.routes_afresh = reader.routes_afresh || self.route_afresh(id, now);
+        reader.routes_afresh
+    }
+
+    /// Asks once for each rule that a transaction met.
+    fn leaves_untouched(&mut self, id: DeliveryId, reading: &Reading, reader: &mut Reader) -> bool {
+        if let Some((_, slows)) = reader.slows.iter().find(|(rule, _)| *rule == reading.rule) {
+            return *slows;
+        }
+        let slows = self.slows_the_lane(id, reading);
+        reader.slows.push((reading.rule.clone(), slows));
+        slows
+    }
+
+    fn suppress(
+        &mut self,
+        recipient: &Recipient,
+        reply: &Reply,
+        reading: &Reading,
+        wave: Option<Arc<str>>,
+        ending: &Ending,
+    ) {
+        let key = super::key_of(&recipient.address);
+        // Nobody asks for this recipient again before the list has decided.
+        self.gate.hold(key);
+        let event = ending.on_list(recipient, reply, reading);
+        self.listings.entry(key).or_default().push_back(event);
+        let hit = Box::new(Hit { wave, ..ending.hit(recipient, reply, reading) });
+        self.act(Action::Suppress { hit, key });
+    }
+
+    /// The list has decided: if it holds the recipient back now, those that waited for the answer are told by the list, not by
+    /// the receiver.
+    pub(super) fn suppressed(&mut self, key: RecipientKey, listed: bool, now: Timestamp) {
+        let told = self.listings.get_mut(&key).and_then(VecDeque::pop_front);
+        if self.listings.get(&key).is_some_and(VecDeque::is_empty) {
+            self.listings.remove(&key);
+        }
+        if let Some(event) = told.filter(|_| listed) {
+            self.act(Action::Commit(vec![Change::Note(Event { time: now, ..event })]));
+        }
         let mut free = self.gate.let_go(key);
         while let Some(id) = free.pop() {
             if !self.unpark(id) {
@@ -204,49 +323,38 @@ impl Core {
         }
     }
 
-    fn tell_lane_of(&mut self, reader: &Reader, place: &Where, now: Timestamp) {
-        for (reading, text) in &reader.readings {
+    fn tell_lane_of(
+        &mut self,
+        reader: &Reader,
+        place: &Where,
+        envelope: &Envelope,
+        delivery: &Delivery,
+        now: Timestamp,
+    ) {
+        let about = About {
+            message: Some(envelope.id),
+            sender_domain: envelope.sender.mailbox().map(Mailbox::domain),
+            recipient_domain: Some(&delivery.domain),
+            carried: place.carried,
+        };
+        let flow = Some(super::flow_of(&envelope.sender));
+        let was_held = self.is_held_back(delivery.id, &place.lane, now);
+        for (reading, reply) in &reader.readings {
             let signal = match reading.verdict {
-                Verdict::Delivered => Signal::Accepted { recipients: reader.delivered },
-                _ => Signal::Refused { reading, reply: text, started: place.started },
+                Verdict::Delivered => Signal::Accepted { recipients: reader.delivered, about },
+                _ => Signal::Refused { reading, reply, started: place.started, about },
             };
-            self.tell_lane(place.lane.clone(), &signal, Some(reading), now);
+            self.tell_lane(&place.lane, &signal, Some(Said { reply, reading, flow }), now);
+            if reading.verdict != Verdict::Delivered {
+                self.obey(&place.lane, &place.mx, reading);
+            }
         }
         if reader.readings.is_empty() {
-            self.tell_lane(place.lane.clone(), &Signal::Broken, None, now);
+            self.tell_lane(&place.lane, &Signal::Broken { about }, None, now);
         }
-    }
-
-    /// Reports a signal; what changes for the lane becomes an event.
-    pub(super) fn tell_lane(&mut self, lane: LaneName, signal: &Signal<'_>, reading: Option<&Reading>, now: Timestamp) {
-        let Some(change) = self.throttle.report(&lane, signal, now) else { return };
-        let (kind, text) = match &change {
-            LaneChange::Throttled { window } => {
-                (EventKind::Throttled, format!("{lane}: at most {window} connections from now on"))
-            }
-            LaneChange::Blocked { until } => {
-                (EventKind::Blocked, format!("{lane}: blocked, nothing is sent before {until}; the mail stays queued"))
-            }
-            LaneChange::Resumed => (EventKind::Resumed, format!("{lane}: accepts mail again")),
-        };
-        let mut event = Event::new(now, kind);
-        event.provider = Some(lane.provider);
-        event.source = Some(lane.source);
-        if let (Signal::Refused { reply, .. }, Some(reading)) = (signal, reading) {
-            event.reply = Some((*reply).to_string());
-            event.class = Some(reading.class);
-            event.rule = Some(reading.rule.clone());
-            event.remedy = Some(reading.remedy.to_string());
+        if was_held && !self.is_held_back(delivery.id, &place.lane, now) {
+            self.wake_held_back(now);
         }
-        let is_block = matches!(change, LaneChange::Blocked { .. });
-        event.text = Some(text.clone());
-        let mut changes = vec![Change::Note(event.clone())];
-        if is_block {
-            event.kind = EventKind::Alert;
-            self.act(Action::Warn(format!("{text}: {}", event.reply.as_deref().unwrap_or_default())));
-            changes.push(Change::Note(event));
-        }
-        self.act(Action::Commit(changes));
     }
 
     /// More recipients are to be offered: at once, before everything else in the line.
@@ -324,4 +432,9 @@ impl Core {
             self.put_off(id, next, now);
         }
     }
+}
+
+/// The receiver says that the mail belongs to another host: 451 4.4.62, 4.4.4 ATTR35, relaying denied.
+fn is_misrouted(reading: &Reading) -> bool {
+    reading.class == Class::Routing && reading.scope == Scope::RecipientDomain
 }

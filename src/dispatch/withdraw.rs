@@ -9,7 +9,7 @@ use super::message::{Action, Excerpt};
 use crate::queue::Place;
 use crate::route::Unroutable;
 use crate::spool::{Change, Stored};
-use crate::types::{Delivery, DeliveryId, DeliveryState, Envelope, Stage, Timestamp};
+use crate::types::{Delivery, DeliveryId, DeliveryState, Envelope, NextHop, Stage, Timestamp};
 
 /// Why a delivery is settled without a transaction.
 #[derive(Clone, Debug)]
@@ -28,14 +28,18 @@ pub(super) enum Purpose {
     Release(u64),
     Bounce(u64),
     Remove(u64),
+    /// Another way, from now on.
+    Reroute(u64, NextHop),
 }
 
 impl Purpose {
     pub(super) fn ticket(&self) -> Option<u64> {
         match self {
-            Purpose::Hold(ticket) | Purpose::Release(ticket) | Purpose::Bounce(ticket) | Purpose::Remove(ticket) => {
-                Some(*ticket)
-            }
+            Purpose::Hold(ticket)
+            | Purpose::Release(ticket)
+            | Purpose::Bounce(ticket)
+            | Purpose::Remove(ticket)
+            | Purpose::Reroute(ticket, _) => Some(*ticket),
             _ => None,
         }
     }
@@ -62,12 +66,14 @@ impl Core {
         now: Timestamp,
     ) {
         let Stored { envelope, mut delivery, .. } = stored;
+        self.bring_up_to_date(&mut delivery);
         self.commands.settled(purpose.ticket(), id, true);
         let facts = self.facts_without_transaction(id, &delivery, &purpose);
         let mut ending = Ending::new(&envelope, facts, now);
         match purpose {
             Purpose::Hold(_) => return self.set_held(id, delivery, true, now),
             Purpose::Release(_) => return self.set_held(id, delivery, false, now),
+            Purpose::Reroute(_, hop) => return self.set_next_hop(id, delivery, hop, now),
             Purpose::Ended => {}
             Purpose::Expire => ending.expired(&delivery),
             Purpose::Bounce(_) => ending.returned(&delivery),
@@ -106,6 +112,16 @@ impl Core {
         self.forget(id);
     }
 
+    /// What was read from the spool may be older than a change that is still being written: what is known here holds, and is
+    /// not lost by being written over.
+    pub(super) fn bring_up_to_date(&self, delivery: &mut Delivery) {
+        let Some(entry) = self.queue.get(delivery.id) else { return };
+        delivery.attempts = delivery.attempts.max(entry.attempts);
+        if let Some(domain) = self.places.domains.get(entry.domain) {
+            delivery.next_hop = domain.next_hop.clone();
+        }
+    }
+
     #[expect(clippy::too_many_arguments, reason = "one deferral with its delivery and its words")]
     fn defer_all(
         &mut self,
@@ -126,7 +142,27 @@ impl Core {
         self.defer(id, envelope, delivery, Some(excerpt), changes, now);
     }
 
-    fn set_held(&mut self, id: DeliveryId, mut delivery: Delivery, held: bool, now: Timestamp) {
+    /// Moves a delivery to the line of an operator's next hop; the try of it that may have begun is forgotten.
+    fn set_next_hop(&mut self, id: DeliveryId, mut delivery: Delivery, hop: NextHop, now: Timestamp) {
+        let place = match delivery.state {
+            DeliveryState::Held => Place::Held,
+            DeliveryState::Waiting => Place::Later(now),
+        };
+        let domain = self.places.take_domain(&delivery.domain, Some(&hop));
+        delivery.next_hop = Some(hop);
+        delivery.next_attempt = delivery.next_attempt.map(|at| at.min(now));
+        self.fresh.remove(id.message);
+        self.act(Action::Commit(vec![Change::Update(delivery)]));
+        self.release_gate(id);
+        self.attempts.remove(&id);
+        if let Some(entry) = self.queue.get_mut(id) {
+            let before = std::mem::replace(&mut entry.domain, domain);
+            self.places.leave_domain(before);
+        }
+        self.queue.put(id, place);
+    }
+
+    pub(super) fn set_held(&mut self, id: DeliveryId, mut delivery: Delivery, held: bool, now: Timestamp) {
         delivery.state = if held { DeliveryState::Held } else { DeliveryState::Waiting };
         let place = if held { Place::Held } else { Place::Later(delivery.next_attempt.unwrap_or(now).max(now)) };
         self.act(Action::Commit(vec![Change::Update(delivery)]));

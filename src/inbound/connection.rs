@@ -21,7 +21,7 @@ use crate::smtp::replies::{self, Said};
 use crate::smtp::session::Hello;
 use crate::smtp::trace::Trace;
 use crate::smtp::{Action, Mail, Rcpt, Session, Transaction};
-use crate::types::{Envelope, Origin, QueueId, Recipient, ReversePath, Timestamp};
+use crate::types::{Envelope, Origin, Priority, QueueId, Recipient, ReversePath, Timestamp};
 
 use super::admission::Admission;
 use super::content::{Content, Refused, Whole};
@@ -151,7 +151,12 @@ impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, 
 
     fn admit(&mut self, mail: Mail) -> Action {
         let room = || self.front.intake.room(mail.size_bytes.unwrap_or(0)).map_err(|no| replies::NO_ROOM.with(no.0));
-        match self.admission.sender(self.trusted, &mail).and_then(|()| room()) {
+        let slowed = self
+            .front
+            .slowed
+            .reason(self.client, self.now())
+            .map_or(Ok(()), |why| Err(replies::SLOWED.with(why.to_string())));
+        match slowed.and_then(|()| self.admission.sender(self.trusted, &mail)).and_then(|()| room()) {
             Ok(()) => self.session.begin(mail, &mut self.wire.output),
             Err(said) => {
                 self.complain(&said);
@@ -173,7 +178,8 @@ impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, 
             }
         };
         let recipient = Recipient { address, orcpt: rcpt.orcpt, notify: rcpt.notify };
-        match self.front.intake.standing(&recipient.address) {
+        let sender = self.session.transaction().map_or(&ReversePath::Null, |t| &t.mail.sender);
+        match self.front.intake.standing(&recipient.address, sender) {
             Standing::Welcome => self.session.add(recipient, &mut self.wire.output),
             Standing::Drop => self.session.add_dropped(recipient, &mut self.wire.output),
             Standing::Refuse(suppressed) => {
@@ -264,6 +270,7 @@ impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, 
         let count = recipients.len() + dropped.len();
         let sender = mail.sender.to_string();
         let size_bytes = whole.size_bytes;
+        let class = whole.facts.priority(Priority::Normal);
         let envelope = Envelope {
             id,
             received,
@@ -277,6 +284,7 @@ impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, 
             client: Some(self.client),
             user: None,
             expire: whole.facts.expire,
+            class,
             origin: Origin::Client,
         };
         let client = self.client;

@@ -17,7 +17,7 @@ use super::intake::*;
 use super::options::{BareNewlines, Limits, Relay};
 use super::{Bound, Front, options};
 use crate::clock::Clock;
-use crate::types::{ByteSize, Class, Mailbox, QueueId, QueueIds, Timestamp};
+use crate::types::{ByteSize, Class, Mailbox, QueueId, QueueIds, ReversePath, Timestamp};
 
 /// An intake in memory, whose answers follow the addresses.
 pub(super) struct Shelf {
@@ -46,7 +46,7 @@ impl Intake for Shelf {
         if size_bytes < 19_000 { Ok(()) } else { Err(NoRoom("the disk is nearly full".to_string())) }
     }
 
-    fn standing(&self, recipient: &Mailbox) -> Standing {
+    fn standing(&self, recipient: &Mailbox, _: &ReversePath) -> Standing {
         let suppressed = Suppressed {
             class: Class::RecipientUnknown,
             reply: "550 5.5.0 mailbox unavailable".to_string(),
@@ -313,6 +313,33 @@ async fn knock(front: &Front<Shelf>) -> String {
         lines[3].clone()
     };
     tokio::join!(front.serve(there, [192, 0, 2, 5].into(), place, &stop), client).1
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slowed_client_hears_why_at_mail_and_is_served_again_afterwards() {
+    let front = front(Shelf::new(), &limits());
+    let stop = CancellationToken::new();
+    let (here, there) = duplex(65_536);
+    let place = front.gate().enter(front.clock.now()).await;
+    let mine = [127, 0, 0, 1].into();
+    let client = async {
+        let mut caller = Caller { stream: here, heard: Vec::new() };
+        assert!(caller.line().await.unwrap().starts_with("220 "));
+        caller.send(b"HELO x\r\nMAIL FROM:<a@own.example>\r\n").await;
+        assert!([caller.line().await, caller.line().await].iter().flatten().all(|line| line.starts_with("250 ")));
+        // What is under way goes on.
+        front.slowed().slow(mine, "20 of 30 are unknown", Timestamp::from_secs(1060));
+        caller.send(b"RCPT TO:<b@d.example>\r\nRSET\r\nMAIL FROM:<a@own.example>\r\n").await;
+        assert!(caller.line().await.unwrap().starts_with("250 2.1.5 "));
+        caller.line().await.unwrap();
+        let refused = caller.line().await.unwrap();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        caller.send(b"MAIL FROM:<a@own.example>\r\nQUIT\r\n").await;
+        (refused, caller.line().await.unwrap())
+    };
+    let ((), (refused, taken)) = tokio::join!(front.serve(there, mine, place, &stop), client);
+    assert_eq!(refused.trim_end(), "450 4.7.1 slowed down, send it again later: 20 of 30 are unknown");
+    assert!(taken.starts_with("250 2.1.0 "), "{taken}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -18,6 +18,7 @@ use super::held::HeldHeaders;
 use super::intake::Intake;
 use super::options::{Limits, Relay};
 use super::overload::{Gate, Place};
+use super::slowed::Slowed;
 
 /// How long the greeting of an untrusted client that has too many connections waits for one of them to end.
 const GREETING_WAIT_MAX: Duration = Duration::from_secs(30);
@@ -36,6 +37,7 @@ pub struct Front<I> {
     pub(super) limits: Limits,
     pub(super) complaints: Complaints,
     pub(super) headers: HeldHeaders,
+    pub(super) slowed: Slowed,
     admission: RwLock<Arc<Admission>>,
     gate: Gate,
 }
@@ -60,6 +62,7 @@ impl<I: Intake> Front<I> {
             limits: limits.clone(),
             complaints: Complaints::new(clock.clone()),
             headers: HeldHeaders::default(),
+            slowed: Slowed::default(),
             clock,
             admission: RwLock::new(Arc::new(admission(relay)?)),
             gate: Gate::new(limits.connections, limits.connections_per_client),
@@ -71,6 +74,17 @@ impl<I: Intake> Front<I> {
         let admission = Arc::new(admission(relay)?);
         *self.admission.write().unwrap_or_else(PoisonError::into_inner) = admission;
         Ok(())
+    }
+
+    /// The clients that are kept waiting at MAIL; whoever holds a clone may add some.
+    /// Obeys this list of clients that are to come slowly.
+    pub fn with_slowed(mut self, slowed: Slowed) -> Front<I> {
+        self.slowed = slowed;
+        self
+    }
+
+    pub fn slowed(&self) -> &Slowed {
+        &self.slowed
     }
 
     pub fn gate(&self) -> &Gate {

@@ -15,8 +15,8 @@ pub trait Intake: Send + Sync + 'static {
     /// Is there room for a message of `size_bytes` (0: not announced)? Asked at MAIL; `Err` becomes `452 4.3.1`.
     fn room(&self, size_bytes: u64) -> Result<(), NoRoom>;
 
-    /// What becomes of mail to this recipient. Asked at RCPT, so it must answer at once.
-    fn standing(&self, recipient: &Mailbox) -> Standing;
+    /// What becomes of mail from this sender to this recipient. Asked at RCPT, so it must answer at once.
+    fn standing(&self, recipient: &Mailbox, sender: &ReversePath) -> Standing;
 
     /// A suppressed recipient was refused at RCPT.
     fn refused(&self, refusal: RefusedRecipient<'_>);

@@ -18,6 +18,7 @@ pub mod intake;
 pub mod listener;
 pub mod options;
 pub mod overload;
+mod slowed;
 mod wire;
 
 pub use admission::Admission;
@@ -25,3 +26,4 @@ pub use front::{Front, FrontError};
 pub use intake::{AcceptError, BodySink, Intake, NoRoom, Received, RefusedRecipient, Standing, Suppressed};
 pub use listener::{BindError, Bound};
 pub use overload::Gate;
+pub use slowed::Slowed;

@@ -64,4 +64,7 @@ pub struct Source {
     /// HELO name of this address; default: `hostname`.
     #[serde(default)]
     pub hostname: String,
+    /// Providers to whom this address is new: a daily allowance grows by their `warm_up` schedule.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warm_up: Vec<String>,
 }

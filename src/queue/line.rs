@@ -1,15 +1,37 @@
 //! Deliveries that are due for one target, in the order in which they go.
 //!
-//! Each sender has a queue of its own and senders take turns, so that one newsletter does not stand before everybody
-//! else's mail. What was taken and could not be sent goes back to the front and keeps its turn.
+//! ```text
+//! peek: bulk, if nine others went since bulk was last served        (and bulk waits)
+//!       else normal, if nine others went since normal was last served
+//!       else the first of high, normal, bulk that waits
+//! within a class: what was put back, oldest first; then the senders in turn
+//! ```
+//!
+//! Rules that always hold:
+//! - `pop` takes what `peek` shows;
+//! - a class in which something waits gets at least a tenth of what goes;
+//! - each sender has a queue of its own and senders take turns, so that one newsletter does not stand before everybody
+//!   else's mail of its class;
+//! - what was taken and could not be sent goes back to the front of its class and keeps its turn.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::types::DeliveryId;
+use crate::types::{DeliveryId, Priority};
+
+/// So many others may go before a class that waits is served.
+const OTHERS_MAX: u32 = 9;
+const CLASSES: usize = Priority::ALL.len();
 
 #[derive(Debug, Default)]
 pub struct Line {
-    /// Went back; goes before everything else.
+    classes: [ClassLine; CLASSES],
+    /// What went since each class was last served, while something of it waited.
+    passed_over: [u32; CLASSES],
+}
+
+#[derive(Debug, Default)]
+struct ClassLine {
+    /// Went back; goes before everything else, oldest first.
     first: VecDeque<DeliveryId>,
     flows: BTreeMap<u32, VecDeque<DeliveryId>>,
     /// The flows with something in them, the next one in front.
@@ -18,7 +40,91 @@ pub struct Line {
 }
 
 impl Line {
-    pub fn push(&mut self, flow: u32, id: DeliveryId) {
+    pub fn push(&mut self, class: Priority, flow: u32, id: DeliveryId) {
+        self.classes[rank(class)].push(flow, id);
+    }
+
+    /// Puts back what was taken.
+    pub fn put_back(&mut self, class: Priority, id: DeliveryId) {
+        self.classes[rank(class)].put_back(id);
+    }
+
+    /// What `pop` would take.
+    pub fn peek(&self) -> Option<DeliveryId> {
+        self.classes[self.next()?].peek()
+    }
+
+    pub fn pop(&mut self) -> Option<DeliveryId> {
+        let served = self.next()?;
+        let id = self.classes[served].pop();
+        for (class, passed_over) in self.classes.iter().zip(&mut self.passed_over) {
+            *passed_over = if class.len == 0 { 0 } else { *passed_over + 1 };
+        }
+        self.passed_over[served] = 0;
+        id
+    }
+
+    /// The class whose turn it is.
+    fn next(&self) -> Option<usize> {
+        let waits = |class: &usize| self.classes[*class].len > 0;
+        let is_due = |class: &usize| waits(class) && self.passed_over[*class] >= OTHERS_MAX;
+        (0..CLASSES).rev().find(is_due).or_else(|| (0..CLASSES).find(waits))
+    }
+
+    pub fn len(&self) -> usize {
+        self.classes.iter().map(|class| class.len).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.classes.iter().all(|class| class.len == 0)
+    }
+
+    /// What waits in one class, in no order.
+    pub fn iter(&self, class: Priority) -> impl Iterator<Item = DeliveryId> {
+        self.classes[rank(class)].iter()
+    }
+
+    /// How many go before this one, about: as if nothing came meanwhile. None if it does not stand in the line. Costs a
+    /// pass over its class.
+    pub fn ahead_of(&self, class: Priority, id: DeliveryId) -> Option<usize> {
+        let own = rank(class);
+        let ahead = self.classes[own].ahead_of(id)?;
+        let share = |other: usize| {
+            let len = self.classes[other].len;
+            // An urgent class goes first, but for the tenth; a less urgent one has its tenth alone.
+            let nine = (OTHERS_MAX as usize).saturating_mul(ahead + 1);
+            if other < own { len.min(nine) } else { len.min((ahead + 1) / OTHERS_MAX as usize) }
+        };
+        Some(ahead + (0..CLASSES).filter(|other| *other != own).map(share).sum::<usize>())
+    }
+
+    /// Takes one out, wherever it stands; costs a pass over the class where it was not put back.
+    pub fn remove(&mut self, class: Priority, id: DeliveryId) {
+        let class = &mut self.classes[rank(class)];
+        match class.first.binary_search(&id) {
+            Ok(place) => {
+                class.first.remove(place);
+                class.len -= 1;
+            }
+            Err(_) => class.retain(|other| other != id),
+        }
+    }
+
+    /// Takes out everything for which `keep` is false. For the rare sweep; costs a pass over all.
+    pub fn retain(&mut self, mut keep: impl FnMut(DeliveryId) -> bool) {
+        for class in &mut self.classes {
+            class.retain(&mut keep);
+        }
+    }
+
+    /// Empties the line, in the order in which it would have gone.
+    pub fn drain(&mut self) -> Vec<DeliveryId> {
+        std::iter::from_fn(|| self.pop()).collect()
+    }
+}
+
+impl ClassLine {
+    fn push(&mut self, flow: u32, id: DeliveryId) {
         let queue = self.flows.entry(flow).or_default();
         if queue.is_empty() {
             self.turns.push_back(flow);
@@ -27,13 +133,18 @@ impl Line {
         self.len += 1;
     }
 
-    /// Puts back what was taken.
-    pub fn push_front(&mut self, id: DeliveryId) {
-        self.first.push_front(id);
+    fn put_back(&mut self, id: DeliveryId) {
+        let place = self.first.partition_point(|other| *other < id);
+        self.first.insert(place, id);
         self.len += 1;
     }
 
-    pub fn pop(&mut self) -> Option<DeliveryId> {
+    fn peek(&self) -> Option<DeliveryId> {
+        let next = || self.flows.get(self.turns.front()?)?.front();
+        self.first.front().or_else(next).copied()
+    }
+
+    fn pop(&mut self) -> Option<DeliveryId> {
         if let Some(id) = self.first.pop_front() {
             self.len -= 1;
             return Some(id);
@@ -50,16 +161,21 @@ impl Line {
         Some(id)
     }
 
-    pub fn len(&self) -> usize {
-        self.len
+    fn iter(&self) -> impl Iterator<Item = DeliveryId> {
+        self.first.iter().chain(self.flows.values().flatten()).copied()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
+    fn ahead_of(&self, id: DeliveryId) -> Option<usize> {
+        if let Some(place) = self.first.iter().position(|other| *other == id) {
+            return Some(place);
+        }
+        let place = |queue: &VecDeque<DeliveryId>| queue.iter().position(|other| *other == id);
+        let (flow, place) = self.flows.iter().find_map(|(flow, queue)| Some((*flow, place(queue)?)))?;
+        let others = self.flows.iter().filter(|(other, _)| **other != flow);
+        Some(self.first.len() + place + others.map(|(_, queue)| queue.len().min(place + 1)).sum::<usize>())
     }
 
-    /// Takes out everything for which `keep` is false. For the rare sweep; costs a pass over all.
-    pub fn retain(&mut self, mut keep: impl FnMut(DeliveryId) -> bool) {
+    fn retain(&mut self, mut keep: impl FnMut(DeliveryId) -> bool) {
         self.first.retain(|id| keep(*id));
         self.flows.retain(|_, queue| {
             queue.retain(|id| keep(*id));
@@ -68,10 +184,13 @@ impl Line {
         self.turns.retain(|flow| self.flows.contains_key(flow));
         self.len = self.first.len() + self.flows.values().map(VecDeque::len).sum::<usize>();
     }
+}
 
-    /// Empties the line, in the order in which it would have gone.
-    pub fn drain(&mut self) -> Vec<DeliveryId> {
-        std::iter::from_fn(|| self.pop()).collect()
+fn rank(class: Priority) -> usize {
+    match class {
+        Priority::High => 0,
+        Priority::Normal => 1,
+        Priority::Bulk => 2,
     }
 }
 
@@ -79,6 +198,8 @@ impl Line {
 mod tests {
     use super::*;
     use crate::types::QueueId;
+    use Priority::{Bulk, High, Normal};
+    use proptest::prelude::*;
 
     fn id(n: i64) -> DeliveryId {
         DeliveryId { message: QueueId::from_key(n).unwrap(), part: 0 }
@@ -88,33 +209,93 @@ mod tests {
     fn senders_take_turns_and_each_keeps_its_order() {
         let mut line = Line::default();
         for n in 0..4 {
-            line.push(7, id(n));
+            line.push(Normal, 7, id(n));
         }
-        line.push(8, id(10));
-        line.push(8, id(11));
+        line.push(Normal, 8, id(10));
+        line.push(Normal, 8, id(11));
+        assert_eq!(line.ahead_of(Normal, id(11)), Some(3));
         assert_eq!(line.drain(), [0, 10, 1, 11, 2, 3].map(id));
         assert!(line.is_empty());
     }
 
     #[test]
-    fn what_goes_back_is_next() {
+    fn what_goes_back_is_next_in_its_old_order() {
         let mut line = Line::default();
-        line.push(1, id(1));
-        line.push(1, id(2));
-        let taken = line.pop().unwrap();
-        line.push_front(taken);
-        assert_eq!(line.drain(), [1, 2].map(id));
+        for n in 0..5 {
+            line.push(Normal, 1, id(n));
+        }
+        let taken = [line.pop(), line.pop(), line.pop()].map(Option::unwrap);
+        for id in [taken[1], taken[2], taken[0]] {
+            line.put_back(Normal, id);
+        }
+        assert_eq!(line.drain(), [0, 1, 2, 3, 4].map(id));
+    }
+
+    #[test]
+    fn a_login_code_is_not_behind_a_newsletter() {
+        let mut line = Line::default();
+        for n in 0..100 {
+            line.push(Bulk, 1, id(n));
+        }
+        let newsletter = line.pop().unwrap();
+        line.put_back(Bulk, newsletter);
+        line.push(Normal, 2, id(200));
+        line.push(High, 3, id(300));
+        assert_eq!([line.pop(), line.pop(), line.pop()], [300, 200, 0].map(|n| Some(id(n))));
+    }
+
+    #[test]
+    fn every_class_that_waits_gets_its_tenth() {
+        let mut line = Line::default();
+        for n in 0..1000 {
+            line.push(High, 1, id(n));
+            line.push(Normal, 2, id(n + 1000));
+            line.push(Bulk, 3, id(n + 2000));
+        }
+        let gone: Vec<i64> = (0..200).map(|_| line.pop().unwrap().message.key()).collect();
+        let count = |from: i64| gone.iter().filter(|key| (from..from + 1000).contains(*key)).count();
+        assert!((18..=21).contains(&count(2000)) && (18..=21).contains(&count(1000)), "{gone:?}");
+        assert_eq!(count(0), 200 - count(1000) - count(2000));
     }
 
     #[test]
     fn retain_keeps_turns_and_count_right() {
         let mut line = Line::default();
         for n in 0..6 {
-            line.push((n % 2) as u32, id(n));
+            line.push(Normal, (n % 2) as u32, id(n));
         }
         line.retain(|d| d.message.key() % 2 == 0);
         assert_eq!(line.len(), 3);
-        line.push(1, id(9));
-        assert_eq!(line.drain(), [0, 9, 2, 4].map(id));
+        line.push(Normal, 1, id(9));
+        line.remove(Normal, id(2));
+        assert_eq!(line.drain(), [0, 9, 4].map(id));
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_lost_and_pop_takes_what_peek_shows(steps in prop::collection::vec((0u8..4, 0usize..3, 0u32..4), 0..200)) {
+            let mut line = Line::default();
+            let (mut inside, mut next) = (std::collections::BTreeMap::new(), 0);
+            for (what, class, flow) in steps {
+                let class = Priority::ALL[class];
+                if what < 2 {
+                    next += 1;
+                    inside.insert(id(next), class);
+                    line.push(class, flow, id(next));
+                } else {
+                    let shown = line.peek();
+                    prop_assert_eq!(line.pop(), shown);
+                    let Some(taken) = shown else { continue };
+                    let class = inside.remove(&taken).unwrap();
+                    if what == 2 {
+                        inside.insert(taken, class);
+                        line.put_back(class, taken);
+                    }
+                }
+                prop_assert_eq!(line.len(), inside.len());
+            }
+            let left: std::collections::BTreeSet<_> = line.drain().into_iter().collect();
+            prop_assert_eq!(left, inside.into_keys().collect());
+        }
     }
 }

@@ -6,7 +6,8 @@
 //! Rules that always hold:
 //! - a delivery is in exactly one place: `Place` says which;
 //! - `due` gives up a delivery only once its time has come, earliest first;
-//! - a `Line` is fair: senders take turns, within a sender it is first come, first served.
+//! - a `Line` is fair: the urgent goes first and leaves the others a share, senders take turns, within a sender it is first
+//!   come, first served.
 
 mod line;
 pub mod options;
@@ -14,7 +15,7 @@ mod retry;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::types::{DeliveryId, Timestamp};
+use crate::types::{DeliveryId, Priority, Timestamp};
 
 pub use line::Line;
 pub use retry::{Lifetime, Retry};
@@ -30,6 +31,9 @@ pub struct Entry {
     pub domain: u32,
     /// The sender, as a number: senders take turns.
     pub flow: u32,
+    /// The sender's domain, as dispatch numbers them.
+    pub sender_domain: u32,
+    pub class: Priority,
     pub attempts: u32,
     /// Where it differs from `[queue] expire`.
     pub lifetime: Lifetime,
@@ -200,6 +204,8 @@ mod tests {
             place,
             domain: 0,
             flow: 0,
+            sender_domain: 0,
+            class: Priority::Normal,
             attempts: 0,
             lifetime: None,
             delay_reported: false,

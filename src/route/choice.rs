@@ -104,7 +104,7 @@ impl Choice<'_> {
                 let name: Arc<str> = domain.as_str().into();
                 let provider = self.providers.own(&name);
                 let host = Host { name, preference: 0, addresses: vec![socket], provider };
-                Ok(Found { hosts: vec![host], ttl: STANDING_TTL, fixed: false })
+                Ok(Found { hosts: vec![host], ttl: STANDING_TTL, fixed: false, limits_named: false })
             }
             Standing::Ours => Err(looping(domain, domain.as_str(), address, STANDING_TTL)),
             Standing::NotPublic => Err(not_public(domain, &[address.to_string()], STANDING_TTL)),
@@ -117,6 +117,7 @@ pub(super) struct Found {
     pub hosts: Vec<Host>,
     pub ttl: Duration,
     pub fixed: bool,
+    pub limits_named: bool,
 }
 
 /// None found.
@@ -227,7 +228,7 @@ impl Tally {
         if !self.hosts.is_empty() {
             // A host that could not be looked up is missing: ask again soon.
             let ttl = if self.troubles.is_empty() { ttl } else { ttl.min(FAILURE_KEPT) };
-            return Ok(Found { hosts: self.hosts, ttl, fixed: false });
+            return Ok(Found { hosts: self.hosts, ttl, fixed: false, limits_named: false });
         }
         if !self.troubles.is_empty() {
             return Err(Fault::temporary("4.4.3", first_few(&self.troubles, "; ")));

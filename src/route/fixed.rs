@@ -1,6 +1,7 @@
 //! Fixed routes: the `[[route]]` entries, read once.
 //!
-//! An entry for the very domain comes first, then `*`. What the operator wrote is trusted: its addresses need no entry
+//! An entry for the very domain comes first, then `*`; one for a provider counts for what neither takes, once the MX hosts
+//! have said whose mail it is. What the operator wrote is trusted: its addresses need no entry
 //! in `[delivery] networks`.
 
 use std::collections::BTreeMap;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 
 use super::options::RouteEntry;
 use super::provider::ProviderTable;
-use crate::types::{AddressError, Domain};
+use crate::types::{AddressError, Domain, HopHost, NextHop};
 
 /// A `[[route]]` entry that makes no sense; `entry` counts from 0.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -22,12 +23,15 @@ pub enum FixedRouteError {
     Hop { entry: usize, to: String },
     #[error("[[route]] number {entry}: there is a route for `{domain}` already: keep one of them")]
     Twice { entry: usize, domain: String },
+    #[error("[[route]] number {entry}: write either `domain` or `provider`")]
+    Matches { entry: usize },
 }
 
 /// All fixed routes.
 #[derive(Clone, Debug, Default)]
 pub struct FixedRoutes {
     domains: BTreeMap<Domain, Hop>,
+    providers: BTreeMap<Arc<str>, Hop>,
     all: Option<Hop>,
 }
 
@@ -40,6 +44,8 @@ pub struct Hop {
     limits: Option<Arc<str>>,
     /// Its name where no profile decides.
     own: Arc<str>,
+    /// The profile that lists the domain decides where no limits are named.
+    by_domain: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,16 +64,25 @@ impl FixedRoutes {
             .map(|(entry, e)| read_hop(&e.to, port).ok_or_else(|| FixedRouteError::Hop { entry, to: e.to.clone() }))
             .collect::<Result<_, _>>()?;
         let mut routes = FixedRoutes::default();
-        for (entry, (RouteEntry { domain, limits, .. }, (target, port))) in entries.iter().zip(&hops).enumerate() {
+        for (entry, (RouteEntry { domain, provider, limits, .. }, (target, port))) in
+            entries.iter().zip(&hops).enumerate()
+        {
             let limits = (!limits.is_empty()).then(|| Arc::from(limits.as_str()));
-            let hop = Hop { own: own_name(target, *port, &hops), target: target.clone(), port: *port, limits };
-            let before = if domain == "*" {
+            if domain.is_empty() == provider.is_empty() {
+                return Err(FixedRouteError::Matches { entry });
+            }
+            let (own, by_domain) = (own_name(target, *port, &hops), provider.is_empty());
+            let hop = Hop { own, target: target.clone(), port: *port, limits, by_domain };
+            let before = if !by_domain {
+                routes.providers.insert(provider.as_str().into(), hop)
+            } else if domain == "*" {
                 routes.all.replace(hop)
             } else {
                 let cause = |cause| FixedRouteError::Domain { entry, domain: domain.clone(), cause };
                 routes.domains.insert(Domain::parse(domain).map_err(cause)?, hop)
             };
             if before.is_some() {
+                let domain = if by_domain { domain } else { provider };
                 return Err(FixedRouteError::Twice { entry, domain: domain.clone() });
             }
         }
@@ -77,12 +92,31 @@ impl FixedRoutes {
     pub fn hop(&self, domain: &Domain) -> Option<&Hop> {
         self.domains.get(domain).or(self.all.as_ref())
     }
+
+    /// Where all mail goes that the MX hosts would bring to `provider`.
+    pub fn hop_of_provider(&self, provider: &str) -> Option<&Hop> {
+        self.providers.get(provider)
+    }
 }
 
 impl Hop {
+    /// The hop of an operator's order: a receiver of its own, whatever the domain, so that mail leaves a blocked lane.
+    pub fn ordered(to: &NextHop) -> Hop {
+        let target = match to.host() {
+            HopHost::Address(address) => Target::Address(*address),
+            HopHost::Name(name) => Target::Name(name.clone()),
+        };
+        Hop { target, port: to.port(), limits: None, own: to.to_string().into(), by_domain: false }
+    }
+
+    pub fn names_limits(&self) -> bool {
+        self.limits.is_some()
+    }
+
     /// The provider whose limits hold for mail of `domain` at this hop.
     pub fn provider(&self, domain: &Domain, providers: &ProviderTable) -> Arc<str> {
-        let named = self.limits.clone().or_else(|| providers.by_domain(domain));
+        let listed = || if self.by_domain { providers.by_domain(domain) } else { None };
+        let named = self.limits.clone().or_else(listed);
         named.unwrap_or_else(|| providers.own(&self.own))
     }
 
@@ -129,7 +163,7 @@ mod tests {
     use super::*;
 
     fn entry(domain: &str, to: &str, limits: &str) -> RouteEntry {
-        RouteEntry { domain: domain.into(), to: to.into(), limits: limits.into() }
+        RouteEntry { domain: domain.into(), to: to.into(), limits: limits.into(), ..RouteEntry::default() }
     }
 
     #[test]
@@ -179,6 +213,22 @@ mod tests {
         );
         assert!(fault(&[entry("a.test", "x:1", ""), entry("A.test", "y:1", "")]).contains("already"));
         assert!(fault(&[entry("*", "x:1", ""), entry("*", "y:1", "")]).contains("already"));
+    }
+
+    #[test]
+    fn a_route_for_a_provider_is_a_receiver_of_its_own_unless_it_names_limits() {
+        let domains = ["outlook.com".to_string()];
+        let providers = ProviderTable::new([("outlook", &[][..], &domains[..])]);
+        let entry = |limits: &str| RouteEntry { provider: "outlook".into(), ..entry("", "10.0.0.1:2600", limits) };
+        let domain = Domain::parse("outlook.com").unwrap();
+        for (limits, provider) in [("", "10.0.0.1:2600"), ("gmail", "gmail")] {
+            let routes = FixedRoutes::new(&[entry(limits)], 25).unwrap();
+            assert!(routes.hop(&domain).is_none() && routes.hop_of_provider("gmail").is_none());
+            assert_eq!(&*routes.hop_of_provider("outlook").unwrap().provider(&domain, &providers), provider);
+        }
+        assert!(FixedRoutes::new(&[entry(""), entry("")], 25).unwrap_err().to_string().contains("already"));
+        let both = RouteEntry { domain: "a.test".into(), ..entry("") };
+        assert!(FixedRoutes::new(&[both], 25).unwrap_err().to_string().contains("either"));
     }
 
     #[test]

@@ -90,6 +90,15 @@ impl HickoryDns {
         Ok(HickoryDns { absolute, local: build(local, opts)? })
     }
 
+    /// The TXT records of `name`, the strings of each joined (RFC 7208 section 3.3). Delivery needs none of them.
+    pub async fn txt(&self, name: &str) -> Result<Records<String>, NoAnswer> {
+        self.ask(name, RecordType::TXT, |data| match data {
+            RData::TXT(txt) => Some(String::from_utf8_lossy(&txt.txt_data.concat()).into_owned()),
+            _ => None,
+        })
+        .await
+    }
+
     async fn ask<T>(
         &self,
         name: &str,

@@ -54,7 +54,12 @@ impl Lookup<'_> {
         let exchangers = self.exchangers(domain).await?;
         let names: Vec<String> = exchangers.list.iter().map(|mx| format!("{}.", mx.exchange)).collect();
         let addresses = self.addresses(&names).await;
-        self.choice().of_hosts(domain, exchangers, addresses)
+        let found = self.choice().of_hosts(domain, exchangers, addresses)?;
+        // Only now it is known whose mail it is.
+        match found.hosts.first().and_then(|host| self.fixed.hop_of_provider(&host.provider)) {
+            Some(hop) => self.next_hop(domain, hop).await,
+            None => Ok(found),
+        }
     }
 
     fn choice(&self) -> Choice<'_> {
@@ -86,7 +91,7 @@ impl Lookup<'_> {
         Ok(Exchangers::of(records))
     }
 
-    async fn next_hop(&self, domain: &Domain, hop: &Hop) -> Result<Found, Fault> {
+    pub(super) async fn next_hop(&self, domain: &Domain, hop: &Hop) -> Result<Found, Fault> {
         let (found, ttl) = match &hop.target {
             Target::Address(address) => (vec![*address], STANDING_TTL),
             // Without a final dot: read as programs on this host read names.
@@ -109,7 +114,7 @@ impl Lookup<'_> {
             return Err(Fault::temporary("4.3.5", text));
         }
         let host = Host { name, preference: 0, addresses, provider: hop.provider(domain, self.providers) };
-        Ok(Found { hosts: vec![host], ttl, fixed: true })
+        Ok(Found { hosts: vec![host], ttl, fixed: true, limits_named: hop.names_limits() })
     }
 
     /// The addresses of all `names`, in the families that `[delivery] ip` and this host's routes allow.
@@ -221,7 +226,7 @@ mod tests {
         }
 
         fn route(mut self, domain: &str, to: &str) -> World {
-            let entry = RouteEntry { domain: domain.into(), to: to.into(), limits: String::new() };
+            let entry = RouteEntry { domain: domain.into(), to: to.into(), ..RouteEntry::default() };
             self.fixed = FixedRoutes::new(&[entry], 25).unwrap();
             self
         }
@@ -481,6 +486,20 @@ mod tests {
         assert_eq!(hop("mailhog:1025").hosts("a.test").await, ["0 mailhog mailhog 172.18.0.5:1025"]);
         assert_eq!(hop("six:25").hosts("[10.0.0.1]").await, ["0 six six [fd00::5]:25"]);
         assert!(hop("mailhog:1025").find("a.test").await.is_ok_and(|found| found.fixed && found.ttl == TTL));
+    }
+
+    #[tokio::test]
+    async fn mail_for_a_provider_goes_another_way_once_its_hosts_are_known() {
+        let dns = TableDns::default()
+            .mx("a.test.", &[(5, "a.olc.protection.outlook.com")])
+            .v4("a.olc.protection.outlook.com.", &["52.0.0.1"])
+            .mx("b.test.", &[(5, "mx.b.test")])
+            .v4("mx.b.test.", &["52.0.0.2"]);
+        let mut world = world(dns);
+        let entry = RouteEntry { provider: "outlook".into(), to: "10.0.0.1:2600".into(), ..RouteEntry::default() };
+        world.fixed = FixedRoutes::new(&[entry], 25).unwrap();
+        assert_eq!(world.hosts("a.test").await, ["0 [10.0.0.1] 10.0.0.1:2600 10.0.0.1:2600"]);
+        assert_eq!(world.hosts("b.test").await, ["5 mx.b.test mx.b.test 52.0.0.2:25"]);
     }
 
     #[tokio::test]

@@ -41,8 +41,10 @@ pub struct Route {
     pub hosts: Vec<Host>,
     /// To be asked again from then on.
     pub valid_until: Timestamp,
-    /// A `[[route]]` of the configuration, not the DNS, decided.
+    /// A `[[route]]` of the configuration or an operator's order, not the DNS, decided.
     pub fixed: bool,
+    /// The `[[route]]` names in `limits` whose limits hold there; else it is a hop of the operator's own, which may be used at once.
+    pub limits_named: bool,
 }
 
 /// One MX host.

@@ -135,7 +135,7 @@ mod tests {
                 provider: "mx0.test".into(),
             }
         });
-        Route { hosts: hosts.collect(), valid_until: NOW, fixed: false }
+        Route { hosts: hosts.collect(), valid_until: NOW, fixed: false, limits_named: false }
     }
 
     fn order(route: &Route, turn: u64, failing: &FailureMemory) -> Vec<SocketAddr> {

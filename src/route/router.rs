@@ -15,13 +15,13 @@ use tokio::sync::{OnceCell, Semaphore};
 
 use super::choice::{Fault, Found};
 use super::dns::Dns;
-use super::fixed::FixedRoutes;
+use super::fixed::{FixedRoutes, Hop};
 use super::lookup::Lookup;
 use super::provider::ProviderTable;
 use super::reachable::Reachable;
 use super::{Reach, Route, Unroutable};
 use crate::clock::Clock;
-use crate::types::{Domain, Timestamp};
+use crate::types::{Domain, NextHop, Timestamp};
 
 /// Short times to live (Microsoft has 220 s) are obeyed, shorter ones would only load the name servers.
 pub const VALID_MIN: Duration = Duration::from_secs(60);
@@ -75,6 +75,13 @@ impl Router {
         slot.get_or_init(|| self.look_up(domain)).await.clone()
     }
 
+    /// Where an operator's order sends mail of `domain`. Not remembered: who asks keeps it while it is valid.
+    pub async fn resolve_hop(&self, domain: &Domain, to: &NextHop) -> Outcome {
+        let found = self.lookup().next_hop(domain, &Hop::ordered(to)).await;
+        let now = self.clock.now();
+        found.map(|found| found.valid_from(now)).map_err(|fault| fault.valid_from(now))
+    }
+
     /// Forgets what is known about `domain`, so that the next question goes to the name servers: the receiver said that
     /// its mail belongs elsewhere (451 4.4.62).
     pub fn forget(&self, domain: &Domain) {
@@ -99,16 +106,19 @@ impl Router {
         &self.settings.providers
     }
 
-    async fn look_up(&self, domain: &Domain) -> Outcome {
-        let lookup = Lookup {
+    fn lookup(&self) -> Lookup<'_> {
+        Lookup {
             dns: &*self.dns,
             questions: &self.questions,
             fixed: &self.settings.fixed,
             providers: &self.settings.providers,
             reachable: &self.settings.reachable,
             reach: *self.reach.lock().unwrap_or_else(PoisonError::into_inner),
-        };
-        let found = lookup.domain(domain).await;
+        }
+    }
+
+    async fn look_up(&self, domain: &Domain) -> Outcome {
+        let found = self.lookup().domain(domain).await;
         let now = self.clock.now();
         found.map(|found| found.valid_from(now)).map_err(|fault| fault.valid_from(now))
     }
@@ -120,7 +130,12 @@ impl Router {
 
 impl Found {
     fn valid_from(self, now: Timestamp) -> Route {
-        Route { hosts: self.hosts, valid_until: now + self.ttl.clamp(VALID_MIN, VALID_MAX), fixed: self.fixed }
+        Route {
+            hosts: self.hosts,
+            valid_until: now + self.ttl.clamp(VALID_MIN, VALID_MAX),
+            fixed: self.fixed,
+            limits_named: self.limits_named,
+        }
     }
 }
 

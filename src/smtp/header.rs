@@ -15,10 +15,12 @@ use std::time::Duration;
 
 use memchr::memchr;
 
-use crate::types::Span;
+use crate::types::{Priority, Span};
 
 use super::trace::Trace;
 
+/// What must arrive within this time (`X-Weir-Expire`) is urgent: a login code, whoever sends it with what header.
+const URGENT: Duration = Duration::from_secs(3600);
 /// Received fields a message may have: beyond, it goes in a circle (RFC 5321 section 6.3: "at least 100").
 pub const RECEIVED_MAX: u32 = 100;
 /// The longest header that is held. Usual ones have 1 to 10 KiB, those of mail with many hops and signatures under 50.
@@ -36,6 +38,22 @@ pub struct Facts {
     pub received: u32,
     /// `X-Weir-Expire`.
     pub expire: Option<Duration>,
+    /// `X-Weir-Class`.
+    pub class: Option<Priority>,
+    /// It says itself that it goes to many: List-Unsubscribe, List-Id or `Precedence: bulk`.
+    pub is_bulk: bool,
+}
+
+impl Facts {
+    /// How urgent the message is; `usual` where it does not say so itself.
+    pub fn priority(&self, usual: Priority) -> Priority {
+        let is_urgent = self.expire.is_some_and(|span| span <= URGENT);
+        self.class.unwrap_or(match (is_urgent, self.is_bulk) {
+            (true, _) => Priority::High,
+            (false, true) => Priority::Bulk,
+            (false, false) => usual,
+        })
+    }
 }
 
 /// Watches one message's header.
@@ -79,8 +97,8 @@ enum Field {
     None,
     MessageId,
     Expire,
-    /// An order that is taken out and not read.
     Class,
+    Precedence,
     Other,
 }
 
@@ -234,12 +252,16 @@ impl Header {
             self.field = Field::Expire;
         } else if is("X-Weir-Class") {
             self.field = Field::Class;
+        } else if is("Precedence") {
+            self.field = Field::Precedence;
+        } else if is("List-Unsubscribe") || is("List-Id") {
+            self.facts.is_bulk = true;
         }
     }
 
     /// Keeps the value of a field that is read.
     fn note(&mut self, octets: &[u8]) {
-        if matches!(self.field, Field::MessageId | Field::Expire) {
+        if matches!(self.field, Field::MessageId | Field::Expire | Field::Class | Field::Precedence) {
             let room = VALUE_MAX.saturating_sub(self.value.len()).min(octets.len());
             self.value.extend_from_slice(&octets[..room]);
         }
@@ -264,6 +286,10 @@ impl Header {
             Field::Expire => {
                 self.facts.expire = text.trim().parse::<Span>().ok().map(|span| span.0).or(self.facts.expire);
             }
+            Field::Class => {
+                self.facts.class = text.trim().to_ascii_lowercase().parse().ok().or(self.facts.class);
+            }
+            Field::Precedence => self.facts.is_bulk |= text.trim().eq_ignore_ascii_case("bulk"),
             _ => {}
         }
         self.field = Field::Other;

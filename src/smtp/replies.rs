@@ -52,6 +52,7 @@ answers! {
     SILENT = 421 "4.4.2" "waited too long for the client";
     TOO_MANY_ERRORS = 421 "4.7.0" "too many errors on this connection";
     TOO_MANY_COMMANDS = 421 "4.7.0" "too many commands without a message on this connection";
+    SLOWED = 450 "4.7.1" "slowed down, send it again later: {}";
     SPOOL_FAILED = 451 "4.3.0" "the message could not be stored, send it again later";
     NO_ROOM = 452 "4.3.1" "no room for the message, send it again later: {}";
     TOO_MANY_RECIPIENTS = 452 "4.5.3" "no more than {} recipients in one message, send the others in another";

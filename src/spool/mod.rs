@@ -152,6 +152,13 @@ struct Handed {
     settles: VecDeque<store::Settle>,
 }
 
+/// Takes possession of a data folder, which is made if it is not there, for as long as the file is held: for work on it
+/// while no relay runs.
+pub fn own_folder(folder: &Path) -> Result<File, SpoolError> {
+    crate::sqlite::make_folder(folder).map_err(|error| SpoolError::Failed(error.to_string()))?;
+    lock::take(folder)
+}
+
 impl Spool {
     /// Opens the spool of a data folder and takes possession of it; instant, however long the queue is. Messages that
     /// are accepted, and reports of ours, come out of `committed`.

@@ -13,7 +13,9 @@ use tokio::sync::Semaphore;
 
 use super::{SpoolError, Stored, row, schema, store};
 use crate::sqlite;
-use crate::types::{Body, Delivery, DeliveryId, DeliveryState, Domain, Envelope, Mailbox, QueueId, Timestamp};
+use crate::types::{
+    Body, Delivery, DeliveryId, DeliveryState, Domain, Envelope, Mailbox, NextHop, Priority, QueueId, Timestamp,
+};
 
 /// Reads at the same time; each holds one connection and its page cache.
 const READERS: usize = 2;
@@ -39,6 +41,8 @@ pub struct Summary {
     pub size_bytes: u64,
     /// It is a report of ours.
     pub report: bool,
+    pub class: Priority,
+    pub next_hop: Option<NextHop>,
 }
 
 /// A delivery as `queue list` shows it.
@@ -98,7 +102,7 @@ struct Pool {
 
 // CROSS JOIN keeps the planner from walking through `message` instead, however it counts the rows.
 const SUMMARY: &str = "SELECT d.message, d.part, d.domain, d.recipients, d.state, d.attempts, d.next_attempt, \
-                       d.delay_reported, m.sender, m.expire, m.size, m.report FROM delivery d CROSS JOIN message m ON m.id = d.message";
+                       d.delay_reported, m.sender, m.expire, m.size, m.report, m.class, d.next_hop FROM delivery d CROSS JOIN message m ON m.id = d.message";
 
 const WALK: &str = "WHERE (d.message, d.part) > (?1, ?2) ORDER BY d.message, d.part LIMIT ?3";
 
@@ -264,6 +268,8 @@ fn summary(row: &Row<'_>) -> Result<Summary, SpoolError> {
         expire: row::expire(row, 9)?,
         size_bytes: store::positive(row.get(10)?),
         report: row.get(11)?,
+        class: row::class(row, 12)?,
+        next_hop: row::next_hop(row, 13)?,
     })
 }
 

@@ -14,17 +14,16 @@ use serde::{Deserialize, Serialize};
 
 use super::SpoolError;
 use crate::types::{
-    BodyType, Delivery, DeliveryId, DeliveryState, Domain, Envelope, Origin, QueueId, Recipient, Ret, ReversePath,
-    Timestamp,
+    BodyType, Delivery, DeliveryId, DeliveryState, Domain, Envelope, NextHop, Origin, Priority, QueueId, Recipient,
+    Ret, ReversePath, Timestamp,
 };
 
 /// The columns of `message` in the order `envelope` reads them.
-pub(super) const ENVELOPE: &str =
-    "m.id, m.received, m.sender, m.size, m.report, m.in_file, m.client, m.user, m.message_id, m.expire, m.parameters";
+pub(super) const ENVELOPE: &str = "m.id, m.received, m.sender, m.size, m.report, m.in_file, m.client, m.user, m.message_id, m.expire, m.parameters, m.class";
 /// Where the columns of `delivery` begin when they stand behind those of `message`.
-pub(super) const DELIVERY_START: usize = 11;
+pub(super) const DELIVERY_START: usize = 12;
 /// The columns of `delivery` in the order `delivery` reads them.
-pub(super) const DELIVERY: &str = "d.message, d.part, d.domain, d.recipients, d.state, d.attempts, d.next_attempt, d.delay_reported, d.refusal, d.provider, d.failed";
+pub(super) const DELIVERY: &str = "d.message, d.part, d.domain, d.recipients, d.state, d.attempts, d.next_attempt, d.delay_reported, d.refusal, d.provider, d.failed, d.next_hop";
 
 /// The parameters of MAIL that few messages have.
 #[derive(Serialize, Deserialize, Default, PartialEq)]
@@ -70,8 +69,8 @@ pub(super) fn insert_message(connection: &Connection, envelope: &Envelope, in_fi
     let expire = envelope.expire.map(|span| i64::try_from(span.as_millis()).unwrap_or(i64::MAX));
     connection
         .prepare_cached(
-            "INSERT INTO message (id, received, sender, size, report, in_file, client, user, message_id, expire, parameters) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+            "INSERT INTO message (id, received, sender, size, report, in_file, client, user, message_id, expire, parameters, class) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
         )?
         .execute(params![
             envelope.id.key(),
@@ -85,6 +84,7 @@ pub(super) fn insert_message(connection: &Connection, envelope: &Envelope, in_fi
             envelope.message_id,
             expire,
             parameters,
+            (envelope.class != Priority::Normal).then(|| envelope.class.as_str()),
         ])
         .map(drop)
 }
@@ -94,7 +94,7 @@ pub(super) fn insert_delivery(connection: &Connection, delivery: &Delivery) -> r
     connection
         .prepare_cached(
             "INSERT INTO delivery (message, part, domain, recipients, state, attempts, next_attempt, delay_reported, \
-             provider, source, refusal, failed) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+             provider, source, refusal, failed, next_hop) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
         )?
         .execute(params![
             delivery.id.message.key(),
@@ -109,6 +109,7 @@ pub(super) fn insert_delivery(connection: &Connection, delivery: &Delivery) -> r
             refusal.map(|r| r.source.as_str()),
             refusal.map(json).transpose()?,
             failed(delivery)?,
+            delivery.next_hop.as_ref().map(ToString::to_string),
         ])
         .map(drop)
 }
@@ -123,7 +124,7 @@ pub(super) fn update_delivery(connection: &Connection, delivery: &Delivery) -> r
     connection
         .prepare_cached(
             "UPDATE delivery SET domain = ?3, recipients = ?4, state = ?5, attempts = ?6, next_attempt = ?7, \
-             delay_reported = ?8, provider = ?9, source = ?10, refusal = ?11, failed = ?12 WHERE message = ?1 AND part = ?2",
+             delay_reported = ?8, provider = ?9, source = ?10, refusal = ?11, failed = ?12, next_hop = ?13 WHERE message = ?1 AND part = ?2",
         )?
         .execute(params![
             delivery.id.message.key(),
@@ -138,6 +139,7 @@ pub(super) fn update_delivery(connection: &Connection, delivery: &Delivery) -> r
             refusal.map(|r| r.source.as_str()),
             refusal.map(json).transpose()?,
             failed(delivery)?,
+            delivery.next_hop.as_ref().map(ToString::to_string),
         ])
         .map(|rows| rows > 0)
 }
@@ -165,6 +167,7 @@ pub(super) fn envelope(row: &Row<'_>) -> Result<(Envelope, bool), SpoolError> {
         client: client.and_then(|address| address.parse().ok()),
         user: row.get(7)?,
         expire: expire(row, 9)?,
+        class: class(row, 11)?,
         origin: if row.get(4)? { Origin::Report } else { Origin::Client },
     };
     Ok((envelope, row.get(5)?))
@@ -199,6 +202,7 @@ pub(super) fn delivery(row: &Row<'_>, start: usize) -> Result<Delivery, SpoolErr
         delay_reported: row.get(start + 7)?,
         refusal,
         failed,
+        next_hop: next_hop(row, start + 11)?,
     })
 }
 
@@ -246,6 +250,20 @@ pub(super) fn delivery_id(row: &Row<'_>, start: usize) -> Result<DeliveryId, Spo
 pub(super) fn expire(row: &Row<'_>, column: usize) -> Result<Option<Duration>, SpoolError> {
     let millis: Option<i64> = row.get(column)?;
     Ok(millis.map(|millis| Duration::from_millis(u64::try_from(millis).unwrap_or(0))))
+}
+
+/// A word that nobody knows is no reason to lose a message: it is normal then.
+pub(super) fn class(row: &Row<'_>, column: usize) -> Result<Priority, SpoolError> {
+    let word =
+        row.get_ref(column)?.as_str_or_null().map_err(|e| SpoolError::Failed(format!("column {column}: {e}")))?;
+    Ok(word.and_then(|word| word.parse().ok()).unwrap_or_default())
+}
+
+/// One that cannot be read is left out: the mail goes by its domain then.
+pub(super) fn next_hop(row: &Row<'_>, column: usize) -> Result<Option<NextHop>, SpoolError> {
+    let text =
+        row.get_ref(column)?.as_str_or_null().map_err(|e| SpoolError::Failed(format!("column {column}: {e}")))?;
+    Ok(text.and_then(|text| text.parse().ok()))
 }
 
 /// The text of a column, in place.

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 /// One entry a version; an entry that was released is never changed again.
-pub(super) const MIGRATIONS: &[&str] = &[VERSION_1];
+pub(super) const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2];
 
 const VERSION_1: &str = "
 CREATE TABLE meta (
@@ -52,6 +52,12 @@ CREATE TABLE delivery (
 CREATE INDEX delivery_due ON delivery (next_attempt) WHERE next_attempt IS NOT NULL;
 ";
 
+/// What urgency and a next hop of the operator's need; both mostly null.
+const VERSION_2: &str = "
+ALTER TABLE message ADD COLUMN class TEXT;
+ALTER TABLE delivery ADD COLUMN next_hop TEXT;
+";
+
 pub(super) fn database(folder: &Path) -> PathBuf {
     folder.join("spool.sqlite")
 }
@@ -63,7 +69,7 @@ pub(super) fn bodies(folder: &Path) -> PathBuf {
 /// One statement a line, blanks made single: the form in which two texts of a schema are compared.
 #[cfg(test)]
 fn normal(sql: &str) -> String {
-    sql.split_whitespace().collect::<Vec<_>>().join(" ").replace("( ", "(").replace(" )", ")")
+    sql.split_whitespace().collect::<Vec<_>>().join(" ").replace("( ", "(").replace(" )", ")").replace(" ,", ",")
 }
 
 #[cfg(test)]

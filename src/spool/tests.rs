@@ -12,7 +12,8 @@ use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::types::{
-    BodyType, Class, DeliveryState, Domain, EventKind, Mailbox, Notify, Origin, Recipient, Refusal, Ret, ReversePath,
+    BodyType, Class, DeliveryState, Domain, EventKind, Mailbox, Notify, Origin, Priority, Recipient, Refusal, Ret,
+    ReversePath,
 };
 
 const START: Timestamp = Timestamp::from_secs(1_795_000_000);
@@ -131,6 +132,7 @@ fn envelope(id: QueueId, size: usize) -> Envelope {
         client: Some([127, 0, 0, 1].into()),
         user: Some("app".into()),
         expire: None,
+        class: Priority::Normal,
         origin: Origin::Client,
     }
 }
@@ -150,6 +152,7 @@ fn delivery(id: QueueId, part: u16, domain: &str) -> Delivery {
         delay_reported: false,
         refusal: None,
         failed: Vec::new(),
+        next_hop: None,
     }
 }
 
@@ -223,6 +226,7 @@ async fn everything_an_envelope_and_a_delivery_can_hold_comes_back() {
         client: Some("2001:db8::1".parse().unwrap()),
         user: None,
         message_id: None,
+        class: Priority::Bulk,
         origin: Origin::Report,
         ..envelope(id, 1)
     };
@@ -238,6 +242,7 @@ async fn everything_an_envelope_and_a_delivery_can_hold_comes_back() {
     tried.state = DeliveryState::Held;
     tried.delay_reported = true;
     tried.refusal = Some(refusal());
+    tried.next_hop = Some("smart.example:587".parse().unwrap());
     message.deliveries = vec![tried.clone()];
     running.accept(message).await.unwrap();
     let stored = running.spool.load(first_part(id)).await.unwrap().unwrap();
@@ -245,6 +250,7 @@ async fn everything_an_envelope_and_a_delivery_can_hold_comes_back() {
     let summary = running.all().await.pop().unwrap();
     assert_eq!(summary.recipients, ["user0@a.example".into(), "\"a b\"@a.example".into()]);
     assert_eq!((summary.expire, summary.report, &*summary.sender), (full.expire, true, full.sender.as_str()));
+    assert_eq!((summary.class, summary.next_hop), (Priority::Bulk, tried.next_hop));
     running.end().await;
 }
 

@@ -16,7 +16,9 @@ use lettre::message::header::{ContentTransferEncoding, ContentType, HeaderName, 
 use lettre::message::{Body, MultiPart, SinglePart};
 
 use crate::types::reply::Enhanced;
-use crate::types::{BodyType, Envelope, Notify, Origin, QueueId, Recipient, Reply, Ret, ReversePath, Timestamp};
+use crate::types::{
+    BodyType, Envelope, Notify, Origin, Priority, QueueId, Recipient, Reply, Ret, ReversePath, Timestamp,
+};
 
 /// Originals above this come back as their header alone, also where RET=FULL asks for more: a report is a letter, and
 /// the sender has the message.
@@ -87,6 +89,8 @@ pub struct ReportedRecipient<'a> {
     pub cause: &'a str,
     /// What to do, for a person; empty if nothing is known.
     pub remedy: &'a str,
+    /// What weir does about it; empty where there is nothing to say.
+    pub does: &'a str,
     pub last_attempt: Option<Timestamp>,
     /// Of a delay: when it will be given up.
     pub will_retry_until: Option<Timestamp>,
@@ -153,6 +157,7 @@ pub fn compose(request: &ReportRequest<'_>) -> Option<Report> {
         client: None,
         user: None,
         expire: None,
+        class: Priority::Normal,
         origin: Origin::Report,
     };
     let recipient = Recipient { address: sender.clone(), orcpt: None, notify: Notify::NEVER };
@@ -283,6 +288,9 @@ fn about(kind: ReportKind, recipient: &ReportedRecipient<'_>) -> String {
     }
     if !recipient.remedy.is_empty() && kind != ReportKind::Relayed {
         text.push_str(&wrapped(&format!("What to do: {}", recipient.remedy), "  "));
+    }
+    if !recipient.does.is_empty() && kind != ReportKind::Relayed {
+        text.push_str(&wrapped(&format!("What follows: {}", recipient.does), "  "));
     }
     if let (ReportKind::Delay, Some(end)) = (kind, recipient.will_retry_until) {
         text.push_str(&format!("  Tried until: {}\n", end.rfc5322()));

@@ -29,6 +29,7 @@ fn envelope() -> Envelope {
         client: None,
         user: None,
         expire: None,
+        class: Priority::Normal,
         origin: Origin::Client,
     }
 }
@@ -46,6 +47,7 @@ fn reported<'a>(recipient: &'a Recipient, reply: Option<&'a Reply>) -> ReportedR
         provider: Some("outlook"),
         cause: "The mailbox does not exist.",
         remedy: "Check the address.",
+        does: "The recipient comes onto the suppression list.",
         last_attempt: Some(moment()),
         will_retry_until: None,
     }
@@ -339,7 +341,7 @@ proptest! {
         let envelope = Envelope { envid: Some(envid), message_id: Some(message_id), ..envelope() };
         let to = Recipient { orcpt: Some(format!("rfc822;{orcpt}")), ..recipient(address) };
         let reply = Reply::new(550, words);
-        let first = ReportedRecipient { mx: Some(&mx), provider: Some(&mx), cause: &cause, remedy: &found, ..reported(&to, Some(&reply)) };
+        let first = ReportedRecipient { mx: Some(&mx), provider: Some(&mx), cause: &cause, remedy: &found, does: &cause, ..reported(&to, Some(&reply)) };
         let second = ReportedRecipient { diagnostic: Some(Diagnostic::Local(&found)), ..first.clone() };
         let original = if whole { Original::Whole(original.as_bytes()) } else { Original::Header(original.as_bytes()) };
         let asked = ReportRequest { hostname: &hostname, original, ..request(&envelope, vec![first, second]) };

@@ -19,7 +19,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use super::options::TlsMode;
 use super::*;
-use crate::types::{BodyType, Mailbox, Notify, Origin, ReversePath, Timestamp};
+use crate::types::{BodyType, Mailbox, Notify, Origin, Priority, ReversePath, Timestamp};
 
 const PIPES: [usize; 3] = [1, 7, 65_536];
 
@@ -67,6 +67,7 @@ fn envelope() -> Envelope {
         client: None,
         user: None,
         expire: None,
+        class: Priority::Normal,
         origin: Origin::Client,
     }
 }

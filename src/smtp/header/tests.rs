@@ -165,6 +165,27 @@ fn lines() -> impl Strategy<Value = String> {
         .prop_map(|lines| lines.iter().map(|line| format!("{line}\r\n")).collect())
 }
 
+#[test]
+fn a_message_says_how_urgent_it_is() {
+    for (field, class) in [
+        ("Subject: List-Id", Priority::Normal),
+        ("List-Unsubscribe: <https://list.example/u>", Priority::Bulk),
+        ("list-id:\r\n <news.example>", Priority::Bulk),
+        ("Precedence: BULK", Priority::Bulk),
+        ("Precedence: list", Priority::Normal),
+        ("X-Weir-Class: high\r\nList-Id: <news.example>", Priority::High),
+        ("List-Id: <news.example>\r\nX-Weir-Class: Normal", Priority::Normal),
+        ("X-Weir-Class: soon", Priority::Normal),
+        ("X-Weir-Expire: 15m\r\nList-Id: <codes.example>", Priority::High),
+        ("X-Weir-Expire: 2d", Priority::Normal),
+        ("X-Weir-Expire: 15m\r\nX-Weir-Class: bulk", Priority::Bulk),
+    ] {
+        let (out, facts) = pass(format!("{field}\r\n\r\nList-Id: x\r\n").as_bytes(), &[3, 9]);
+        assert_eq!(facts.priority(Priority::Normal), class, "{field}");
+        assert!(!out.contains("X-Weir"), "{field}");
+    }
+}
+
 proptest! {
     #[test]
     fn what_the_client_sent_is_the_end_of_what_goes_on(

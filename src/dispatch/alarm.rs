@@ -1,0 +1,254 @@
+//! What a person should know of: blocks, long pauses, a closed port, mail that is about to expire behind a block.
+//!
+//! An alert is raised once when its state begins and taken back when it ends; how often it is repeated meanwhile is the
+//! business of whoever is told. Each one that is raised is an `alert` in the event log.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::core::Core;
+use super::lanes::Said;
+use super::message::Action;
+use crate::queue::Place;
+use crate::spool::Change;
+use crate::throttle::{HoldBegan, LaneName, Mining, SLOWED_FOR};
+use crate::types::{Alert, DeliveryId, Event, EventKind, Timestamp};
+
+/// A lane that stands still is told of after each of these.
+const PAUSE_STEPS: [(Duration, &str); 3] = [
+    (Duration::from_secs(15 * 60), "15 min"),
+    (Duration::from_secs(4 * 3600), "4 h"),
+    (Duration::from_secs(24 * 3600), "24 h"),
+];
+/// Mail behind a block is about to expire when it has less than this to live.
+const EXPIRY_NEAR: Duration = Duration::from_secs(6 * 3600);
+/// Deliveries looked at in one search for mail about to expire.
+const EXAMINED_MAX: usize = 100_000;
+pub(super) const PORT_KEY: &str = "port 25";
+
+/// Whoever may not send from a domain is told again after this, if it is still so.
+const HELD_FOR: Duration = Duration::from_secs(3600);
+const IPV6_FOR: Duration = Duration::from_secs(86_400);
+
+pub(super) fn wave_key(id: &str) -> String {
+    format!("wave {id}")
+}
+
+pub(super) fn blocked_key(lane: &LaneName) -> String {
+    format!("blocked {} {}", lane.provider, lane.source)
+}
+
+impl Core {
+    pub(super) fn raise(&mut self, alert: Alert, now: Timestamp) {
+        if !self.raised.insert(alert.key.clone()) {
+            return;
+        }
+        let mut event = Event::new(now, EventKind::Alert);
+        event.provider = alert.provider.clone();
+        event.text = Some(alert.text.clone());
+        event.remedy = Some(alert.remedy.clone());
+        self.act(Action::Commit(vec![Change::Note(event)]));
+        self.act(Action::Alert(alert));
+    }
+
+    /// The state is over.
+    pub(super) fn over(&mut self, key: &str) {
+        if self.raised.remove(key) {
+            let text = format!("over: {key}");
+            let alert = Alert { key: key.to_string(), raised: false, text, remedy: String::new(), provider: None };
+            self.act(Action::Alert(alert));
+        }
+    }
+
+    /// The state goes on, and another alert tells of it from now on.
+    fn give_way(&mut self, key: &str, longer: &str) {
+        if self.raised.remove(key) {
+            let text = format!("{key}: it goes on, for over {longer} by now");
+            let alert = Alert { key: key.to_string(), raised: false, text, remedy: String::new(), provider: None };
+            self.act(Action::Alert(alert));
+        }
+    }
+
+    pub(super) fn raise_block(&mut self, lane: &LaneName, text: &str, said: Option<Said<'_>>, now: Timestamp) {
+        let provider = &lane.provider;
+        let (mut text, mut remedy) = (text.to_string(), String::new());
+        if let Some(Said { reply, reading, .. }) = said {
+            let tag = reading.tag.as_ref().map(|tag| format!(" ({tag})")).unwrap_or_default();
+            text.push_str(&format!(". {}{tag}. The receiver said: {reply}", reading.cause.trim_end_matches('.')));
+            remedy.push_str(&reading.remedy);
+            remedy.push(' ');
+        }
+        remedy.push_str(&format!("`weir report {provider}` writes what the receiver's form asks for."));
+        let key = blocked_key(lane);
+        self.raise(Alert { key, raised: true, text, remedy, provider: Some(provider.clone()) }, now);
+    }
+
+    /// The receiver refuses our IPv6 address; the mail goes over IPv4.
+    pub(super) fn raise_ipv6(&mut self, lane: &LaneName, text: &str, said: Option<Said<'_>>, now: Timestamp) {
+        let words = said_words(said);
+        let alert = Alert {
+            key: format!("ipv6 {} {}", lane.provider, lane.source),
+            raised: true,
+            text: format!("{text}{words}"),
+            remedy: said.map(|said| said.reading.remedy.to_string()).unwrap_or_default(),
+            provider: Some(lane.provider.clone()),
+        };
+        self.raise_until(alert, now + IPV6_FOR, now);
+    }
+
+    /// Mail of one of our sender domains is not wanted there.
+    pub(super) fn raise_held(
+        &mut self,
+        lane: &LaneName,
+        held: &HoldBegan,
+        text: &str,
+        said: Option<Said<'_>>,
+        now: Timestamp,
+    ) {
+        let alert = Alert {
+            key: format!("held {} {}", held.domain, lane.provider),
+            raised: true,
+            text: format!("{text}{}", said_words(said)),
+            remedy: said.map(|said| said.reading.remedy.to_string()).unwrap_or_default(),
+            provider: Some(lane.provider.clone()),
+        };
+        self.raise_until(alert, held.held.until + HELD_FOR, now);
+    }
+
+    pub(super) fn raise_wave(&mut self, lane: &LaneName, id: &str, text: &str, now: Timestamp) {
+        let remedy = format!(
+            "Look at the list that is being mailed. Are the addresses wrong: weir suppress confirm {id}. Is the receiver wrong: weir suppress remove --wave {id}"
+        );
+        let provider = Some(lane.provider.clone());
+        self.raise(Alert { key: wave_key(id), raised: true, text: text.to_string(), remedy, provider }, now);
+    }
+
+    /// A client of ours writes to names that do not exist: it is slowed down and named.
+    pub(super) fn raise_mining(&mut self, client: IpAddr, mining: &Mining, now: Timestamp) {
+        let (text, until) = (mining.to_string(), now + SLOWED_FOR);
+        self.act(Action::Slow { client, reason: text.clone(), until });
+        let remedy =
+            "Find out what it sends and to which list; its mail is taken again ten minutes after the last such hit.";
+        let alert = Alert {
+            key: format!("mining {client}"),
+            raised: true,
+            text: format!("client {text}; it is slowed down"),
+            remedy: remedy.to_string(),
+            provider: None,
+        };
+        self.raise_until(alert, until + SLOWED_FOR, now);
+    }
+
+    /// As `raise`, for what ends by itself when it was not heard of again until then.
+    fn raise_until(&mut self, alert: Alert, until: Timestamp, now: Timestamp) {
+        self.ending_alerts.insert(alert.key.clone(), until);
+        self.raise(alert, now);
+    }
+
+    /// Looks at everything that comes of itself as time passes.
+    pub(super) fn watch(&mut self, now: Timestamp) {
+        let ended: Vec<String> =
+            self.ending_alerts.iter().filter(|(_, until)| **until <= now).map(|(key, _)| key.clone()).collect();
+        for key in ended {
+            self.ending_alerts.remove(&key);
+            self.over(&key);
+        }
+        let lanes = self.throttle.status(now);
+        let stopped: Vec<LaneName> = lanes
+            .iter()
+            .filter(|lane| matches!(lane.state, "paused" | "blocked" | "stopped" | "probing"))
+            .map(|lane| LaneName { provider: lane.provider.clone(), source: lane.source.clone() })
+            .collect();
+        self.watch_pauses(&stopped, &lanes, now);
+        self.watch_expiry(&stopped, now);
+        self.watch_port(now);
+    }
+
+    fn watch_pauses(&mut self, stopped: &[LaneName], lanes: &[crate::throttle::LaneStatus], now: Timestamp) {
+        let key = |lane: &LaneName, step: &str| format!("paused {} {} {step}", lane.provider, lane.source);
+        let goes: Vec<LaneName> = self.stopped_since.keys().filter(|lane| !stopped.contains(lane)).cloned().collect();
+        for lane in goes {
+            self.stopped_since.remove(&lane);
+            PAUSE_STEPS.iter().for_each(|(_, step)| self.over(&key(&lane, step)));
+        }
+        for lane in stopped {
+            let seen = *self.stopped_since.entry(lane.clone()).or_insert(now);
+            let status = lanes.iter().find(|l| l.provider == lane.provider && l.source == lane.source);
+            let since = status.and_then(|status| status.since).unwrap_or(seen);
+            let why = status.and_then(|status| status.reason.as_deref()).unwrap_or("no reason given");
+            let reached = PAUSE_STEPS.iter().rposition(|(after, _)| now.since(since) >= *after);
+            if let Some((_, step)) = reached.and_then(|reached| PAUSE_STEPS.get(reached)) {
+                let alert = Alert {
+                    key: key(lane, step),
+                    raised: true,
+                    text: format!("{lane}: nothing goes out for over {step}: {why}"),
+                    remedy: format!("`weir status` tells more; `weir resume {}` tries it now.", lane.provider),
+                    provider: Some(lane.provider.clone()),
+                };
+                let longest = alert.key.clone();
+                self.raise(alert, now);
+                // One alert a pause: what was said of the shorter time is not repeated beside it.
+                for shorter in PAUSE_STEPS.iter().map(|(_, step)| key(lane, step)).filter(|key| *key != longest) {
+                    self.give_way(&shorter, step);
+                }
+            }
+        }
+    }
+
+    fn watch_expiry(&mut self, stopped: &[LaneName], now: Timestamp) {
+        let key = |provider: &str| format!("expiring {provider}");
+        let mut counts = std::collections::BTreeMap::new();
+        if !stopped.is_empty() {
+            let is_near = |id: DeliveryId, lifetime| self.retry.expires(id.message, lifetime) <= now + EXPIRY_NEAR;
+            // Ids rise with the time of acceptance.
+            let old = self.queue.iter().take_while(|(id, _)| is_near(*id, None)).take(EXAMINED_MAX);
+            for (_, entry) in old.filter(|(_, entry)| entry.place == Place::Ready) {
+                let target = self.places.domains.get(entry.domain).and_then(|domain| domain.target);
+                let Some(target) = target.and_then(|target| self.places.targets.get(target)) else { continue };
+                if stopped.iter().any(|lane| lane.provider == target.provider) {
+                    *counts.entry(target.provider.clone()).or_insert(0usize) += 1;
+                }
+            }
+        }
+        let calm: Vec<String> = self.raised.iter().filter(|k| k.starts_with("expiring ")).cloned().collect();
+        for old in calm {
+            if !counts.keys().any(|provider| key(provider) == old) {
+                self.over(&old);
+            }
+        }
+        for (provider, count) in counts {
+            let hours = EXPIRY_NEAR.as_secs() / 3600;
+            let alert = Alert {
+                key: key(&provider),
+                raised: true,
+                text: format!(
+                    "{count} deliveries to {provider} expire within {hours} hours, and nothing goes out to there"
+                ),
+                remedy: format!(
+                    "Send them another way (weir queue reroute --provider {provider} --to HOST:PORT), or try the lane \
+                     (weir resume {provider}); else their senders are told that they did not arrive."
+                ),
+                provider: Some(provider),
+            };
+            self.raise(alert, now);
+        }
+    }
+
+    pub(super) fn watch_port(&mut self, now: Timestamp) {
+        if !self.port25.is_shut() {
+            return self.over(PORT_KEY);
+        }
+        let alert = Alert {
+            key: PORT_KEY.to_string(),
+            raised: true,
+            text: "no receiver can be reached on port 25: it seems to be closed from this network".to_string(),
+            remedy: "Ask the provider to open it for outgoing mail, or set a [[route]].".to_string(),
+            provider: None,
+        };
+        self.raise(alert, now);
+    }
+}
+
+fn said_words(said: Option<Said<'_>>) -> String {
+    said.map(|said| format!(". The receiver said: {}", said.reply)).unwrap_or_default()
+}

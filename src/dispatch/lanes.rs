@@ -1,0 +1,234 @@
+//! What happens to lanes: changes that the throttle decides, orders of operators, and what must outlive a restart.
+//!
+//! Each change is an event of the log; a block is an alert besides. After a block no new MAIL goes out: idle connections are
+//! closed, and openings whose dialogue has not begun are called back.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::core::{Core, Timer};
+use super::message::{Action, ConnectionId, Ticket};
+use super::pump::State;
+use crate::spool::Change;
+use crate::throttle::{Change as LaneChange, HoldBegan, LaneName, LaneOrder, Ordered, Side, Signal};
+use crate::types::{Event, EventKind, Reading, Timestamp};
+
+/// What lanes learned is saved this long after it was learned.
+const SAVE_AFTER: Duration = Duration::from_secs(5);
+
+/// What was said when a lane changed.
+#[derive(Clone, Copy)]
+pub(super) struct Said<'a> {
+    pub reply: &'a str,
+    pub reading: &'a Reading,
+    /// The sender of the message that met it.
+    pub flow: Option<u32>,
+}
+
+impl Core {
+    /// Reports a signal; what changes for the lane becomes an event.
+    pub(super) fn tell_lane(&mut self, lane: &LaneName, signal: &Signal<'_>, said: Option<Said<'_>>, now: Timestamp) {
+        let change = self.throttle.report(lane, signal, now);
+        self.save_soon(now);
+        if let Some(change) = change {
+            self.lane_changed(lane, &change, said, now);
+        }
+    }
+
+    /// Changes that came about by counting and by time.
+    pub(super) fn tell_counted(&mut self, now: Timestamp) {
+        for (lane, change) in self.throttle.take_changes() {
+            self.lane_changed(&lane, &change, None, now);
+        }
+    }
+
+    pub(super) fn lane_changed(
+        &mut self,
+        lane: &LaneName,
+        change: &LaneChange,
+        said: Option<Said<'_>>,
+        now: Timestamp,
+    ) -> String {
+        let (kind, text) = in_words(lane, change);
+        self.announce(lane, change, kind, text, said, now)
+    }
+
+    fn announce(
+        &mut self,
+        lane: &LaneName,
+        change: &LaneChange,
+        kind: EventKind,
+        text: String,
+        said: Option<Said<'_>>,
+        now: Timestamp,
+    ) -> String {
+        let mut event = Event::new(now, kind);
+        event.provider = Some(lane.provider.clone());
+        event.source = Some(lane.source.clone());
+        if let Some(Said { reply, reading, .. }) = said {
+            event.reply = Some(reply.to_string());
+            event.class = Some(reading.class);
+            event.rule = Some(reading.rule.clone());
+            event.remedy = Some(reading.remedy.to_string());
+        }
+        event.text = Some(text.clone());
+        self.act(Action::Commit(vec![Change::Note(event)]));
+        match change {
+            LaneChange::Wave { id, .. } => {
+                self.raise_wave(lane, id, &text, now);
+                return text;
+            }
+            LaneChange::WaveEnded { id } => {
+                self.over(&super::alarm::wave_key(id));
+                return text;
+            }
+            LaneChange::Held(held) if held.side == Side::Sender => self.raise_held(lane, held, &text, said, now),
+            _ => {}
+        }
+        match kind {
+            EventKind::Blocked => self.blocked(lane, &text, said, now),
+            EventKind::Paused => self.rest(lane),
+            EventKind::Resumed => {
+                self.blocked_by.remove(lane);
+                self.over(&super::alarm::blocked_key(lane));
+                self.hasten(&lane.provider, now);
+            }
+            _ if *change == LaneChange::Ipv4Only => self.raise_ipv6(lane, &text, said, now),
+            _ => {}
+        }
+        self.save(now);
+        text
+    }
+
+    fn blocked(&mut self, lane: &LaneName, text: &str, said: Option<Said<'_>>, now: Timestamp) {
+        if let Some(flow) = said.and_then(|said| said.flow) {
+            self.blocked_by.insert(lane.clone(), flow);
+        }
+        let reply = said.map_or("", |said| said.reply);
+        self.act(Action::Warn(format!("{text}: {reply}")));
+        self.raise_block(lane, text, said, now);
+        self.rest(lane);
+    }
+
+    /// No new MAIL on the connections of a lane: those at rest are closed, those on their way are called back.
+    fn rest(&mut self, lane: &LaneName) {
+        let own: Vec<(ConnectionId, State)> = self
+            .connections
+            .iter()
+            .filter(|(_, c)| c.permit.lane() == lane && matches!(c.state, State::Idle(_) | State::Opening(_)))
+            .map(|(id, c)| (*id, c.state))
+            .collect();
+        for (id, state) in own {
+            match state {
+                State::Idle(_) => self.close(id),
+                _ => self.recall(id),
+            }
+        }
+    }
+
+    /// Closes the connections of a lane that carry nothing just now.
+    pub(super) fn close_idle(&mut self, lane: &LaneName) {
+        let idle: Vec<ConnectionId> = self
+            .connections
+            .iter()
+            .filter(|(_, c)| c.permit.lane() == lane && c.is_idle())
+            .map(|(id, _)| *id)
+            .collect();
+        idle.into_iter().for_each(|id| self.close(id));
+    }
+
+    /// Carries out an operator's order to all lanes of a provider.
+    pub(super) fn order_lanes(&mut self, ticket: Ticket, provider: &Arc<str>, order: LaneOrder, now: Timestamp) {
+        let known = self.providers_known(now);
+        if !known.contains(provider) {
+            let names: Vec<&str> = known.iter().map(|name| &**name).collect();
+            let answer = Err(format!("no such provider: {provider}; there are {}", names.join(", ")));
+            return self.act(Action::LaneAnswer { ticket, answer });
+        }
+        let Ordered { changes, asking } = self.throttle.order(provider, order, now);
+        let mut texts: Vec<String> = Vec::new();
+        for (lane, change) in &changes {
+            let (kind, text) = match change {
+                LaneChange::Resumed => {
+                    (EventKind::Resumed, format!("{lane}: mail goes out again, an operator says so"))
+                }
+                change => in_words(lane, change),
+            };
+            texts.push(self.announce(lane, change, kind, text, None, now));
+        }
+        // That a lane accepts mail again is an event when it does.
+        texts.extend(
+            asking
+                .iter()
+                .map(|lane| format!("{lane}: one message asks now; if it is taken the rest follows, slowly at first")),
+        );
+        self.save(now);
+        self.hasten(provider, now);
+        self.wake_held_back(now);
+        self.act(Action::LaneAnswer { ticket, answer: Ok(texts) });
+    }
+
+    /// Those with a profile, with a lane, and with mail.
+    fn providers_known(&self, now: Timestamp) -> BTreeSet<Arc<str>> {
+        let lanes = self.throttle.status(now).into_iter().map(|lane| lane.provider);
+        let targets = self.places.targets.iter().map(|(_, target)| target.provider.clone());
+        self.profile_names.iter().cloned().chain(lanes).chain(targets).collect()
+    }
+
+    /// Something was learned that should outlive a restart.
+    pub(super) fn save_soon(&mut self, now: Timestamp) {
+        if !std::mem::replace(&mut self.save_planned, true) {
+            self.set_timer(now + SAVE_AFTER, Timer::Save);
+        }
+    }
+
+    pub(super) fn save(&mut self, now: Timestamp) {
+        let records = self.throttle.unsaved(now);
+        if !records.is_empty() {
+            self.act(Action::Remember(records));
+        }
+    }
+}
+
+/// The kind of the event that tells of a change, and its words.
+fn in_words(lane: &LaneName, change: &LaneChange) -> (EventKind, String) {
+    match change {
+        LaneChange::Throttled { text } => (EventKind::Throttled, format!("{lane}: {text}")),
+        LaneChange::Paused { until: Timestamp::NEVER } => (
+            EventKind::Paused,
+            format!("{lane}: nothing is sent until an operator says `weir resume {}`", lane.provider),
+        ),
+        LaneChange::Paused { until } => {
+            (EventKind::Paused, format!("{lane}: nothing is sent before {until}, then one message asks"))
+        }
+        LaneChange::Ipv4Only => (EventKind::Throttled, format!("{lane}: over IPv4 from now on")),
+        LaneChange::Blocked { until: Timestamp::NEVER } => {
+            let text = format!("{lane}: our name is refused, nothing is sent until it changes or an operator says so");
+            (EventKind::Blocked, text)
+        }
+        LaneChange::Blocked { until } => {
+            (EventKind::Blocked, format!("{lane}: blocked, nothing is sent before {until}; the mail stays queued"))
+        }
+        LaneChange::Held(HoldBegan { side, domain, held }) => {
+            let mail = match side {
+                Side::Sender => format!("mail from {domain}"),
+                Side::Recipient => format!("mail to {domain}"),
+            };
+            let text = format!("{lane}: {mail} is held back until {}, then one message asks", held.until);
+            (EventKind::Throttled, text)
+        }
+        LaneChange::Wave { id, text } => {
+            let text = format!(
+                "{}: {text}. Half the rate from now on; whom it calls unknown now is listed for 7 days, as wave {id}",
+                lane.provider
+            );
+            (EventKind::Throttled, text)
+        }
+        LaneChange::WaveEnded { id } => {
+            (EventKind::Resumed, format!("{}: the wave of unknown recipients {id} is over", lane.provider))
+        }
+        // By an answer or by an operator: in the second case nothing is known of the receiver yet.
+        LaneChange::Resumed => (EventKind::Resumed, format!("{lane}: open again, slowly at first")),
+    }
+}
