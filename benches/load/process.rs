@@ -15,7 +15,16 @@ pub fn cpu(pid: &str) -> Duration {
 
 /// The most memory it ever held, in bytes (VmHWM).
 pub fn memory_peak(pid: &str) -> u64 {
+    status(pid, "VmHWM:")
+}
+
+/// The memory it holds now, in bytes (VmRSS).
+pub fn memory(pid: &str) -> u64 {
+    status(pid, "VmRSS:")
+}
+
+fn status(pid: &str, name: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
     line.and_then(|line| line.trim().split(' ').next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
 }

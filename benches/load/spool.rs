@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 use weir::clock::Clock;
 use weir::spool::{BodyWriter, Change, Committed, Journal, NewMessage, Options, Spool};
 use weir::types::{
-    BodyType, Delivery, DeliveryId, DeliveryState, Domain, Envelope, Event, Mailbox, Notify, Origin, QueueId,
+    BodyType, Delivery, DeliveryId, DeliveryState, Domain, Envelope, Event, Mailbox, Notify, Origin, Priority, QueueId,
     Recipient, ReversePath,
 };
 
@@ -102,6 +102,7 @@ fn message(id: QueueId, body: BodyWriter) -> NewMessage {
         client: Some([127, 0, 0, 1].into()),
         user: None,
         expire: None,
+        class: Priority::Normal,
         origin: Origin::Client,
     };
     let address = Mailbox::parse("somebody@outlook.com").expect("an address");
@@ -115,6 +116,7 @@ fn message(id: QueueId, body: BodyWriter) -> NewMessage {
         delay_reported: false,
         refusal: None,
         failed: Vec::new(),
+        next_hop: None,
     };
     NewMessage { envelope: Arc::new(envelope), deliveries: vec![delivery], body, events: Vec::new() }
 }

@@ -5,6 +5,7 @@
 
 mod append;
 mod folder;
+pub mod history;
 mod line;
 pub mod log;
 pub mod options;

@@ -2,17 +2,23 @@
 //!
 //! Rules that always hold:
 //! - an address is known by `Mailbox::key()`: letter case, quotes that change nothing and the form of the domain make no
-//!   second entry;
-//! - an entry that has expired is no hit. It stays, so that the second refusal is known as the second, and then counts
-//!   until it is removed;
+//!   second entry; where a refusal spoke of one sender domain's mail alone, the entry holds back that mail alone;
+//! - an entry that has expired is no hit, swept or not. It is remembered for a year, so that the second refusal is known as
+//!   the second, unless a message was delivered meanwhile;
 //! - a look-up never waits for a write (WAL); an import is cut into short transactions, so that no other write waits
 //!   for it;
 //! - a list of ten million entries costs memory for a few pages only.
 //!
-//! The list is a database of its own beside the spool, so that neither holds up the other.
+//! The list is a database of its own beside the spool, so that neither holds up the other. What a refusal comes to is
+//! decided in `decision`, within the transaction that writes it.
 
+mod decision;
+mod entry;
+mod operation;
 pub mod options;
+mod sorted;
 mod store;
+mod sweep;
 mod transfer;
 
 use std::path::{Path, PathBuf};
@@ -20,81 +26,28 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rusqlite::Connection;
-use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-pub use transfer::{Format, Imported, LineFault};
+pub use decision::WAVE_KEEP;
+pub use entry::{Entry, Filter, Hit, Noted, Page, Place, Source, Standing, Wave};
+pub use sorted::{Sorted, Sorter};
+pub use transfer::{CSV_HEADER, LineReader, csv_line};
 
 use crate::clock::Clock;
 use crate::sqlite;
-use crate::types::reading::words;
-use crate::types::{Class, Mailbox, Timestamp};
+use crate::types::{Domain, Mailbox};
+use operation::{Operation, Outcome};
+use options::Policy;
 
-/// How long the first refusal keeps an address out; the second keeps it until it is removed.
-pub const FIRST_KEEP: Duration = Duration::from_secs(90 * 86_400);
 /// Writes that wait for the next commit.
 const WRITES_MAX: usize = 256;
+/// Entries of one piece of an import or of a removal: some milliseconds of writing.
+pub const PIECE: usize = 500;
 /// Connections for look-ups; one more is opened while all are in use, and closed again.
 const READERS_KEPT: usize = 4;
-/// Replies are kept in the receiver's words up to this many characters.
-const REPLY_MAX: usize = 1000;
 /// Time to try a commit again after the disk failed.
 const RETRY: Duration = Duration::from_secs(1);
-
-words! {
-    /// Who put an address onto the list.
-    Source { Bounce = "bounce", Manual = "manual", Import = "import", Complaint = "complaint" }
-}
-
-/// One address that is not written to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
-    /// In the form of `Mailbox::key()`.
-    pub recipient: String,
-    pub class: Class,
-    /// The words that put it here.
-    pub reply: String,
-    pub source: Source,
-    /// The first and the last time it was refused or put here.
-    pub first: Timestamp,
-    pub last: Timestamp,
-    /// How often.
-    pub hits: u64,
-    /// None: until it is removed.
-    pub expires: Option<Timestamp>,
-}
-
-impl Entry {
-    pub fn new(recipient: &Mailbox, class: Class, reply: &str, source: Source, at: Timestamp) -> Entry {
-        let reply = reply.chars().take(REPLY_MAX).collect();
-        Entry { recipient: recipient.key(), class, reply, source, first: at, last: at, hits: 1, expires: None }
-    }
-
-    pub fn is_in_force(&self, now: Timestamp) -> bool {
-        self.expires.is_none_or(|moment| moment > now)
-    }
-}
-
-/// What a list is asked for; `None` takes all.
-#[derive(Clone, Debug, Default)]
-pub struct Filter {
-    pub class: Option<Class>,
-    pub source: Option<Source>,
-    /// A part of the address.
-    pub recipient: Option<String>,
-    pub domain: Option<crate::types::Domain>,
-    /// Also those that have expired.
-    pub expired: bool,
-}
-
-/// One page of a list, in the order of the addresses.
-#[derive(Clone, Debug)]
-pub struct Page {
-    pub entries: Vec<Entry>,
-    /// Where to go on; none at the end. A page may be empty and not the last.
-    pub next: Option<String>,
-}
 
 /// What was tried and why it failed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -108,6 +61,7 @@ pub struct List(Arc<Shared>);
 struct Shared {
     path: PathBuf,
     clock: Clock,
+    policy: Mutex<Policy>,
     readers: Mutex<Vec<Connection>>,
     /// None: opened for reading alone.
     writes: Option<mpsc::Sender<Write>>,
@@ -115,8 +69,26 @@ struct Shared {
 
 /// One write on its way: all its operations in one transaction.
 struct Write {
-    operations: Vec<store::Operation>,
-    answer: oneshot::Sender<Result<Vec<store::Outcome>, ListError>>,
+    operations: Vec<Operation>,
+    answer: oneshot::Sender<Result<Vec<Outcome>, ListError>>,
+}
+
+/// A write that was handed over and is not durable yet.
+struct Pending(oneshot::Receiver<Result<Vec<Outcome>, ListError>>);
+
+/// What became of the entries of another list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Merged {
+    pub added: u64,
+    /// Were there before.
+    pub updated: u64,
+}
+
+/// An import on its way: one piece goes to the disk while the next is read.
+pub struct Importing<'a> {
+    list: &'a List,
+    pending: Option<Pending>,
+    done: Merged,
 }
 
 /// The writing half of the list; does nothing until `run`.
@@ -134,63 +106,141 @@ impl List {
         }
         let connection = sqlite::open_writer(path, store::MIGRATIONS, store::CACHE_KIB)?;
         let (sender, writes) = mpsc::channel(WRITES_MAX);
-        let shared = Shared { path: path.to_owned(), clock, readers: Mutex::default(), writes: Some(sender) };
-        Ok((List(Arc::new(shared)), Writer { connection: Some(connection), writes, path: path.to_owned() }))
+        let list = List::with(path, clock, Some(sender));
+        Ok((list, Writer { connection: Some(connection), writes, path: path.to_owned() }))
     }
 
     /// Opens the list to read it, whether a relay runs or not.
     pub fn read_only(path: &Path, clock: Clock) -> Result<List, ListError> {
-        let list = List(Arc::new(Shared { path: path.to_owned(), clock, readers: Mutex::default(), writes: None }));
+        let list = List::with(path, clock, None);
         list.read(|_| Ok(()))?;
         Ok(list)
     }
 
-    /// Is the recipient on the list now? Takes a few microseconds, and needs no thread of its own.
-    pub fn check(&self, recipient: &Mailbox) -> Result<Option<Entry>, ListError> {
+    fn with(path: &Path, clock: Clock, writes: Option<mpsc::Sender<Write>>) -> List {
+        let (policy, readers) = (Mutex::default(), Mutex::default());
+        List(Arc::new(Shared { path: path.to_owned(), clock, policy, readers, writes }))
+    }
+
+    /// From now on so many refusals, for so long. What stands already keeps its end.
+    pub fn set_policy(&self, policy: Policy) {
+        *self.0.policy.lock().unwrap_or_else(PoisonError::into_inner) = policy;
+    }
+
+    fn policy(&self) -> Policy {
+        *self.0.policy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Is mail from `sender_domain` (none: the empty sender) to this recipient held back now? Takes a few microseconds, and needs no
+    /// thread of its own.
+    pub fn check(&self, recipient: &Mailbox, sender_domain: Option<&Domain>) -> Result<Option<Entry>, ListError> {
+        let now = self.0.clock.now();
+        let entries = self.read(|on| store::of_recipient(on, &recipient.key()))?;
+        Ok(entries.into_iter().find(|entry| entry.is_in_force(now) && entry.concerns(sender_domain)))
+    }
+
+    /// All that holds back mail to this recipient now, from whomever.
+    pub fn entries(&self, recipient: &Mailbox) -> Result<Vec<Entry>, ListError> {
+        let now = self.0.clock.now();
+        let entries = self.read(|on| store::of_recipient(on, &recipient.key()))?;
+        Ok(entries.into_iter().filter(|entry| entry.is_in_force(now)).collect())
+    }
+
+    /// As `check`, just before a try: also says whether a delivery would put something right.
+    pub fn standing(&self, recipient: &Mailbox, sender_domain: Option<&Domain>) -> Result<Standing, ListError> {
         let (key, now) = (recipient.key(), self.0.clock.now());
-        Ok(self.read(|on| store::get(on, &key))?.filter(|entry| entry.is_in_force(now)))
+        let (entries, counted) = self.read(|on| {
+            let entries = store::of_recipient(on, &key)?;
+            Ok((entries, store::is_counted(on, &key, &entry::scope(sender_domain))?))
+        })?;
+        let mut concerned = entries.into_iter().filter(|entry| entry.concerns(sender_domain)).peekable();
+        let has_run_out = concerned.peek().is_some();
+        Ok(match concerned.find(|entry| entry.is_in_force(now)) {
+            Some(entry) => Standing::Listed(Box::new(entry)),
+            None if counted || has_run_out => Standing::Remembered,
+            None => Standing::Free,
+        })
     }
 
-    /// Puts an entry onto the list; durable when it returns. What was there for the recipient keeps its beginning and
-    /// its count.
+    /// Puts an entry onto the list, as a person says; durable when it returns. What was there for the recipient keeps
+    /// its beginning and its count.
     pub async fn add(&self, entry: Entry) -> Result<(), ListError> {
-        self.write(vec![store::Operation::Add(entry)]).await.map(drop)
+        self.write(vec![Operation::Add(entry)]).await.map(drop)
     }
 
-    /// The same for many at once, in one commit: how many were new, and how many were there before.
-    pub async fn add_all(&self, entries: Vec<Entry>) -> Result<(u64, u64), ListError> {
-        let outcomes = self.write(entries.into_iter().map(store::Operation::Add).collect()).await?;
-        let new = outcomes.iter().filter(|outcome| matches!(outcome, store::Outcome::Added { new: true })).count();
-        Ok((new as u64, (outcomes.len() - new) as u64))
+    /// Begins to merge another list into this one.
+    pub fn import(&self) -> Importing<'_> {
+        Importing { list: self, pending: None, done: Merged::default() }
     }
 
-    /// A refusal for good. The first keeps the recipient out for 90 days, one after that time until it is removed;
-    /// one meanwhile is only counted. Returns the entry as it now stands.
-    pub async fn note_refusal(
-        &self,
-        recipient: &Mailbox,
-        class: Class,
-        reply: &str,
-        at: Timestamp,
-    ) -> Result<Entry, ListError> {
-        let entry = Entry { expires: Some(at + FIRST_KEEP), ..Entry::new(recipient, class, reply, Source::Bounce, at) };
-        let outcome = self.write(vec![store::Operation::Refusal(entry)]).await?.pop();
-        match outcome {
-            Some(store::Outcome::Entry(entry)) => Ok(entry),
-            _ => Err(ListError("the writer gave no answer".to_string())),
+    /// A refusal for good, counted or brought onto the list as the options say; durable when it returns.
+    pub async fn note_refusal(&self, hit: Hit) -> Result<Noted, ListError> {
+        match self.write(vec![Operation::Hit(Box::new(hit), self.policy())]).await?.pop() {
+            Some(Outcome::Noted(noted)) => Ok(noted),
+            _ => Err(no_answer()),
         }
+    }
+
+    /// A recipient who was refused before took a message: the counts are forgotten, and what had run out.
+    pub async fn note_delivered(&self, recipient: &Mailbox, sender_domain: Option<&Domain>) -> Result<(), ListError> {
+        let (recipient, sender_domain) = (recipient.key(), entry::scope(sender_domain));
+        let now = self.0.clock.now();
+        self.write(vec![Operation::Delivered { recipient, sender_domain, now }]).await.map(drop)
     }
 
     /// Takes a recipient off the list, with its history. False: it was not there.
     pub async fn remove(&self, recipient: &Mailbox) -> Result<bool, ListError> {
-        let outcome = self.write(vec![store::Operation::Remove(recipient.key())]).await?.pop();
-        Ok(matches!(outcome, Some(store::Outcome::Removed(true))))
+        Ok(changed(&self.write(vec![Operation::Remove(recipient.key())]).await?) > 0)
+    }
+
+    /// Takes off the list what `filter` chooses, and says how many that were. An entry that changes just then stays, and so do
+    /// counts. Of a wave whose entries had been there before, these go back to what they were.
+    pub async fn remove_all(&self, filter: &Filter) -> Result<u64, ListError> {
+        let now = self.0.clock.now();
+        let remove = |entry: &Entry| Operation::RemoveOne { place: entry.place(), last: entry.last, now };
+        self.change_all(filter, remove).await
+    }
+
+    /// The waves that wait for a decision, latest first.
+    pub fn waves(&self) -> Result<Vec<Wave>, ListError> {
+        let now = self.0.clock.now();
+        self.read(|on| store::waves(on, now))
+    }
+
+    /// What stands provisionally in this wave holds as long as any refusal from now on. Says how many those were.
+    pub async fn confirm(&self, wave: &str) -> Result<u64, ListError> {
+        let (policy, now) = (self.policy(), self.0.clock.now());
+        let filter = Filter { wave: Some(wave.to_string()), source: Some(Source::Wave), ..Filter::default() };
+        let confirm = |entry: &Entry| {
+            let (place, wave) = (entry.place(), wave.to_string());
+            Operation::Confirm { place, wave, policy, now }
+        };
+        self.change_all(&filter, confirm).await
+    }
+
+    /// Does `operation` to each entry that `filter` chooses, a piece at a time, so that others write between.
+    async fn change_all(&self, filter: &Filter, operation: impl Fn(&Entry) -> Operation) -> Result<u64, ListError> {
+        let (mut after, mut rows) = (None, 0);
+        loop {
+            let page = self.list(filter, after.as_ref(), PIECE)?;
+            let operations: Vec<Operation> = page.entries.iter().map(&operation).collect();
+            if operations.is_empty() {
+                // Nothing to wait for, and others want to run as well.
+                tokio::task::yield_now().await;
+            } else {
+                rows += changed(&self.write(operations).await?);
+            }
+            after = page.next;
+            if after.is_none() {
+                return Ok(rows);
+            }
+        }
     }
 
     /// Up to `limit` entries behind `after`. Looks at a bounded number of rows a call.
-    pub fn list(&self, filter: &Filter, after: Option<&str>, limit: usize) -> Result<Page, ListError> {
+    pub fn list(&self, filter: &Filter, after: Option<&Place>, limit: usize) -> Result<Page, ListError> {
         let now = self.0.clock.now();
-        self.read(|on| store::list(on, filter, after.unwrap_or(""), limit, now))
+        self.read(|on| store::list(on, filter, after, limit, now))
     }
 
     /// How many entries there are, expired ones too. Walks through the list: seconds for millions.
@@ -213,13 +263,58 @@ impl List {
         Ok(result)
     }
 
-    async fn write(&self, operations: Vec<store::Operation>) -> Result<Vec<store::Outcome>, ListError> {
-        let closed = || ListError("it is closed".to_string());
+    async fn write(&self, operations: Vec<Operation>) -> Result<Vec<Outcome>, ListError> {
+        self.hand_over(operations).await?.outcomes().await
+    }
+
+    async fn hand_over(&self, operations: Vec<Operation>) -> Result<Pending, ListError> {
         let writes = self.0.writes.as_ref().ok_or_else(|| ListError("it was opened for reading alone".to_string()))?;
         let (answer, answered) = oneshot::channel();
         writes.send(Write { operations, answer }).await.map_err(|_| closed())?;
-        answered.await.map_err(|_| closed())?
+        Ok(Pending(answered))
     }
+}
+
+impl Importing<'_> {
+    /// Hands over up to `PIECE` entries; in the order of their addresses they cost least. Returns what is durable, which
+    /// is all but this piece. After an error nothing more should come: what was durable before stays.
+    pub async fn merge(&mut self, piece: Vec<Entry>) -> Result<Merged, ListError> {
+        let next = self.list.hand_over(piece.into_iter().map(Operation::Merge).collect()).await?;
+        self.settle(Some(next)).await
+    }
+
+    /// Waits until all of it is durable.
+    pub async fn end(mut self) -> Result<Merged, ListError> {
+        self.settle(None).await
+    }
+
+    async fn settle(&mut self, next: Option<Pending>) -> Result<Merged, ListError> {
+        if let Some(before) = std::mem::replace(&mut self.pending, next) {
+            let outcomes = before.outcomes().await?;
+            let added = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Added { new: true })).count();
+            self.done.added += added as u64;
+            self.done.updated += (outcomes.len() - added) as u64;
+        }
+        Ok(self.done)
+    }
+}
+
+impl Pending {
+    async fn outcomes(self) -> Result<Vec<Outcome>, ListError> {
+        self.0.await.map_err(|_| closed())?
+    }
+}
+
+fn closed() -> ListError {
+    ListError("it is closed".to_string())
+}
+
+fn no_answer() -> ListError {
+    ListError("the writer gave no answer".to_string())
+}
+
+fn changed(outcomes: &[Outcome]) -> u64 {
+    outcomes.iter().map(|outcome| if let Outcome::Changed(rows) = outcome { *rows } else { 0 }).sum()
 }
 
 impl Writer {
@@ -244,7 +339,7 @@ impl Writer {
     fn gather(&mut self, first: Write) -> Vec<Write> {
         let mut operations = first.operations.len();
         let mut batch = vec![first];
-        while operations < store::OPERATIONS_MAX
+        while operations < operation::OPERATIONS_MAX
             && let Ok(next) = self.writes.try_recv()
         {
             operations += next.operations.len();
@@ -264,7 +359,7 @@ impl Writer {
                 None => sqlite::open_writer(&path, store::MIGRATIONS, store::CACHE_KIB).map_err(ListError::from),
             };
             opened.and_then(|mut connection| {
-                let outcomes = store::commit(&mut connection, operations)?;
+                let outcomes = operation::commit(&mut connection, operations)?;
                 Ok((connection, outcomes))
             })
         });
@@ -300,126 +395,4 @@ impl From<sqlite::OpenError> for ListError {
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio_util::task::TaskTracker;
-
-    use super::*;
-
-    const START: Timestamp = Timestamp::from_secs(1_795_000_000);
-
-    fn open(folder: &Path) -> List {
-        let clock = Clock::starting_at(START);
-        let (list, writer) = List::open(&folder.join("suppression.sqlite"), clock).unwrap();
-        // Ends with the list: nobody can write any more.
-        TaskTracker::new().spawn(writer.run(CancellationToken::new()));
-        list
-    }
-
-    fn mailbox(text: &str) -> Mailbox {
-        Mailbox::parse(text).unwrap()
-    }
-
-    async fn pass(span: Duration) {
-        tokio::time::sleep(span).await;
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_address_is_found_in_every_spelling() {
-        let folder = tempfile::tempdir().unwrap();
-        let list = open(folder.path());
-        for (added, asked) in [
-            ("User@Example.COM", "uSER@example.com"),
-            ("a@bücher.example", "A@xn--bcher-kva.example"),
-            ("\"plain\"@example.com", "plain@example.com"),
-            ("\"with blank\"@example.com", "\"WITH blank\"@example.com"),
-            ("jürgen@example.com", "JÜRGEN@example.com"),
-        ] {
-            assert_eq!(list.check(&mailbox(asked)).unwrap(), None, "{asked}");
-            let entry = Entry::new(&mailbox(added), Class::RecipientUnknown, "550 5.1.1 no", Source::Manual, START);
-            list.add(entry.clone()).await.unwrap();
-            assert_eq!(list.check(&mailbox(asked)).unwrap(), Some(entry), "{asked}");
-            assert!(list.remove(&mailbox(asked)).await.unwrap());
-            assert!(!list.remove(&mailbox(asked)).await.unwrap());
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_first_refusal_holds_ninety_days_and_the_second_until_removed() {
-        let folder = tempfile::tempdir().unwrap();
-        let list = open(folder.path());
-        let user = mailbox("user@example.com");
-        let refuse = |at| list.note_refusal(&user, Class::RecipientUnknown, "550 5.1.1 no such user", at);
-        let first = refuse(START).await.unwrap();
-        assert_eq!((first.hits, first.expires), (1, Some(START + FIRST_KEEP)));
-        // Mail that was already under way when the entry came.
-        let again = refuse(START + Duration::from_secs(5)).await.unwrap();
-        assert_eq!((again.hits, again.expires, again.first), (2, first.expires, START));
-        pass(FIRST_KEEP - Duration::from_secs(1)).await;
-        assert!(list.check(&user).unwrap().is_some());
-        pass(Duration::from_secs(1)).await;
-        assert_eq!(list.check(&user).unwrap(), None);
-        let second = refuse(START + FIRST_KEEP + Duration::from_secs(9)).await.unwrap();
-        assert_eq!((second.hits, second.expires, second.first), (3, None, START));
-        pass(FIRST_KEEP * 10).await;
-        assert_eq!(list.check(&user).unwrap(), Some(second));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_refusal_never_shortens_what_a_person_put_there() {
-        let folder = tempfile::tempdir().unwrap();
-        let list = open(folder.path());
-        let user = mailbox("user@example.com");
-        list.add(Entry::new(&user, Class::Other, "asked to", Source::Complaint, START)).await.unwrap();
-        let entry = list.note_refusal(&user, Class::RecipientUnknown, "550 no", START).await.unwrap();
-        assert_eq!((entry.expires, entry.source, entry.hits), (None, Source::Complaint, 2));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_entry_is_there_after_a_restart_and_for_a_reader_without_a_relay() {
-        let folder = tempfile::tempdir().unwrap();
-        let user = mailbox("user@example.com");
-        let list = open(folder.path());
-        list.note_refusal(&user, Class::RecipientDisabled, "550 5.2.1 off", START).await.unwrap();
-        drop(list);
-        let offline = List::read_only(&folder.path().join("suppression.sqlite"), Clock::starting_at(START)).unwrap();
-        assert_eq!(offline.check(&user).unwrap().unwrap().class, Class::RecipientDisabled);
-        assert!(offline.remove(&user).await.unwrap_err().to_string().contains("reading alone"));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn lists_take_what_the_filter_says_page_by_page() {
-        let folder = tempfile::tempdir().unwrap();
-        let list = open(folder.path());
-        for (address, class, source) in [
-            ("a@x.example", Class::RecipientUnknown, Source::Bounce),
-            ("b_1@x.example", Class::MailboxFull, Source::Import),
-            ("b%1@y.example", Class::RecipientUnknown, Source::Manual),
-            ("c@sub.x.example", Class::RecipientUnknown, Source::Bounce),
-        ] {
-            list.add(Entry::new(&mailbox(address), class, "x", source, START)).await.unwrap();
-        }
-        let old = Entry {
-            expires: Some(START),
-            ..Entry::new(&mailbox("z@x.example"), Class::Other, "x", Source::Bounce, START)
-        };
-        list.add(old).await.unwrap();
-        let found = |filter: Filter| {
-            let (mut all, mut after) = (Vec::new(), None::<String>);
-            loop {
-                let page = list.list(&filter, after.as_deref(), 1).unwrap();
-                all.extend(page.entries.into_iter().map(|entry| entry.recipient));
-                after = page.next;
-                if after.is_none() {
-                    return all.join(" ");
-                }
-            }
-        };
-        let domain = Some(crate::types::Domain::parse("X.example").unwrap());
-        assert_eq!(found(Filter::default()), "a@x.example b%1@y.example b_1@x.example c@sub.x.example");
-        assert_eq!(found(Filter { domain, ..Filter::default() }), "a@x.example b_1@x.example");
-        assert_eq!(found(Filter { class: Some(Class::MailboxFull), ..Filter::default() }), "b_1@x.example");
-        assert_eq!(found(Filter { source: Some(Source::Bounce), ..Filter::default() }), "a@x.example c@sub.x.example");
-        assert_eq!(found(Filter { recipient: Some("B%1".into()), ..Filter::default() }), "b%1@y.example");
-        assert!(found(Filter { expired: true, ..Filter::default() }).ends_with("z@x.example"));
-    }
-}
+mod tests;

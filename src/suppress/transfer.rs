@@ -2,212 +2,252 @@
 //!
 //! Rules that always hold:
 //! - what was exported can be imported and is the same list;
-//! - memory is bounded: lines of a bounded length, a bounded number of entries at a time;
-//! - a line that cannot be read is reported with its number and what to do, and left out; the others are taken;
-//! - a plain list of addresses, one a line, is a CSV file too.
+//! - each line says for itself what it is: a JSON object, the names of the columns, or fields; a plain list of addresses, or of
+//!   `address,reason`, is a CSV file too;
+//! - lines have a bounded length; one that cannot be read is told with its number and what to do, and those behind it
+//!   are read all the same.
 
-use std::io::{BufRead, Read, Write};
+use std::io::{BufRead, Read};
 
-use super::{Entry, Filter, List, ListError, Source, store};
-use crate::types::{Class, Mailbox, Timestamp};
+use serde::{Deserialize, Deserializer};
+
+use super::entry::{Entry, Source};
+use crate::types::{Class, Domain, Mailbox, Timestamp};
 
 /// Longer than any entry: an address and a reply of 1,000 characters, all escaped.
 const LINE_MAX: u64 = 16 * 1024;
-/// Faults that are told one by one; the rest is only counted.
-const FAULTS_MAX: usize = 1000;
-/// Entries handed to the writer at once: some ten milliseconds.
-const CHUNK: usize = 500;
-const COLUMNS: [&str; 8] = ["recipient", "class", "reply", "source", "first", "last", "hits", "expires"];
+/// Rule, provider, tag, wave: characters.
+const WORD_MAX: usize = 200;
+/// What stands between fields: the comma, and what spreadsheets write where the comma is the decimal point, or from a table.
+const SEPARATORS: [char; 3] = [',', ';', '\t'];
+/// A word of the input in an error.
+const QUOTED_MAX: usize = 80;
+/// The names of the columns, as an export begins.
+pub const CSV_HEADER: &str =
+    "recipient,class,reply,source,first,last,hits,expires,terms,tag,provider,rule,wave,sender_domain";
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    Csv,
-    /// One JSON object a line, with the keys of `suppress list --json`.
-    JsonLines,
+/// An entry as it stands in a file: all of it text, and only the address needed.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Raw {
+    #[serde(alias = "email", alias = "address")]
+    recipient: Option<String>,
+    class: Option<String>,
+    #[serde(alias = "reason")]
+    reply: Option<String>,
+    source: Option<String>,
+    #[serde(alias = "created")]
+    first: Option<String>,
+    last: Option<String>,
+    #[serde(deserialize_with = "number_or_text")]
+    hits: Option<String>,
+    expires: Option<String>,
+    #[serde(deserialize_with = "number_or_text")]
+    terms: Option<String>,
+    tag: Option<String>,
+    provider: Option<String>,
+    rule: Option<String>,
+    wave: Option<String>,
+    sender_domain: Option<String>,
 }
 
-/// A line that was left out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LineFault {
-    /// Counted from 1.
-    pub line: u64,
-    /// What is wrong and what to do.
-    pub text: String,
+fn number_or_text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    Ok(match Option::<serde_json::Value>::deserialize(from)? {
+        None => None,
+        Some(serde_json::Value::String(text)) => Some(text),
+        Some(other) => Some(other.to_string()),
+    })
 }
 
-/// What an import did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Imported {
-    pub added: u64,
-    pub left_out: u64,
-    /// The first 1,000 lines that were left out.
-    pub faults: Vec<LineFault>,
-}
-
-impl List {
-    /// Takes a file, line by line. `progress` hears how many entries are durable, every few hundred. What stands
-    /// without times came at `now`. Errors are of the reader or the disk; what was taken before stays.
-    pub async fn import(
-        &self,
-        format: Format,
-        mut from: impl BufRead + Send,
-        now: Timestamp,
-        mut progress: impl FnMut(u64) + Send,
-    ) -> Result<Imported, ListError> {
-        let mut lines = Lines { format, columns: None, number: 0, now };
-        let (mut done, mut chunk) = (Imported::default(), Vec::new());
-        loop {
-            let record =
-                lines.next(&mut from).map_err(|error| ListError(format!("the file cannot be read: {error}")))?;
-            let is_last = record.is_none();
-            match record {
-                Some(Ok(Some(entry))) => chunk.push(store::Operation::Add(entry)),
-                Some(Err(text)) => done.leave_out(lines.number, text),
-                Some(Ok(None)) | None => {}
-            }
-            if chunk.len() >= CHUNK || (is_last && !chunk.is_empty()) {
-                let added = chunk.len() as u64;
-                self.write(std::mem::take(&mut chunk)).await?;
-                done.added += added;
-                progress(done.added);
-            }
-            if is_last {
-                return Ok(done);
-            }
-        }
-    }
-
-    /// Writes all entries that pass the filter; returns how many.
-    pub fn export(&self, format: Format, filter: &Filter, to: &mut impl Write) -> Result<u64, ListError> {
-        let fault = |error: std::io::Error| ListError(format!("the file cannot be written: {error}"));
-        if format == Format::Csv {
-            writeln!(to, "{}", COLUMNS.join(",")).map_err(fault)?;
-        }
-        let (mut count, mut after) = (0, None::<String>);
-        loop {
-            let page = self.list(filter, after.as_deref(), CHUNK)?;
-            for entry in &page.entries {
-                let line = match format {
-                    Format::Csv => csv_line(entry),
-                    Format::JsonLines => serde_json::to_string(entry).map_err(|error| ListError(error.to_string()))?,
-                };
-                writeln!(to, "{line}").map_err(fault)?;
-                count += 1;
-            }
-            after = page.next;
-            if after.is_none() {
-                to.flush().map_err(fault)?;
-                return Ok(count);
-            }
-        }
-    }
-}
-
-impl Imported {
-    fn leave_out(&mut self, line: u64, text: String) {
-        self.left_out += 1;
-        if self.faults.len() < FAULTS_MAX {
-            self.faults.push(LineFault { line, text });
-        }
-    }
-}
-
-/// A file that is read record by record.
-struct Lines {
-    format: Format,
-    /// The names of the first line, once it was seen.
-    columns: Option<Vec<String>>,
+/// Reads entries line by line.
+#[derive(Debug)]
+pub struct LineReader<R> {
+    from: R,
+    /// The names of the first line, if it held names.
+    columns: Option<Columns>,
     number: u64,
+    began: bool,
     now: Timestamp,
 }
 
-impl Lines {
-    /// The next line: an entry, nothing (blank, comment, names), or what is wrong with it. None at the end.
-    fn next(&mut self, from: &mut impl BufRead) -> std::io::Result<Option<Result<Option<Entry>, String>>> {
-        let mut line = Vec::new();
-        if from.take(LINE_MAX).read_until(b'\n', &mut line)? == 0 {
-            return Ok(None);
-        }
-        self.number += 1;
-        if !line.ends_with(b"\n") && line.len() as u64 >= LINE_MAX {
-            skip_line(from)?;
-            return Ok(Some(Err(format!("longer than {LINE_MAX} octets: is this a list of addresses?"))));
-        }
-        // Spreadsheets put a byte order mark before the first name.
-        let line = line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&line);
-        let Ok(text) = std::str::from_utf8(line) else {
-            return Ok(Some(Err("not UTF-8: save the file as UTF-8".to_string())));
-        };
-        let text = text.trim();
-        if text.is_empty() || text.starts_with('#') {
-            return Ok(Some(Ok(None)));
-        }
-        Ok(Some(match self.format {
-            Format::Csv => self.csv(text),
-            Format::JsonLines => self.json(text).map(Some),
-        }))
+impl<R: BufRead> LineReader<R> {
+    /// What stands without times came at `now`.
+    pub fn new(from: R, now: Timestamp) -> LineReader<R> {
+        LineReader { from, columns: None, number: 0, began: false, now }
     }
 
-    fn csv(&mut self, text: &str) -> Result<Option<Entry>, String> {
-        let fields = csv_fields(text).ok_or("a quote does not end on this line: write a quote inside quotes twice")?;
-        if self.columns.is_none() {
-            let names: Vec<String> = fields.iter().map(|field| field.trim().to_lowercase()).collect();
-            let has_names = names.iter().any(|name| ["recipient", "email", "address"].contains(&name.as_str()));
-            let plain = || COLUMNS.iter().map(ToString::to_string).collect();
-            self.columns = Some(if has_names { names } else { plain() });
-            if has_names {
+    /// The line that was read last, counted from 1.
+    pub fn line(&self) -> u64 {
+        self.number
+    }
+
+    /// The next entry, or what is wrong with the next line that should be one; none at the end.
+    pub fn next_entry(&mut self) -> std::io::Result<Option<Result<Entry, String>>> {
+        loop {
+            let mut line = Vec::new();
+            if (&mut self.from).take(LINE_MAX).read_until(b'\n', &mut line)? == 0 {
                 return Ok(None);
             }
+            self.number += 1;
+            if !line.ends_with(b"\n") && line.len() as u64 >= LINE_MAX {
+                skip_line(&mut self.from)?;
+                return Ok(Some(Err(format!("is longer than {LINE_MAX} octets: is this a list of addresses?"))));
+            }
+            match self.read(&line) {
+                Ok(None) => {}
+                Ok(Some(entry)) => return Ok(Some(Ok(entry))),
+                Err(text) => return Ok(Some(Err(text))),
+            }
         }
-        let columns = self.columns.as_deref().unwrap_or_default();
-        let field = |wanted: &[&str]| {
-            let at = columns.iter().position(|name| wanted.contains(&name.as_str()))?;
-            fields.get(at).map(|field| field.trim().to_string()).filter(|field| !field.is_empty())
-        };
-        let value = |name: &str, text: Option<String>| text.map(|text| (name.to_string(), text));
-        let mut values = Vec::new();
-        values.extend(value("recipient", field(&["recipient", "email", "address"])));
-        for name in COLUMNS[1..].iter().filter(|name| **name != "reply") {
-            values.extend(value(name, field(&[name])));
-        }
-        let reply = columns.iter().position(|name| name == "reply").and_then(|at| fields.get(at));
-        values.extend(value("reply", reply.map(|text| unescaped(text))));
-        self.entry(&values).map(Some)
     }
 
-    fn json(&self, text: &str) -> Result<Entry, String> {
-        let object: serde_json::Map<String, serde_json::Value> =
-            serde_json::from_str(text).map_err(|error| format!("not a JSON object on one line: {error}"))?;
-        let values: Vec<(String, String)> = object
-            .into_iter()
-            .filter_map(|(name, value)| match value {
-                serde_json::Value::Null => None,
-                serde_json::Value::String(text) => Some((name, text)),
-                other => Some((name, other.to_string())),
-            })
-            .collect();
-        self.entry(&values)
+    /// An entry; nothing (blank, comment, names of columns, the brackets of an array); or what is wrong.
+    fn read(&mut self, line: &[u8]) -> Result<Option<Entry>, String> {
+        // Spreadsheets put a byte order mark before the first name.
+        let line = line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line);
+        let text = std::str::from_utf8(line).map_err(|_| "is not UTF-8: save the file as UTF-8")?.trim();
+        if text.is_empty() || text.starts_with('#') || text == "[" || text == "]" {
+            return Ok(None);
+        }
+        let is_first = !std::mem::replace(&mut self.began, true);
+        if text.starts_with('{') {
+            let text = text.strip_suffix(',').unwrap_or(text);
+            let raw = serde_json::from_str(text)
+                .map_err(|error| format!("is no entry on one line ({error}); an array goes through `jq -c '.[]'`"))?;
+            return self.entry(raw).map(Some);
+        }
+        if is_first && let Some(names) = names(text) {
+            self.columns = Some(names);
+            return Ok(None);
+        }
+        let raw = match &self.columns {
+            Some(columns) => by_names(columns, text)?,
+            None => plain(text)?,
+        };
+        self.entry(raw).map(Some)
     }
 
-    fn entry(&self, values: &[(String, String)]) -> Result<Entry, String> {
-        let value = |name: &str| values.iter().find(|(key, _)| key == name).map(|(_, text)| text.as_str());
-        let address = value("recipient").ok_or("there is no recipient: write the address in the column `recipient`")?;
-        let mailbox = Mailbox::parse(address).map_err(|error| format!("`{address}` is no mail address: {error}"))?;
-        let class: Class =
-            value("class").map_or(Ok(Class::Other), |word| word.parse().map_err(|e| format!("class: {e}")))?;
-        let source =
-            value("source").map_or(Ok(Source::Import), |word| word.parse().map_err(|e| format!("source: {e}")))?;
-        let time = |name: &str| -> Result<Option<Timestamp>, String> {
-            let Some(text) = value(name) else { return Ok(None) };
-            let wrong = || format!("{name}: `{text}` is no time: write it as 2026-11-21T20:33:40Z");
-            Timestamp::parse_rfc3339(text).map(Some).ok_or_else(wrong)
+    fn entry(&self, raw: Raw) -> Result<Entry, String> {
+        let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+        let address = given(raw.recipient).ok_or("names no recipient: write the address in the column `recipient`")?;
+        let mailbox = Mailbox::parse(&address).map_err(|error| {
+            let short: String = address.chars().take(QUOTED_MAX).collect();
+            format!("`{short}` is no mail address: {error}")
+        })?;
+        let class = match given(raw.class) {
+            Some(word) => word.parse().map_err(|error| format!("class: {error}"))?,
+            None => Class::Other,
         };
-        let first = time("first")?.unwrap_or(self.now);
-        let hits = value("hits")
-            .map_or(Ok(1), |text| text.parse().map_err(|_| format!("hits: `{text}` is no whole number")))?;
-        let entry = Entry::new(&mailbox, class, value("reply").unwrap_or(""), source, first);
-        Ok(Entry { last: time("last")?.unwrap_or(first), hits, expires: time("expires")?, ..entry })
+        // How it came onto a list of another program is not always one of our words.
+        let source = given(raw.source).and_then(|word| word.parse().ok()).unwrap_or(Source::Import);
+        let first = time("first", given(raw.first))?;
+        let last = time("last", given(raw.last))?;
+        let at = first.or(last).unwrap_or(self.now);
+        let sender_domain = given(raw.sender_domain)
+            .map(|text| Domain::parse(&text).map_err(|error| format!("sender_domain: `{text}` is no domain: {error}")));
+        Ok(Entry {
+            sender_domain: sender_domain.transpose()?,
+            last: last.unwrap_or(at).max(at),
+            hits: number("hits", given(raw.hits))?,
+            expires: time("expires", given(raw.expires))?,
+            terms: number("terms", given(raw.terms))?,
+            tag: word("tag", given(raw.tag))?,
+            provider: word("provider", given(raw.provider))?,
+            rule: word("rule", given(raw.rule))?,
+            wave: word("wave", given(raw.wave))?,
+            ..Entry::new(&mailbox, class, raw.reply.as_deref().unwrap_or(""), source, at)
+        })
     }
+}
+
+fn number<T: std::str::FromStr + From<u8>>(name: &str, text: Option<String>) -> Result<T, String> {
+    let Some(text) = text else { return Ok(T::from(1)) };
+    text.parse().map_err(|_| format!("{name}: `{text}` is no whole number"))
+}
+
+fn word(name: &str, text: Option<String>) -> Result<Option<String>, String> {
+    match text {
+        Some(text) if text.chars().count() > WORD_MAX => Err(format!("{name}: is longer than {WORD_MAX} characters")),
+        text => Ok(text),
+    }
+}
+
+fn time(name: &str, text: Option<String>) -> Result<Option<Timestamp>, String> {
+    let Some(text) = text else { return Ok(None) };
+    Timestamp::parse_rfc3339(&text)
+        .or_else(|| Timestamp::parse_rfc3339(&format!("{text}T00:00:00Z")))
+        .map(Some)
+        .ok_or_else(|| format!("{name}: `{text}` is no time: write it as 2026-11-21T20:33:40Z or 2026-11-21"))
+}
+
+/// The names of the first line, and what stands between them.
+#[derive(Debug)]
+struct Columns {
+    names: Vec<String>,
+    separator: char,
+}
+
+/// The first line, if it holds names and no address.
+fn names(text: &str) -> Option<Columns> {
+    SEPARATORS.into_iter().find_map(|separator| {
+        let names: Vec<String> = csv_fields(text, separator)?.iter().map(|field| field.trim().to_lowercase()).collect();
+        let known = names.iter().any(|name| ["recipient", "email", "address"].contains(&name.as_str()));
+        known.then_some(Columns { names, separator })
+    })
+}
+
+fn by_names(columns: &Columns, text: &str) -> Result<Raw, String> {
+    let fields = csv_fields(text, columns.separator)
+        .ok_or("has a quote that does not end: write a quote inside quotes twice")?;
+    let mut raw = Raw::default();
+    for (name, field) in columns.names.iter().zip(fields) {
+        let trimmed = || Some(field.trim().to_string());
+        match name.as_str() {
+            "recipient" | "email" | "address" => raw.recipient = trimmed(),
+            "class" => raw.class = trimmed(),
+            "reply" | "reason" => raw.reply = Some(unescaped(&field)),
+            "source" => raw.source = trimmed(),
+            "first" | "created" => raw.first = trimmed(),
+            "last" => raw.last = trimmed(),
+            "hits" => raw.hits = trimmed(),
+            "expires" => raw.expires = trimmed(),
+            "terms" => raw.terms = trimmed(),
+            "tag" => raw.tag = trimmed(),
+            "provider" => raw.provider = trimmed(),
+            "rule" => raw.rule = trimmed(),
+            "wave" => raw.wave = trimmed(),
+            "sender_domain" => raw.sender_domain = trimmed(),
+            // What else another program exports.
+            _ => {}
+        }
+    }
+    Ok(raw)
+}
+
+/// `address`, or `address,reason` where the reason is all that follows. A quoted local part may hold separators itself.
+fn plain(text: &str) -> Result<Raw, String> {
+    let of = |address: &str, reason: &str| {
+        let reply = Some(reason.trim().to_string()).filter(|reason| !reason.is_empty());
+        Raw { recipient: Some(address.trim().to_string()), reply, ..Raw::default() }
+    };
+    if !text.contains(SEPARATORS) || Mailbox::parse(text).is_ok() {
+        return Ok(of(text, ""));
+    }
+    // Each of them is one octet.
+    let ends = text.match_indices(SEPARATORS).map(|(at, _)| at).take(QUOTED_MAX);
+    let mut pieces = ends.map(|at| (&text[..at], &text[at + 1..]));
+    if let Some((address, reason)) = pieces.clone().find(|(address, _)| Mailbox::parse(address.trim()).is_ok()) {
+        return Ok(of(address, reason));
+    }
+    // As a spreadsheet writes an address that holds quotes; else told with the first field as it is.
+    for separator in SEPARATORS {
+        if let Some([address, reason @ ..]) = csv_fields(text, separator).as_deref()
+            && Mailbox::parse(address.trim()).is_ok()
+        {
+            return Ok(of(address, &reason.join(",")));
+        }
+    }
+    Ok(pieces.next().map_or_else(|| of(text, ""), |(address, reason)| of(address, reason)))
 }
 
 fn skip_line(from: &mut impl BufRead) -> std::io::Result<()> {
@@ -220,17 +260,24 @@ fn skip_line(from: &mut impl BufRead) -> std::io::Result<()> {
     }
 }
 
-fn csv_line(entry: &Entry) -> String {
-    let time = |moment: Timestamp| moment.to_string();
+/// An entry as a line under `CSV_HEADER`.
+pub fn csv_line(entry: &Entry) -> String {
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
     let fields = [
         entry.recipient.clone(),
         entry.class.to_string(),
         escaped(&entry.reply),
         entry.source.to_string(),
-        time(entry.first),
-        time(entry.last),
+        entry.first.to_string(),
+        entry.last.to_string(),
         entry.hits.to_string(),
-        entry.expires.map(time).unwrap_or_default(),
+        entry.expires.map(|moment| moment.to_string()).unwrap_or_default(),
+        entry.terms.to_string(),
+        text(&entry.tag),
+        text(&entry.provider),
+        text(&entry.rule),
+        text(&entry.wave),
+        entry.sender_domain.as_ref().map(ToString::to_string).unwrap_or_default(),
     ];
     fields.map(|field| csv_field(&field)).join(",")
 }
@@ -257,7 +304,8 @@ fn unescaped(text: &str) -> String {
 }
 
 fn csv_field(text: &str) -> String {
-    if text.contains(['"', ',']) || text.starts_with('#') || text.trim() != text {
+    // What a line begins with says what it is.
+    if text.contains(['"', ',']) || text.starts_with(['#', '{', '[', ']']) || text.trim() != text {
         format!("\"{}\"", text.replace('"', "\"\""))
     } else {
         text.to_string()
@@ -265,7 +313,7 @@ fn csv_field(text: &str) -> String {
 }
 
 /// The fields of one line (RFC 4180 section 2); none if a quote does not end.
-fn csv_fields(line: &str) -> Option<Vec<String>> {
+fn csv_fields(line: &str, separator: char) -> Option<Vec<String>> {
     let (mut fields, mut field, mut in_quotes) = (Vec::new(), String::new(), false);
     let mut characters = line.chars().peekable();
     while let Some(c) = characters.next() {
@@ -275,7 +323,7 @@ fn csv_fields(line: &str) -> Option<Vec<String>> {
                 field.push('"');
             }
             '"' if in_quotes || field.is_empty() => in_quotes = !in_quotes,
-            ',' if !in_quotes => fields.push(std::mem::take(&mut field)),
+            c if c == separator && !in_quotes => fields.push(std::mem::take(&mut field)),
             c => field.push(c),
         }
     }
@@ -285,46 +333,55 @@ fn csv_fields(line: &str) -> Option<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
-    use tokio_util::sync::CancellationToken;
-    use tokio_util::task::TaskTracker;
+    use proptest::prelude::*;
 
     use super::*;
-    use crate::clock::Clock;
 
     const NOW: Timestamp = Timestamp::from_secs(1_795_000_000);
 
-    fn open(folder: &std::path::Path) -> List {
-        let (list, writer) = List::open(&folder.join("suppression.sqlite"), Clock::starting_at(NOW)).unwrap();
-        TaskTracker::new().spawn(writer.run(CancellationToken::new()));
-        list
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_is_exported_comes_back_the_same() {
-        for format in [Format::Csv, Format::JsonLines] {
-            let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-            let (from, to) = (open(folders[0].path()), open(folders[1].path()));
-            for (address, reply) in [
-                ("plain@example.com", "550 5.1.1 no such user"),
-                ("\"a,b\\\"c\"@example.com", "550-5.1.1 two \"lines\",\n550 and C:\\new"),
-                ("ü@bücher.example", " blanks around "),
-            ] {
-                let mailbox = Mailbox::parse(address).unwrap();
-                from.note_refusal(&mailbox, Class::RecipientUnknown, reply, NOW).await.unwrap();
+    /// What is read, and the numbers and texts of lines that are no entries.
+    fn read(file: &[u8]) -> (Vec<Entry>, Vec<(u64, String)>) {
+        let (mut entries, mut faults) = (Vec::new(), Vec::new());
+        let mut lines = LineReader::new(file, NOW);
+        while let Some(read) = lines.next_entry().unwrap() {
+            match read {
+                Ok(entry) => entries.push(entry),
+                Err(text) => faults.push((lines.line(), text)),
             }
-            let mut file = Vec::new();
-            assert_eq!(from.export(format, &Filter::default(), &mut file).unwrap(), 3);
-            let done = to.import(format, &file[..], NOW, |_| {}).await.unwrap();
-            assert_eq!((done.added, done.left_out, &done.faults[..]), (3, 0, &[][..]));
-            let all = |list: &List| list.list(&Filter::default(), None, 10).unwrap().entries;
-            assert_eq!(all(&from), all(&to), "{format:?}");
         }
+        (entries, faults)
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn bad_lines_are_named_and_left_out() {
-        let folder = tempfile::tempdir().unwrap();
-        let list = open(folder.path());
+    #[test]
+    fn lists_of_other_programs_are_read() {
+        for (file, address, reply) in [
+            ("a@outlook.com\r\n", "a@outlook.com", ""),
+            ("  a@outlook.com , user unknown, really \n", "a@outlook.com", "user unknown, really"),
+            ("\u{feff}A@outlook.com", "a@outlook.com", ""),
+            ("\"a,b\"@x.example,gone", "\"a,b\"@x.example", "gone"),
+            ("a@x.example;no, really", "a@x.example", "no, really"),
+            ("\"a;b\"@x.example\tgone; for good", "\"a;b\"@x.example", "gone; for good"),
+            ("Email;Reason;Score\r\nA@X.example;\"no; never\";7\r\n", "a@x.example", "no; never"),
+            ("reason\taddress\nmoved, it says\ta@x.example\n", "a@x.example", "moved, it says"),
+            ("\"\"\"with blank\"\"@x.example\",gone", "\"with blank\"@x.example", "gone"),
+            (
+                "email,reason,created,score\na@x.example,\"no, \"\"never\"\"\",2026-11-21,7",
+                "a@x.example",
+                "no, \"never\"",
+            ),
+            ("[\n{\"email\":\"a@x.example\",\"reason\":\"no\",\"status\":\"5.1.1\"},\n]", "a@x.example", "no"),
+        ] {
+            let (entries, faults) = read(file.as_bytes());
+            assert_eq!(faults, [], "{file}");
+            let [entry] = &entries[..] else { panic!("{file}: {entries:?}") };
+            assert_eq!((entry.recipient.as_str(), entry.reply.as_str()), (address, reply), "{file}");
+            assert_eq!((entry.source, entry.class, entry.terms), (Source::Import, Class::Other, 1));
+        }
+        assert_eq!(read(b"\n# a comment\n   \n"), (vec![], vec![]));
+    }
+
+    #[test]
+    fn bad_lines_are_named_and_left_out() {
         let mut file = b"\xEF\xBB\xBFEmail,class,expires\r\n\
             a@example.com,recipient-unknown,2027-01-01T00:00:00Z\r\n\
             no-at-sign\r\n\
@@ -332,44 +389,67 @@ mod tests {
             b@example.com,nonsense\r\n\
             c@example.com,,tomorrow\r\n\
             \"d@example.com\r\n\
-            \xFF@example.com\r\n"
+            \xFF@example.com\r\n\
+            {\"recipient\":\"f@example.com\",\"hits\":-1}\n\
+            {\"recipient\":1}\n"
             .to_vec();
         file.extend(vec![b'x'; 40_000]);
         file.extend(b"\ne@example.com\n");
-        let done = list.import(Format::Csv, &file[..], NOW, |_| {}).await.unwrap();
-        assert_eq!((done.added, done.left_out), (2, 6));
-        let told: Vec<(u64, &str)> = done.faults.iter().map(|fault| (fault.line, fault.text.as_str())).collect();
-        for ((line, text), (expected, part)) in told.iter().zip([
+        let (entries, faults) = read(&file);
+        let found: Vec<&str> = entries.iter().map(|entry| entry.recipient.as_str()).collect();
+        assert_eq!(found, ["a@example.com", "e@example.com"]);
+        let expected = [
             (3, "no mail address"),
             (5, "nonsense"),
             (6, "no time"),
             (7, "quote"),
             (8, "UTF-8"),
-            (9, "longer"),
-        ]) {
-            assert!(*line == expected && text.contains(part), "{line}: {text}");
+            (9, "no whole number"),
+            (10, "no entry"),
+            (11, "longer"),
+        ];
+        assert_eq!(faults.len(), expected.len(), "{faults:?}");
+        for ((line, text), (number, part)) in faults.iter().zip(expected) {
+            assert!(*line == number && text.contains(part), "{line}: {text}");
         }
-        let found = list.check(&Mailbox::parse("A@example.com").unwrap()).unwrap().unwrap();
-        assert_eq!((found.class, found.source), (Class::RecipientUnknown, Source::Import));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_large_import_reports_its_progress_and_lets_other_writes_through() {
-        let folder = tempfile::tempdir().unwrap();
-        let list = open(folder.path());
-        let file: String = (0..100_000).map(|n| format!("user{n}@example{}.com\n", n % 100)).collect();
-        let user = Mailbox::parse("between@example.com").unwrap();
-        let (mut steps, mut between) = (0, None);
-        let import = list.import(Format::Csv, file.as_bytes(), NOW, |done| steps = done);
-        let other = async {
-            between = Some(list.note_refusal(&user, Class::RecipientUnknown, "550 no", NOW).await.unwrap());
-            list.count().unwrap()
-        };
-        let (done, seen) = tokio::join!(import, other);
-        assert_eq!((done.unwrap().added, steps), (100_000, 100_000));
-        assert!(seen < 10_000, "the other write waited for {seen} entries");
-        assert_eq!(list.count().unwrap(), 100_001);
-        let last = Mailbox::parse("user99999@EXAMPLE99.com").unwrap();
-        assert!(list.check(&last).unwrap().is_some());
+    fn texts() -> impl Strategy<Value = String> {
+        proptest::string::string_regex("[ -~äß€\n\r\\\\\",]{0,40}").unwrap()
+    }
+
+    fn words() -> impl Strategy<Value = Option<String>> {
+        proptest::option::of(proptest::string::string_regex("[A-Za-z0-9()._-]{1,12}").unwrap())
+    }
+
+    proptest! {
+        /// Whatever an entry holds, both formats bring it back.
+        #[test]
+        fn what_is_exported_comes_back_the_same(
+            local in prop_oneof!["[a-z0-9.+!#']{1,12}", "\"[ !#-Z^-~,]{1,10}\"", "[äöü]{1,3}"],
+            reply in texts(),
+            class in 0..Class::ALL.len(),
+            source in 0..Source::ALL.len(),
+            times in (0i64..4_000_000_000_000, 0i64..1_000_000, proptest::option::of(0i64..4_000_000_000_000)),
+            counts in (1u64..u64::MAX, 0u32..9),
+            (tag, provider, rule, wave) in (words(), words(), words(), words()),
+            scoped in any::<bool>(),
+        ) {
+            let Ok(mailbox) = Mailbox::parse(&format!("{local}@Bücher.example")) else { return Ok(()) };
+            let first = Timestamp::from_millis(times.0);
+            let entry = Entry {
+                last: Timestamp::from_millis(times.0 + times.1),
+                expires: times.2.map(Timestamp::from_millis),
+                hits: counts.0,
+                terms: counts.1,
+                tag, provider, rule, wave,
+                sender_domain: scoped.then(|| Domain::parse("sender.example").unwrap()),
+                ..Entry::new(&mailbox, Class::ALL[class], &reply, Source::ALL[source], first)
+            };
+            let csv = format!("{CSV_HEADER}\n{}\n", csv_line(&entry));
+            prop_assert_eq!(read(csv.as_bytes()), (vec![entry.clone()], vec![]), "{}", csv);
+            let json = serde_json::to_string(&entry).unwrap();
+            prop_assert_eq!(read(json.as_bytes()), (vec![entry], vec![]), "{}", json);
+        }
     }
 }

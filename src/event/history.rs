@@ -1,0 +1,146 @@
+//! The whole event log, read from the oldest line to the newest, of one provider.
+//!
+//! Line by line: a log of any size takes no more memory than its longest line. What is no whole line, or no event, is
+//! passed over, as is what the relay writes while somebody reads.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use memchr::memmem::Finder;
+use serde::Deserialize;
+
+use super::folder;
+use crate::types::{Class, EventKind, Timestamp};
+
+/// A longer line is none of the log's.
+const LINE_MAX: u64 = 1 << 20;
+/// Read from the disk in one go.
+const CHUNK: usize = 256 << 10;
+/// Tries to see all files at one moment, while the relay closes one.
+const LISTINGS: usize = 5;
+
+/// A line, as far as a story of a provider needs it.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Line<'a> {
+    pub time: Timestamp,
+    #[serde(rename = "event")]
+    pub kind: EventKind,
+    #[serde(borrow)]
+    pub sender: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub provider: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub source: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub mx: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub reply: Option<Cow<'a, str>>,
+    pub class: Option<Class>,
+    #[serde(borrow, default)]
+    pub rule: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    pub text: Option<Cow<'a, str>>,
+}
+
+/// Hands `take` every event of `provider` in the log in `folder`, the oldest first. A folder that is not there has none.
+pub fn of_provider(folder: &Path, provider: &str, mut take: impl FnMut(&Line<'_>)) -> io::Result<()> {
+    // As it stands in a line: most lines of others need not be parsed.
+    let mark = format!("\"provider\":{}", serde_json::Value::from(provider));
+    let mark = Finder::new(mark.as_bytes());
+    let (closed, current) = files(folder)?;
+    let mut each = |line: &[u8]| {
+        if mark.find(line).is_some()
+            && let Ok(line) = serde_json::from_slice::<Line<'_>>(line)
+            && line.provider.as_deref() == Some(provider)
+        {
+            take(&line);
+        }
+    };
+    for path in closed {
+        match File::open(&path) {
+            Ok(file) => lines(file, &mut each)?,
+            // Too old, and deleted since the folder was listed.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    current.map_or(Ok(()), |file| lines(file, &mut each))
+}
+
+/// The closed files, and the current one opened: at one moment, so that a file that is being closed counts once.
+fn files(folder: &Path) -> io::Result<(Vec<PathBuf>, Option<File>)> {
+    let mut closed = folder::closed_files(folder)?;
+    for _ in 0..LISTINGS {
+        let current = match File::open(folder.join(folder::CURRENT)) {
+            Ok(file) => Some(file),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        let again = folder::closed_files(folder)?;
+        if again == closed {
+            return Ok((closed.into_iter().map(|file| file.path).collect(), current));
+        }
+        closed = again;
+    }
+    Err(io::Error::other("files of the event log are closed faster than they can be listed"))
+}
+
+fn lines(file: File, each: &mut impl FnMut(&[u8])) -> io::Result<()> {
+    let mut reader = BufReader::with_capacity(CHUNK, file);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if (&mut reader).take(LINE_MAX).read_until(b'\n', &mut line)? == 0 {
+            return Ok(());
+        }
+        if line.ends_with(b"\n") {
+            each(&line);
+        } else {
+            reader.skip_until(b'\n')?;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(provider: &str, text: &str) -> String {
+        format!(
+            "{{\"time\":\"2026-11-21T20:33:40.042Z\",\"seq\":1,\"event\":\"throttled\",\"id\":null,\"sender\":null,\
+             \"recipient\":null,\"provider\":\"{provider}\",\"source\":\"a\",\"mx\":null,\"reply\":null,\"class\":null,\
+             \"text\":\"{text}\"}}\n"
+        )
+    }
+
+    fn texts(folder: &Path) -> Vec<String> {
+        let mut texts = Vec::new();
+        of_provider(folder, "outlook", |line| texts.extend(line.text.as_deref().map(str::to_string))).unwrap();
+        texts
+    }
+
+    #[test]
+    fn all_files_are_read_the_oldest_first_and_only_of_the_provider() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
+        write("events-20261122T000000Z.jsonl", event("outlook", "second") + &event("gmail", "no"));
+        write("events-20261121T000000Z.jsonl", event("outlook", "first"));
+        write("current.jsonl", event("outlook", "th\\\"ird") + "nonsense\n" + event("outlook", "torn").trim_end());
+        assert_eq!(texts(folder.path()), ["first", "second", "th\"ird"]);
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_passed_over_and_the_next_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let long = event("outlook", &"x".repeat(LINE_MAX as usize));
+        std::fs::write(folder.path().join("current.jsonl"), long + &event("outlook", "next")).unwrap();
+        assert_eq!(texts(folder.path()), ["next"]);
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_has_no_events() {
+        assert_eq!(texts(Path::new("/nowhere/events")), [""; 0]);
+    }
+}
