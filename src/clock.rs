@@ -28,20 +28,40 @@ struct Inner {
     /// Wall time at `start`, in milliseconds.
     anchor: AtomicI64,
     follows_wall: bool,
+    /// So many times faster than time.
+    speed: u32,
 }
 
 impl Clock {
     pub fn system() -> Clock {
-        Clock(Arc::new(Inner { start: Instant::now(), anchor: AtomicI64::new(wall_millis()), follows_wall: true }))
+        Clock(Arc::new(Inner {
+            start: Instant::now(),
+            anchor: AtomicI64::new(wall_millis()),
+            follows_wall: true,
+            speed: 1,
+        }))
     }
 
     /// Starts at `epoch` and moves with tokio's time alone.
     pub fn starting_at(epoch: Timestamp) -> Clock {
-        Clock(Arc::new(Inner { start: Instant::now(), anchor: AtomicI64::new(epoch.millis()), follows_wall: false }))
+        Clock(Arc::new(Inner {
+            start: Instant::now(),
+            anchor: AtomicI64::new(epoch.millis()),
+            follows_wall: false,
+            speed: 1,
+        }))
+    }
+
+    /// Starts now and runs `speed` times faster than time: an hour is over in a minute at 60. Limits of single reads and writes, which
+    /// are not kept by this clock, stay what they are.
+    pub fn fast(speed: u32) -> Clock {
+        let (start, anchor) = (Instant::now(), AtomicI64::new(wall_millis()));
+        Clock(Arc::new(Inner { start, anchor, follows_wall: false, speed: speed.max(1) }))
     }
 
     pub fn now(&self) -> Timestamp {
-        let elapsed = i64::try_from(self.0.start.elapsed().as_millis()).unwrap_or(i64::MAX);
+        let elapsed = self.0.start.elapsed().saturating_mul(self.0.speed);
+        let elapsed = i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX);
         let anchor = self.0.anchor.load(Ordering::Relaxed);
         let now = anchor.saturating_add(elapsed);
         if self.0.follows_wall {
@@ -62,8 +82,8 @@ impl Clock {
             if left.is_zero() {
                 return;
             }
-            let nap = if self.0.follows_wall { left.min(Duration::from_secs(60)) } else { left };
-            tokio::time::sleep(nap).await;
+            let nap = if self.0.follows_wall { left.min(Duration::from_secs(60)) } else { left / self.0.speed };
+            tokio::time::sleep(nap.max(Duration::from_millis(1))).await;
         }
     }
 }
@@ -81,5 +101,14 @@ mod tests {
         let clock = Clock::starting_at(Timestamp::from_secs(1000));
         clock.sleep_until(Timestamp::from_secs(90_000)).await;
         assert_eq!(clock.now(), Timestamp::from_secs(90_000));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fast_clock_is_so_many_times_faster() {
+        let (clock, real) = (Clock::fast(60), Clock::starting_at(Timestamp::EPOCH));
+        let start = clock.now();
+        clock.sleep_until(start + Duration::from_secs(3600)).await;
+        assert_eq!(clock.now(), start + Duration::from_secs(3600));
+        assert_eq!(real.now(), Timestamp::from_secs(60));
     }
 }

@@ -6,9 +6,11 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod alert;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod demo;
 pub mod dispatch;
 pub mod event;
 pub mod inbound;
@@ -18,9 +20,11 @@ pub mod outbound;
 pub mod queue;
 pub mod route;
 pub mod server;
+pub mod simulate;
 pub mod smtp;
 pub mod spool;
 pub mod sqlite;
+pub mod state;
 pub mod suppress;
 pub mod throttle;
 pub mod types;

@@ -13,11 +13,14 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
 
 use super::line::{self, LineError};
-use super::protocol::{ImportEntry, Last, RECORD_MAX, REQUEST_MAX, Request, SOCKET_NAME};
+use super::protocol::{Last, RECORD_MAX, REQUEST_MAX, Request, SOCKET_NAME};
 use super::socket::Reach;
+use super::suppress::ImportEntry;
 
 /// A relay that runs accepts at once; one that is stopped or overloaded is not waited for.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
+/// Lines of an import that are sent at once, in bytes.
+const IMPORT_WRITE: usize = 64 << 10;
 /// How long the next record may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -111,45 +114,53 @@ impl Client {
         self.ask(request).await?.all().await
     }
 
-    /// Sends `entries` behind `Request::SuppressImport` while reading the answer, and returns its records.
+    /// Sends `entries` behind `Request::SuppressImport`, and hands over each record of the answer when it comes.
     pub async fn import<T: DeserializeOwned>(
         mut self,
         entries: impl Iterator<Item = ImportEntry>,
-    ) -> Result<Vec<T>, ClientError> {
+        mut each: impl FnMut(T),
+    ) -> Result<(), ClientError> {
         let Client { reader, writer, patience } = &mut self;
+        let patience = *patience;
         let send = async {
-            writer.write_all(json_line(&Request::SuppressImport)?.as_bytes()).await?;
+            let mut lines = json_line(&Request::SuppressImport)?;
             for entry in entries {
-                let line = json_line(&entry)?;
-                timeout(*patience, writer.write_all(line.as_bytes()))
-                    .await
-                    .map_err(|_| ClientError::Silent(*patience))??;
+                if lines.len() >= IMPORT_WRITE {
+                    write(writer, &lines, patience).await?;
+                    lines.clear();
+                }
+                lines.push_str(&json_line(&entry)?);
             }
-            writer.write_all(json_line(&Last::END)?.as_bytes()).await?;
-            Ok::<(), ClientError>(())
+            lines.push_str(&json_line(&Last::END)?);
+            write(writer, &lines, patience).await
         };
-        // The answer comes behind the last line, or early with the reason why no more lines are wanted.
-        let early = line::read(reader, RECORD_MAX);
-        let first = tokio::select! {
+        let receive = async {
+            loop {
+                match read_record(line::read(reader, RECORD_MAX).await?)? {
+                    Some(record) => each(record),
+                    None => return Ok(()),
+                }
+            }
+        };
+        let mut receive = std::pin::pin!(receive);
+        // The answer is complete behind the last line, or early with the reason why no more lines are wanted.
+        tokio::select! {
             biased;
-            line = early => line?,
+            answer = &mut receive => return answer,
             sent = send => {
                 // A relay that ends an import early closes behind its reason: that says more than our failed write.
                 if let Err(error) = sent && !matches!(error, ClientError::Broken(_)) {
                     return Err(error);
                 }
-                timeout(*patience, line::read(reader, RECORD_MAX)).await.map_err(|_| ClientError::Silent(*patience))??
             }
-        };
-        let mut records = Vec::new();
-        let mut answer = Records { reader, patience: *patience };
-        let mut next = read_record(first)?;
-        while let Some(record) = next {
-            records.push(record);
-            next = answer.next().await?;
         }
-        Ok(records)
+        timeout(patience, receive).await.map_err(|_| ClientError::Silent(patience))?
     }
+}
+
+async fn write(writer: &mut OwnedWriteHalf, lines: &str, patience: Duration) -> Result<(), ClientError> {
+    timeout(patience, writer.write_all(lines.as_bytes())).await.map_err(|_| ClientError::Silent(patience))??;
+    Ok(())
 }
 
 /// The records of one answer.
@@ -201,10 +212,10 @@ mod tests {
 
     use super::*;
     use crate::admin::protocol::Action;
-    use crate::admin::record::{Acted, Imported, QueueRecord};
+    use crate::admin::record::{Acted, QueueRecord};
     use crate::admin::server::{Answer, Control, Failed, Input, Server};
     use crate::admin::socket::tests::deep;
-    use crate::admin::{Filter, record};
+    use crate::admin::{Filter, Imported, record};
     use crate::types::{Mailbox, QueueId};
 
     /// A queue of `0` messages and a list that refuses after `1` lines, if that is given.
@@ -227,6 +238,9 @@ mod tests {
                         added += 1;
                         if self.1 == Some(added) {
                             return Err(Failed::new("the list is full"));
+                        }
+                        if added % 1000 == 0 {
+                            answer.record(&Imported { added, updated: 0 }).await?;
                         }
                     }
                     answer.record(&Imported { added, updated: 0 }).await?;
@@ -272,14 +286,8 @@ mod tests {
 
     fn entries(count: usize) -> impl Iterator<Item = ImportEntry> {
         (0..count).map(|n| ImportEntry {
-            recipient: Mailbox::parse(&format!("user{n}@outlook.com")).unwrap(),
-            class: None,
             reply: Some("550 5.5.0 no such user".into()),
-            source: None,
-            first: None,
-            last: None,
-            hits: None,
-            expires: None,
+            ..ImportEntry::of(Mailbox::parse(&format!("user{n}@outlook.com")).unwrap())
         })
     }
 
@@ -333,15 +341,17 @@ mod tests {
     #[tokio::test]
     async fn an_import_arrives_whole() {
         let relay = Running::start(Fake(0, None), false);
-        let answer: Vec<Imported> = relay.client().await.import(entries(20_000)).await.unwrap();
-        assert_eq!(answer, [Imported { added: 20_000, updated: 0 }]);
+        let mut answer: Vec<Imported> = Vec::new();
+        relay.client().await.import(entries(20_000), |record| answer.push(record)).await.unwrap();
+        assert_eq!(answer.len(), 21, "progress on the way: {answer:?}");
+        assert_eq!(answer.last(), Some(&Imported { added: 20_000, updated: 0 }));
         relay.end().await;
     }
 
     #[tokio::test]
     async fn an_import_that_is_refused_says_why() {
         let relay = Running::start(Fake(0, Some(10)), false);
-        let error = relay.client().await.import::<Imported>(entries(20_000)).await.unwrap_err();
+        let error = relay.client().await.import(entries(20_000), |_: Imported| ()).await.unwrap_err();
         assert_eq!(error.to_string(), "the list is full");
         relay.end().await;
     }

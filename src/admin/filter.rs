@@ -1,4 +1,4 @@
-//! Which messages, or which entries of the suppression list, a command means.
+//! Which messages a command means.
 //!
 //! All conditions that are given must hold; a filter without any means everything. Pure: the time comes in.
 
@@ -68,12 +68,6 @@ impl Filter {
             && self.user.as_deref().is_none_or(|wanted| envelope.user.as_deref() == Some(wanted))
             && self.message_id.as_deref().is_none_or(|wanted| same_message_id(wanted, envelope.message_id.as_deref()))
             && self.older_than.is_none_or(|span| now.since(envelope.received) >= span.0)
-    }
-
-    /// Is this entry of the suppression list meant?
-    pub fn matches_recipient(&self, recipient: &Mailbox) -> bool {
-        self.domain.as_ref().is_none_or(|domain| domain == recipient.domain())
-            && self.recipient.as_ref().is_none_or(|pattern| pattern.matches(recipient))
     }
 }
 

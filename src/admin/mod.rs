@@ -5,7 +5,8 @@
 //! `{"end":true}` or `{"error":"…"}`. So an answer that was cut off is never taken for a complete one.
 //! A client keeps its sending side open until it has the answer: the end of its stream means that it is gone.
 //!
-//! `protocol` holds the requests, `record` what comes back, `filter` how messages are chosen; `server` reads and asks a
+//! `protocol` holds the requests, `record` what comes back, `filter` how messages are chosen, `suppress` both for the
+//! suppression list; `server` reads and asks a
 //! [`Control`], which alone knows the relay; `client` is the other end.
 
 pub mod client;
@@ -15,12 +16,14 @@ pub mod protocol;
 pub mod record;
 pub mod server;
 mod socket;
+pub mod suppress;
 
 pub use client::{Client, ClientError, Records};
 pub use filter::{AddressPattern, Filter};
-pub use protocol::{Action, ImportEntry, Request};
+pub use protocol::{Action, Request};
 pub use record::{
-    Acted, Imported, LaneRecord, LaneState, OutcomeRecord, QueueDetail, QueueRecord, QueueState, RelayRecord, Removed,
-    StatusRecord, SuppressRecord,
+    Acted, LaneRecord, LaneState, Ordered, OutcomeRecord, QueueDetail, QueueRecord, QueueState, RelayRecord,
+    StatusRecord,
 };
 pub use server::{Answer, BindError, Control, Failed, Gone, Input, Server};
+pub use suppress::{Changed, ImportEntry, Imported, Removed, SuppressFilter, SuppressRecord, WaveRecord};

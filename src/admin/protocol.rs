@@ -8,8 +8,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::filter::Filter;
+use super::suppress::SuppressFilter;
 use crate::types::reading::words;
-use crate::types::{Class, Mailbox, QueueId, Timestamp};
+use crate::types::{Class, Mailbox, NextHop, QueueId, Timestamp};
 
 /// The socket's name in the data folder.
 pub const SOCKET_NAME: &str = "control.sock";
@@ -32,9 +33,19 @@ pub enum Request {
     QueueShow { id: QueueId },
     /// One `Acted`.
     QueueAct { action: Action, filter: Filter },
-    /// `SuppressRecord`s in the order of their addresses; `sender`, `user` and the like of the filter mean nothing here.
-    SuppressList { filter: Filter },
-    /// The entry of this address, or no record.
+    /// One `Acted`: what was never attempted or only deferred goes to this hop from now on.
+    QueueReroute { filter: Filter, to: NextHop },
+    /// One `Ordered`: nothing goes to the provider until it is resumed, also not after a restart.
+    Pause { provider: String },
+    /// One `Ordered`: one probe goes out now, then more; forced: slow start without a probe.
+    Resume {
+        provider: String,
+        #[serde(default)]
+        force: bool,
+    },
+    /// `SuppressRecord`s in the order of their addresses.
+    SuppressList { filter: SuppressFilter },
+    /// The entry of this address, or no record; one more for each sender domain that it is held back for alone.
     SuppressCheck { recipient: Mailbox },
     /// The entry as it now stands.
     SuppressAdd {
@@ -49,7 +60,18 @@ pub enum Request {
     },
     /// One `Removed` for each address.
     SuppressRemove { recipients: Vec<Mailbox> },
-    /// Followed by `ImportEntry` lines and `{"end":true}`; one `Imported`.
+    /// Removes what the filter chooses, or only counts it: one `Changed`. A filter that chooses nothing is refused.
+    SuppressSweep {
+        filter: SuppressFilter,
+        #[serde(default)]
+        dry_run: bool,
+    },
+    /// A `WaveRecord` for each wave that waits for a decision, latest first.
+    SuppressWaves,
+    /// What stands provisionally in this wave holds as any other entry from now on: one `Changed`.
+    SuppressConfirm { wave: String },
+    /// Followed by `ImportEntry` lines and `{"end":true}`; `Imported`s, each with what is durable so far. In the order of
+    /// their addresses the lines cost least.
     SuppressImport,
     /// One `RelayRecord`. `ready`: readiness is asked for, not only life.
     Health {
@@ -74,30 +96,6 @@ words! {
         /// Given up without a word, but for the event.
         Remove = "remove",
     }
-}
-
-/// One line of an import into the suppression list. Only the address is needed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ImportEntry {
-    pub recipient: Mailbox,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub class: Option<Class>,
-    /// The refusal's words, or why a person put it here.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reply: Option<String>,
-    /// How it came onto the list it is taken from.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub source: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub first: Option<Timestamp>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last: Option<Timestamp>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hits: Option<u64>,
-    /// None: until it is removed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expires: Option<Timestamp>,
 }
 
 /// The last line of an answer, and of an import's lines.
@@ -145,7 +143,18 @@ mod tests {
             Request::QueueList { filter: filter.clone() },
             Request::QueueShow { id: id() },
             Request::QueueAct { action: Action::Bounce, filter: Filter { ids: vec![id()], ..Filter::default() } },
-            Request::SuppressList { filter },
+            Request::QueueReroute { filter: filter.clone(), to: "192.0.2.1:2525".parse().unwrap() },
+            Request::Pause { provider: "outlook".into() },
+            Request::Resume { provider: "mx\u{2028}.\"example\"\n".into(), force: true },
+            Request::SuppressList {
+                filter: SuppressFilter { tag: Some("S775".into()), expired: true, ..SuppressFilter::default() },
+            },
+            Request::SuppressSweep {
+                filter: SuppressFilter { wave: Some("w1".into()), ..SuppressFilter::default() },
+                dry_run: true,
+            },
+            Request::SuppressWaves,
+            Request::SuppressConfirm { wave: "w1".into() },
             Request::SuppressCheck { recipient: mailbox("a@outlook.com") },
             Request::SuppressAdd {
                 recipient: mailbox("a..b@docomo.ne.jp"),
@@ -179,6 +188,7 @@ mod tests {
     fn what_is_not_known_is_refused() {
         for request in [
             json!({"do": "pause"}),
+            json!({"do": "queue-reroute", "filter": {}, "to": "nowhere"}),
             json!({"do": "queue-show", "id": "nonsense"}),
             json!({"do": "queue-list", "filter": {"colour": "red"}}),
             json!({"do": "suppress-check", "recipient": "nobody"}),

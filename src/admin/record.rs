@@ -9,9 +9,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::types::reading::words;
-use crate::types::{
-    Class, Delivery, DeliveryState, Envelope, EventKind, Mailbox, QueueId, Refusal, Timestamp, Verdict,
-};
+use crate::types::{Class, Delivery, DeliveryState, Envelope, EventKind, QueueId, Refusal, Timestamp, Verdict};
 
 words! {
     /// How a delivery stands. `Active`: it is being tried now, which the running relay alone knows.
@@ -86,6 +84,18 @@ pub struct QueueDetail {
     pub lane: Option<LaneRecord>,
     /// What it waits for just now, in words; null where no relay runs.
     pub waits_for: Option<String>,
+    /// Deliveries that go before it, and when its turn is about, as far as that can be told.
+    #[serde(default)]
+    pub ahead: Option<u64>,
+    #[serde(default)]
+    pub turn_at: Option<Timestamp>,
+    /// Why the last reply was given, what weir does about it, and what a person can do; null where no rule read it.
+    #[serde(default)]
+    pub cause: Option<String>,
+    #[serde(default)]
+    pub does: Option<String>,
+    #[serde(default)]
+    pub remedy: Option<String>,
 }
 
 impl QueueDetail {
@@ -100,6 +110,11 @@ impl QueueDetail {
             last: delivery.refusal.clone(),
             lane: None,
             waits_for: None,
+            ahead: None,
+            turn_at: None,
+            cause: None,
+            does: None,
+            remedy: None,
         }
     }
 }
@@ -150,6 +165,37 @@ pub struct LaneRecord {
     pub reason: Option<String>,
     /// When that ends, or the next probe goes out.
     pub until: Option<Timestamp>,
+    /// Recipients a minute that are allowed by what was learned; null: as many as the connections carry.
+    #[serde(default)]
+    pub rate_allowed: Option<f64>,
+    /// Since when nothing goes; null: it goes.
+    #[serde(default)]
+    pub since: Option<Timestamp>,
+    /// The receiver's own label in the reason: `RP-001`, `S3150`.
+    #[serde(default)]
+    pub tag: Option<String>,
+    /// What the reason means, for a person.
+    #[serde(default)]
+    pub cause: Option<String>,
+    /// What a person should do about it.
+    #[serde(default)]
+    pub remedy: Option<String>,
+    /// Recipients a minute that the provider is expected to take, all its lanes together; null: not known yet.
+    #[serde(default)]
+    pub pace: Option<f64>,
+    /// When all that waits for the provider will be gone at that pace.
+    #[serde(default)]
+    pub empty_at: Option<Timestamp>,
+}
+
+/// What an order to the lanes of a provider did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ordered {
+    pub provider: String,
+    /// In words, one for each lane that changed; none: it stood like that before.
+    pub changes: Vec<String>,
+    /// Deliveries that wait for the provider.
+    pub waiting: u64,
 }
 
 /// The relay as a whole, in `status` and `health`.
@@ -189,39 +235,6 @@ pub enum StatusRecord {
     Lane(LaneRecord),
 }
 
-/// One entry of the suppression list.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SuppressRecord {
-    pub recipient: String,
-    pub class: Option<Class>,
-    /// The refusal word for word, or the reason a person gave.
-    pub reply: Option<String>,
-    /// Where the entry comes from: `reply`, `operator`, `import`, ….
-    pub source: String,
-    pub first: Option<Timestamp>,
-    pub last: Option<Timestamp>,
-    /// Refusals counted.
-    pub hits: u64,
-    /// Null: until it is removed.
-    pub expires: Option<Timestamp>,
-}
-
-/// What became of one address of `suppress remove`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Removed {
-    pub recipient: Mailbox,
-    /// False: it was not on the list.
-    pub removed: bool,
-}
-
-/// What an import did.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Imported {
-    pub added: u64,
-    /// Were on the list before.
-    pub updated: u64,
-}
-
 /// What a receiver said to one recipient of a message, and how it was read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OutcomeRecord {
@@ -248,7 +261,8 @@ pub(crate) mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::types::{BodyType, DeliveryId, Domain, Notify, Origin, Recipient, ReversePath};
+    use crate::admin::SuppressRecord;
+    use crate::types::{BodyType, DeliveryId, Domain, Mailbox, Notify, Origin, Priority, Recipient, ReversePath};
 
     pub(crate) fn envelope() -> Envelope {
         let received = Timestamp::from_millis(1_795_293_220_042);
@@ -265,6 +279,7 @@ pub(crate) mod tests {
             client: Some("127.0.0.1".parse().unwrap()),
             user: Some("app".into()),
             expire: None,
+            class: Priority::Normal,
             origin: Origin::Client,
         }
     }
@@ -290,6 +305,7 @@ pub(crate) mod tests {
                 mx: Some("outlook-com.olc.protection.outlook.com".into()),
             }),
             failed: Vec::new(),
+            next_hop: None,
         }
     }
 
@@ -305,6 +321,13 @@ pub(crate) mod tests {
             waiting: 12_400,
             reason: Some("451 4.7.650 slow down".into()),
             until: Some(Timestamp::from_millis(1_795_294_000_000)),
+            since: Some(Timestamp::from_millis(1_795_293_400_000)),
+            tag: None,
+            cause: Some("the receiver takes less from this address just now".into()),
+            remedy: Some("nothing: weir goes on by itself".into()),
+            pace: Some(38.0),
+            empty_at: Some(Timestamp::from_millis(1_795_313_578_000)),
+            rate_allowed: None,
         }
     }
 
@@ -318,6 +341,12 @@ pub(crate) mod tests {
             last: Some(Timestamp::from_secs(1_795_100_000)),
             hits: 2,
             expires: None,
+            terms: 2,
+            sender_domain: None,
+            tag: Some("S775".into()),
+            provider: Some("outlook".into()),
+            rule: Some("unknown-user".into()),
+            wave: None,
         }
     }
 

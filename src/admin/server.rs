@@ -22,8 +22,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::line::{self, LineError};
-use super::protocol::{ImportEntry, Last, REQUEST_MAX, Request, SOCKET_NAME};
+use super::protocol::{Last, REQUEST_MAX, Request, SOCKET_NAME};
 use super::socket::Reach;
+use super::suppress::ImportEntry;
 
 /// Operators, their watches and a container's probe; a script that forgets its connections must not take all files.
 const CONNECTIONS_MAX: usize = 32;
@@ -325,19 +326,27 @@ async fn import<R: AsyncBufRead + Unpin>(reader: &mut R, feed: mpsc::Sender<Impo
     loop {
         let read = timeout(IMPORT_LINE_TIME, line::read(reader, REQUEST_MAX)).await.map_err(|_| Broken::Slow)??;
         let line = read.ok_or(Broken::Left)?;
-        let value: serde_json::Value =
-            serde_json::from_slice(&line).map_err(|error| Broken::Misuse(format!("a line of the import: {error}")))?;
-        match Last::of(&value) {
-            Some(Last::End { .. }) => return Ok(()),
-            Some(Last::Error { error }) => return Err(Broken::Misuse(format!("the import was broken off: {error}"))),
-            None => {}
-        }
-        let entry = serde_json::from_value(value)
-            .map_err(|error| Broken::Misuse(format!("a line of the import is no entry: {error}")))?;
+        let Some(entry) = import_line(&line)? else { return Ok(()) };
         if feed.send(entry).await.is_err() {
             // Whoever answers wants no more lines; it will say why.
             return std::future::pending().await;
         }
+    }
+}
+
+/// One line of an import; none for the last.
+fn import_line(line: &[u8]) -> Result<Option<ImportEntry>, Broken> {
+    // Millions of lines are entries, and one is not.
+    let fault = match serde_json::from_slice(line) {
+        Ok(entry) => return Ok(Some(entry)),
+        Err(fault) => fault,
+    };
+    let value: serde_json::Value =
+        serde_json::from_slice(line).map_err(|error| Broken::Misuse(format!("a line of the import: {error}")))?;
+    match Last::of(&value) {
+        Some(Last::End { .. }) => Ok(None),
+        Some(Last::Error { error }) => Err(Broken::Misuse(format!("the import was broken off: {error}"))),
+        None => Err(Broken::Misuse(format!("a line of the import is no entry: {fault}"))),
     }
 }
 
@@ -486,16 +495,7 @@ mod tests {
     async fn a_control_can_be_asked_without_a_socket() {
         let (feed, input) = Input::channel();
         let (answer, mut lines) = Answer::channel();
-        let entry = ImportEntry {
-            recipient: Mailbox::parse("a@outlook.com").unwrap(),
-            class: None,
-            reply: None,
-            source: None,
-            first: None,
-            last: None,
-            hits: None,
-            expires: None,
-        };
+        let entry = ImportEntry::of(Mailbox::parse("a@outlook.com").unwrap());
         feed.send(entry).await.unwrap();
         drop(feed);
         Fake.answer(Request::SuppressImport, input, answer).await.unwrap();

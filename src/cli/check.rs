@@ -17,6 +17,7 @@ pub(super) struct Check {
 
 pub(super) fn check(check: &Check, file: Option<&Path>, output: &mut Output) -> anyhow::Result<ExitCode> {
     let config = config::load(file)?;
+    config.rules()?;
     for warning in &config.warnings {
         output::say(warning);
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::config::{Config as Settings, Fault, Sources};
 use crate::route::attached::attached_networks;
 use crate::throttle::Profiles;
+use crate::verdict::Rules;
 
 /// What the commands know of the configuration.
 #[derive(Clone, Debug)]
@@ -21,6 +22,14 @@ pub(super) struct Config {
     /// For people: keys that name nothing, and the like.
     pub(super) warnings: Vec<String>,
     pub(super) settings: Settings,
+}
+
+impl Config {
+    /// The rules that read replies: the shipped ones, and those of the configuration before them.
+    pub(super) fn rules(&self) -> anyhow::Result<Rules> {
+        let own = self.settings.provider.iter().map(|provider| (provider.name.as_str(), provider.rule.as_slice()));
+        Rules::with_own(own).map_err(|error| super::usage(error.to_string()))
+    }
 }
 
 /// Finds and reads the configuration: `--config`, else `$WEIR_CONFIG`, else `./weir.toml`, else `/etc/weir/weir.toml`, else

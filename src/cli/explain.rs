@@ -1,6 +1,7 @@
-//! `weir explain`: what a reply means, whose fault it is, what weir does about it, and what a person should do.
+//! `weir explain`: what a reply of a receiver means, in weir's reading, and by which rules it reads.
 //!
-//! Needs no running relay. The same words stand in reports, in `queue show` and in the events.
+//! Reads by the rules of the configuration, as the relay does; asks nobody. The same words stand in bounces and in the
+//! events.
 
 use std::process::ExitCode;
 
@@ -8,20 +9,26 @@ use clap::Args;
 use serde::Serialize;
 
 use super::Format;
+use super::config::Config;
 use super::output::Output;
+use crate::throttle::Profiles;
 use crate::types::{Class, Reply, Scope, Stage, Verdict};
-use crate::verdict::Rules;
+use crate::verdict::{Listed, Rules, does, whose};
 
 #[derive(Debug, Args)]
 pub(super) struct Explain {
     /// The reply, word for word; further lines behind line feeds
-    reply: String,
+    #[arg(required_unless_present = "rules")]
+    reply: Option<String>,
     /// Who said it: a provider with rules of its own, or any name
     #[arg(long, default_value = "outlook", value_name = "NAME")]
     provider: String,
     /// Where it was said: connect, ehlo, mail, rcpt or data. Default: where the rule expects it, else rcpt
     #[arg(long)]
     stage: Option<Stage>,
+    /// List the rules that read the provider's replies, in the order in which they are asked
+    #[arg(long, conflicts_with_all = ["reply", "stage"])]
+    rules: bool,
     #[command(flatten)]
     format: Format,
 }
@@ -39,16 +46,50 @@ struct Explained<'a> {
     verdict: Verdict,
     suppress: bool,
     breaker: bool,
+    /// Whose affair it is.
+    whose: &'a str,
+    /// What weir does.
+    does: String,
     cause: &'a str,
     remedy: &'a str,
     rule: &'a str,
 }
 
-pub(super) fn explain(explain: &Explain, output: &mut Output) -> anyhow::Result<ExitCode> {
-    let Some(reply) = Reply::parse(&explain.reply) else {
+/// A rule as `--rules --json` prints it.
+#[derive(Serialize)]
+struct RuleLine<'a> {
+    rule: &'a str,
+    provider: &'a str,
+    class: Class,
+    scope: Scope,
+    suppress: bool,
+    breaker: bool,
+    /// In units of the provider's `pause`; null: the usual one.
+    wait: Option<f64>,
+    /// Refusals of different messages within an hour before anything is held back.
+    after: u8,
+    probe: Option<&'a str>,
+    cause: &'a str,
+    remedy: &'a str,
+    source: &'a str,
+}
+
+pub(super) fn explain(explain: &Explain, config: &Config, output: &mut Output) -> anyhow::Result<ExitCode> {
+    let rules = config.rules()?;
+    match &explain.reply {
+        Some(text) => one(explain, text, &rules, config, output)?,
+        None => list(explain, &rules, output)?,
+    }
+    output.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn one(explain: &Explain, text: &str, rules: &Rules, config: &Config, output: &mut Output) -> anyhow::Result<()> {
+    let Some(reply) = Reply::parse(text) else {
         return Err(super::usage("the reply must begin with its three-digit code, as in \"550 5.1.1 no such user\""));
     };
-    let (reading, stage) = Rules::shipped().explain(&explain.provider, explain.stage, &reply);
+    let (reading, stage) = rules.explain(&explain.provider, explain.stage, &reply);
+    let pause = Profiles::new(&config.settings.provider).get(&explain.provider).pause;
     let explained = Explained {
         code: reply.code(),
         enhanced: reply.enhanced().map(|enhanced| enhanced.to_string()),
@@ -60,41 +101,82 @@ pub(super) fn explain(explain: &Explain, output: &mut Output) -> anyhow::Result<
         verdict: reading.verdict,
         suppress: reading.suppress,
         breaker: reading.breaker,
+        whose: whose(&reading),
+        does: does(&reading, pause),
         cause: &reading.cause,
         remedy: &reading.remedy,
         rule: &reading.rule,
     };
     if explain.format.json {
-        output.json(&explained)?;
-    } else {
-        for line in lines(&explained) {
-            output.line(&line)?;
-        }
+        return output.json(&explained);
     }
-    output.flush()?;
-    Ok(ExitCode::SUCCESS)
+    lines(&explained).iter().try_for_each(|line| output.line(line))
 }
 
 fn lines(explained: &Explained<'_>) -> Vec<String> {
-    let message = match explained.verdict {
+    let verdict = match explained.verdict {
         Verdict::Delivered => "delivered",
-        Verdict::Retry => "stays queued and is tried again",
-        Verdict::Bounce => "is returned to its sender; no other try",
+        Verdict::Retry => "put off",
+        Verdict::Bounce => "refused for good",
     };
-    let recipient = if explained.suppress { "comes onto the suppression list" } else { "stays as it is" };
-    let mut lines = vec![
-        format!("reads as:   {} (concerns the {}), rule {}", explained.class, explained.scope, explained.rule),
-        format!("message:    {message}"),
-        format!("recipient:  {recipient}"),
+    let rows = [
+        ("reads as", format!("{}, {verdict}; concerns the {}", explained.class, explained.scope)),
+        ("cause", explained.cause.to_string()),
+        ("whose", explained.whose.to_string()),
+        ("weir does", explained.does.clone()),
+        ("what to do", explained.remedy.to_string()),
+        ("rule", explained.rule.to_string()),
     ];
-    if explained.breaker {
-        lines.push(format!("lane:       stops: nothing more goes to {} from this source for now", explained.provider));
+    let said = rows.iter().filter(|(_, text)| !text.is_empty());
+    said.map(|(name, text)| format!("{:<12}{text}", format!("{name}:"))).collect()
+}
+
+fn list(explain: &Explain, rules: &Rules, output: &mut Output) -> anyhow::Result<()> {
+    for rule in rules.list(&explain.provider) {
+        if explain.format.json {
+            output.json(&rule_line(&rule, &explain.provider))?;
+        } else {
+            let row = format!("{:<30} {:<20} {:<17} {}", rule.name, rule.class, rule.scope, asks(&rule));
+            output.line(row.trim_end())?;
+        }
     }
-    if !explained.cause.is_empty() {
-        lines.push(format!("cause:      {}", explained.cause));
+    Ok(())
+}
+
+fn rule_line<'a>(rule: &Listed<'a>, provider: &'a str) -> RuleLine<'a> {
+    RuleLine {
+        rule: rule.name,
+        provider,
+        class: rule.class,
+        scope: rule.scope,
+        suppress: rule.suppress,
+        breaker: rule.breaker,
+        wait: rule.effects.wait.map(|hundredths| f64::from(hundredths) / 100.0),
+        after: rule.effects.after.max(1),
+        probe: rule.effects.probe_early.then_some("early"),
+        cause: rule.cause,
+        remedy: rule.remedy,
+        source: rule.source,
     }
-    if !explained.remedy.is_empty() {
-        lines.push(format!("what to do: {}", explained.remedy));
+}
+
+/// What a rule asks for beside class and scope.
+fn asks(rule: &Listed<'_>) -> String {
+    let mut asks = Vec::new();
+    if rule.suppress {
+        asks.push("suppress".to_string());
     }
-    lines
+    if rule.breaker {
+        asks.push("breaker".to_string());
+    }
+    if let Some(hundredths) = rule.effects.wait {
+        asks.push(format!("wait {}", f64::from(hundredths) / 100.0));
+    }
+    if rule.effects.after > 1 {
+        asks.push(format!("after {}", rule.effects.after));
+    }
+    if rule.effects.probe_early {
+        asks.push("probe early".to_string());
+    }
+    asks.join(", ")
 }

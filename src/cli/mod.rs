@@ -8,17 +8,23 @@
 
 mod check;
 mod config;
+mod demo;
 mod explain;
 mod health;
 mod human;
+mod import;
+mod lane;
 mod offline;
 mod output;
 mod queue;
 mod relay;
+mod report;
 mod run;
 mod send;
+mod simulate;
 mod status;
 mod suppress;
+mod suppressed;
 mod table;
 
 use std::ffi::OsString;
@@ -63,10 +69,20 @@ enum Command {
     Suppress(suppress::Suppress),
     /// Show the relay and its lanes: connections, rate, what waits and why
     Status(status::Status),
+    /// Send nothing to a provider until it is resumed; its mail stays queued
+    Pause(lane::Pause),
+    /// Ask a paused or blocked provider with one message, and go on if it takes it
+    Resume(lane::Resume),
     /// Say in one line whether the relay lives (for container probes): exit code 0 or 1
     Health(health::Health),
+    /// Write the text for a receiver's delisting form: who we are, what was refused, what was done
+    Report(report::Report),
     /// Hand one message to the running relay and print what the receiver says
     Send(send::Send),
+    /// Be a receiver that behaves like Outlook.com (limits, RP-00x, blocks), for trials and tests
+    Simulate(simulate::Simulate),
+    /// Watch weir find a receiver's limits: relay and receivers in one process on loopback, in less than a minute
+    Demo(demo::Demo),
 }
 
 /// For commands that print records.
@@ -131,10 +147,15 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     if let Command::Check(check) = &cli.command {
         return check::check(check, cli.config.as_deref(), &mut Output::stdout());
     }
-    if let Command::Explain(explain) = &cli.command {
-        return explain::explain(explain, &mut Output::stdout());
+    if let Command::Simulate(_) | Command::Demo(_) = cli.command {
+        // A thousand connections are more than one thread likes.
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        return runtime.block_on(play(&cli.command, &mut Output::stdout()));
     }
     let config = config::load(cli.config.as_deref())?;
+    if let Command::Explain(explain) = &cli.command {
+        return explain::explain(explain, &config, &mut Output::stdout());
+    }
     if let Command::Run = cli.command {
         return run::run(config, cli.config);
     }
@@ -145,14 +166,27 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     Ok(code)
 }
 
-/// The commands that talk to a running relay.
+/// The commands that play receiver.
+async fn play(command: &Command, output: &mut Output) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Simulate(simulate) => simulate::simulate(simulate, output).await,
+        Command::Demo(demo) => demo::demo(demo, output).await,
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// The commands that ask a running relay, a data folder or the DNS.
 async fn execute(command: Command, config: &config::Config, output: &mut Output) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run | Command::Check(_) | Command::Explain(_) => Ok(ExitCode::SUCCESS),
+        Command::Simulate(_) | Command::Demo(_) => Ok(ExitCode::SUCCESS),
         Command::Queue(command) => queue::queue(command, config, output).await,
         Command::Suppress(command) => suppress::suppress(command, config, output).await,
         Command::Status(status) => status::status(status, config, output).await,
+        Command::Pause(pause) => lane::pause(pause, config, output).await,
+        Command::Resume(resume) => lane::resume(resume, config, output).await,
         Command::Health(health) => health::health(health, config, output).await,
+        Command::Report(report) => report::report(&report, config, output).await,
         Command::Send(send) => send::send(send, config, output).await,
     }
 }

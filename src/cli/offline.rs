@@ -1,16 +1,18 @@
-//! What can be read in a data folder while no relay runs: the queue and the suppression list.
+//! What can be done in a data folder while no relay runs: the queue and the suppression list are read, a list is imported.
 //!
 //! Each function hands over record by record, so that a list of any length takes no memory.
 
 use std::path::Path;
 
 use anyhow::Context as _;
+use tokio_util::sync::CancellationToken;
 
-use crate::admin::{Filter, QueueRecord, SuppressRecord};
+use crate::admin::{Filter, Imported, QueueRecord, SuppressFilter, SuppressRecord, WaveRecord};
 use crate::clock::Clock;
-use crate::server::listing::{narrowed, suppress_record};
-use crate::spool::Reader;
-use crate::suppress::{self, List};
+use crate::server::listing::{narrowed, narrowed_suppressions, suppress_record};
+use crate::server::suppression::wave_record;
+use crate::spool::{Reader, own_folder};
+use crate::suppress::{Entry, List, Merged, PIECE};
 use crate::types::Mailbox;
 
 /// Rows read in one go.
@@ -46,14 +48,19 @@ pub(super) async fn queue(data_dir: &Path, filter: &Filter, each: Each<'_, Queue
 }
 
 /// The suppression list, in the order of its addresses.
-pub(super) async fn suppressed(data_dir: &Path, filter: &Filter, each: Each<'_, SuppressRecord>) -> anyhow::Result<()> {
+pub(super) async fn suppressed(
+    data_dir: &Path,
+    filter: &SuppressFilter,
+    each: Each<'_, SuppressRecord>,
+) -> anyhow::Result<()> {
     let list = open_list(data_dir)?;
-    let narrow = suppress::Filter { domain: filter.domain.clone(), ..suppress::Filter::default() };
-    let (mut after, mut left) = (None::<String>, filter.limit.unwrap_or(u64::MAX));
+    let narrow = narrowed_suppressions(filter).map_err(anyhow::Error::msg)?;
+    let (mut after, mut left) = (None, filter.limit.unwrap_or(u64::MAX));
     loop {
-        let page = list.list(&narrow, after.as_deref(), PAGE)?;
+        let page = list.list(&narrow, after.as_ref(), PAGE)?;
         for entry in page.entries {
-            let meant = Mailbox::parse(&entry.recipient).is_ok_and(|mailbox| filter.matches_recipient(&mailbox));
+            let meant = filter.recipient.is_none()
+                || Mailbox::parse(&entry.recipient).is_ok_and(|mailbox| filter.matches_recipient(&mailbox));
             if meant && left > 0 {
                 left -= 1;
                 each(suppress_record(entry))?;
@@ -66,9 +73,39 @@ pub(super) async fn suppressed(data_dir: &Path, filter: &Filter, each: Each<'_, 
     }
 }
 
-/// The entry of one address.
-pub(super) async fn suppression_of(data_dir: &Path, recipient: &Mailbox) -> anyhow::Result<Option<SuppressRecord>> {
-    Ok(open_list(data_dir)?.check(recipient)?.map(suppress_record))
+/// The entries of one address.
+pub(super) async fn suppression_of(data_dir: &Path, recipient: &Mailbox) -> anyhow::Result<Vec<SuppressRecord>> {
+    Ok(open_list(data_dir)?.entries(recipient)?.into_iter().map(suppress_record).collect())
+}
+
+/// The waves that wait for a decision.
+pub(super) async fn waves(data_dir: &Path) -> anyhow::Result<Vec<WaveRecord>> {
+    Ok(open_list(data_dir)?.waves()?.into_iter().map(wave_record).collect())
+}
+
+/// Merges `entries` into the list of a data folder that no relay uses, which is made if it is not there.
+pub(super) async fn import(
+    data_dir: &Path,
+    entries: &mut impl Iterator<Item = Entry>,
+    mut progress: impl FnMut(Imported),
+) -> anyhow::Result<()> {
+    let _owned = own_folder(data_dir)?;
+    let (list, writer) = List::open(&data_dir.join("suppression.sqlite"), Clock::system())?;
+    let work = async move {
+        let mut import = list.import();
+        let mut tell = |Merged { added, updated }| progress(Imported { added, updated });
+        loop {
+            let piece: Vec<Entry> = entries.by_ref().take(PIECE).collect();
+            if piece.is_empty() {
+                tell(import.end().await?);
+                return Ok(());
+            }
+            tell(import.merge(piece).await?);
+        }
+    };
+    // The writer ends when nobody can write any more.
+    let (result, ()) = tokio::join!(work, writer.run(CancellationToken::new()));
+    result
 }
 
 fn open_list(data_dir: &Path) -> anyhow::Result<List> {

@@ -8,10 +8,12 @@ use clap::{Args, Subcommand};
 use super::config::Config;
 use super::output::{self, Output};
 use super::table::{self, Column, Pages};
-use super::{Format, human, offline, relay, usage};
+use super::{Format, human, offline, relay, status, usage};
 use crate::admin::{Acted, Action, AddressPattern, Filter, LaneRecord, QueueDetail, QueueRecord, QueueState, Request};
 use crate::clock::Clock;
-use crate::types::{Domain, QueueId, Refusal, Span, Timestamp};
+use crate::throttle::Profiles;
+use crate::types::{Domain, NextHop, QueueId, Refusal, Reply, Span, Timestamp};
+use crate::verdict::{Rules, does};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Queue {
@@ -25,6 +27,8 @@ pub(super) enum Queue {
     Hold(Act),
     /// Let held messages be tried again
     Release(Act),
+    /// Send messages another way than to the MX hosts of their recipients: what was never tried, or only deferred
+    Reroute(Reroute),
     /// Give messages up; their senders get the report
     Bounce(GiveUp),
     /// Give messages up without a word; only the event log tells
@@ -59,6 +63,15 @@ pub(super) struct Act {
     format: Format,
     #[command(flatten)]
     selection: Selection,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Reroute {
+    /// Where to: a host that relays for us, as in smarthost.example.com:25, 192.0.2.1:25 or [2001:db8::1]:25
+    #[arg(long, value_name = "HOST:PORT")]
+    to: NextHop,
+    #[command(flatten)]
+    which: GiveUp,
 }
 
 #[derive(Debug, Args)]
@@ -119,6 +132,7 @@ pub(super) async fn queue(command: Queue, config: &Config, output: &mut Output) 
         Queue::Flush(command) => act(Action::Flush, command, config, output).await?,
         Queue::Hold(command) => act(Action::Hold, command, config, output).await?,
         Queue::Release(command) => act(Action::Release, command, config, output).await?,
+        Queue::Reroute(command) => reroute(command, config, output).await?,
         Queue::Bounce(command) => act(Action::Bounce, command.checked("bounce")?, config, output).await?,
         Queue::Remove(command) => act(Action::Remove, command.checked("remove")?, config, output).await?,
     }
@@ -126,7 +140,7 @@ pub(super) async fn queue(command: Queue, config: &Config, output: &mut Output) 
 }
 
 impl GiveUp {
-    /// What cannot be taken back is never done to the whole queue by forgetting a filter.
+    /// What is not easily taken back is never done to the whole queue by forgetting a filter.
     fn checked(self, verb: &str) -> anyhow::Result<Act> {
         let GiveUp { ids, selection, all, format } = self;
         let filter = selection.filter(ids.clone(), None);
@@ -217,7 +231,7 @@ fn next_attempt(record: &QueueRecord, now: Timestamp) -> String {
 
 async fn show(command: Show, config: &Config, output: &mut Output) -> anyhow::Result<()> {
     let mut client = relay::connect(config).await?;
-    let details: Vec<QueueDetail> = client.all(&Request::QueueShow { id: command.id }).await?;
+    let mut details: Vec<QueueDetail> = client.all(&Request::QueueShow { id: command.id }).await?;
     if details.is_empty() {
         bail!(
             "message {} is not in the queue: it has come to its end (see the event log) or never was here",
@@ -225,6 +239,8 @@ async fn show(command: Show, config: &Config, output: &mut Output) -> anyhow::Re
         );
     }
     let now = Clock::system().now();
+    let (rules, profiles) = (config.rules()?, Profiles::new(&config.settings.provider));
+    details.iter_mut().for_each(|detail| explained(detail, &rules, &profiles));
     for (place, detail) in details.iter().enumerate() {
         if command.format.json {
             output.json(detail)?;
@@ -260,9 +276,44 @@ fn describe(detail: &QueueDetail, now: Timestamp) -> String {
         Some(last) => facts.extend(last_refusal(last, now)),
         None => facts.push(("last reply", "none yet: it was not tried so far".to_string())),
     }
+    facts.push(("why", detail.cause.clone().unwrap_or_default()));
+    facts.push(("weir does", detail.does.clone().unwrap_or_default()));
+    facts.push(("what to do", detail.remedy.clone().unwrap_or_default()));
     facts.push(("waits for", detail.waits_for.clone().unwrap_or_default()));
-    facts.push(("lane", detail.lane.as_ref().map(|lane| lane_line(lane, now)).unwrap_or_default()));
+    facts.push(("its turn", turn(detail, now)));
+    // The same words once are enough.
+    let is_said = |reason: &str| detail.waits_for.as_ref().is_some_and(|waits_for| waits_for.contains(reason));
+    let lane = detail.lane.as_ref().map(|lane| match &lane.reason {
+        Some(reason) if is_said(reason) => lane_line(&LaneRecord { reason: None, ..lane.clone() }, now),
+        _ => lane_line(lane, now),
+    });
+    facts.push(("lane", lane.unwrap_or_default()));
     table::facts(&facts)
+}
+
+/// Adds what the last reply means, by the rule that read it.
+fn explained(detail: &mut QueueDetail, rules: &Rules, profiles: &Profiles) {
+    let Some(last) = &detail.last else { return };
+    let Some(reply) = Reply::parse(&last.reply) else { return };
+    let Some(reading) = rules.reread(&last.provider, &last.rule, &reply) else { return };
+    let said = |words: String| Some(words).filter(|words| !words.is_empty());
+    detail.cause = said(reading.cause.to_string());
+    detail.does = said(does(&reading, profiles.get(&last.provider).pause));
+    detail.remedy = said(reading.remedy.to_string());
+}
+
+/// `after 3,000 others, about 08:25 UTC`
+fn turn(detail: &QueueDetail, now: Timestamp) -> String {
+    let others = match detail.ahead {
+        None => String::new(),
+        Some(0) => "next".to_string(),
+        Some(ahead) => format!("after {}", human::count(ahead, "other")),
+    };
+    match detail.turn_at {
+        Some(at) if others.is_empty() => format!("about {}", status::clock_time(at, now)),
+        Some(at) => format!("{others}, about {}", status::clock_time(at, now)),
+        None => others,
+    }
 }
 
 fn last_refusal(last: &Refusal, now: Timestamp) -> [(&'static str, String); 4] {
@@ -296,27 +347,43 @@ async fn act(action: Action, command: Act, config: &Config, output: &mut Output)
     let mut client = relay::connect(config).await?;
     let answers: Vec<Acted> = client.all(&Request::QueueAct { action, filter }).await?;
     let acted = answers.into_iter().next().unwrap_or_default();
+    tell(done(action), named, &acted, command.format, output)
+}
+
+async fn reroute(command: Reroute, config: &Config, output: &mut Output) -> anyhow::Result<()> {
+    let Act { ids, format, selection } = command.which.checked("reroute")?;
+    let named = !ids.is_empty();
+    let request = Request::QueueReroute { filter: selection.filter(ids, None), to: command.to.clone() };
+    let answers: Vec<Acted> = relay::connect(config).await?.all(&request).await?;
+    let acted = answers.into_iter().next().unwrap_or_default();
+    tell(&format!("rerouted to {}", command.to), named, &acted, format, output)
+}
+
+fn tell(done: &str, named: bool, acted: &Acted, format: Format, output: &mut Output) -> anyhow::Result<()> {
     if named && acted.messages == 0 {
         bail!("none of these messages is in the queue, or none matches: `weir queue list` shows what is");
     }
-    if command.format.json {
-        return output.json(&acted);
+    if format.json {
+        return output.json(acted);
     }
-    output.line(&acted_line(action, &acted))?;
+    output.line(&acted_line(done, acted))?;
     if let Some(note) = &acted.note {
         output::say(note);
     }
     Ok(())
 }
 
-fn acted_line(action: Action, acted: &Acted) -> String {
-    let done = match action {
+fn done(action: Action) -> &'static str {
+    match action {
         Action::Flush => "made due",
         Action::Hold => "held",
         Action::Release => "released",
         Action::Bounce => "bounced",
         Action::Remove => "removed",
-    };
+    }
+}
+
+fn acted_line(done: &str, acted: &Acted) -> String {
     format!("{done}: {}, {}", human::count(acted.messages, "message"), human::count(acted.recipients, "recipient"))
 }
 
@@ -339,6 +406,7 @@ mod tests {
         match Line::try_parse_from(line.split_whitespace()).unwrap().queue {
             Queue::Bounce(command) => command.checked("bounce"),
             Queue::Remove(command) => command.checked("remove"),
+            Queue::Reroute(command) => command.which.checked("reroute"),
             other => panic!("another command: {other:?}"),
         }
     }
@@ -349,7 +417,12 @@ mod tests {
 
     #[test]
     fn the_whole_queue_is_given_up_only_by_name() {
-        for line in ["queue bounce", "queue remove", "queue bounce --all --domain outlook.com"] {
+        for line in [
+            "queue bounce",
+            "queue remove",
+            "queue reroute --to 127.0.0.1:2525",
+            "queue bounce --all --domain outlook.com",
+        ] {
             let error = give_up(line).unwrap_err();
             assert!(error.is::<super::super::Usage>(), "{line}: {error}");
         }
@@ -357,6 +430,20 @@ mod tests {
         let act = give_up("queue remove --recipient a@outlook.com").unwrap();
         assert_eq!(act.selection.filter(act.ids, None).recipient.unwrap().to_string(), "a@outlook.com");
         assert_eq!(give_up("queue remove 0123456789ABC").unwrap().ids.len(), 1);
+    }
+
+    #[test]
+    fn a_reroute_needs_a_next_hop_that_can_be_one() {
+        for line in ["queue reroute --provider outlook", "queue reroute --provider outlook --to nowhere"] {
+            assert!(Line::try_parse_from(line.split_whitespace()).is_err(), "{line}");
+        }
+        let line = "queue reroute --provider outlook --older-than 1h --to [::1]:2600";
+        let Queue::Reroute(command) = Line::try_parse_from(line.split_whitespace()).unwrap().queue else {
+            panic!("another command");
+        };
+        assert_eq!(command.to.to_string(), "[::1]:2600");
+        let filter = command.which.checked("reroute").unwrap().selection.filter(Vec::new(), None);
+        assert_eq!((filter.provider.as_deref(), filter.older_than.is_some()), (Some("outlook"), true));
     }
 
     #[test]
@@ -377,18 +464,44 @@ mod tests {
     #[test]
     fn show_says_why_it_waits() {
         let waits_for = Some("the lane at outlook".to_string());
-        let detail = QueueDetail { lane: Some(lane()), waits_for, ..QueueDetail::of(&envelope(), &delivery()) };
+        let known = QueueDetail { lane: Some(lane()), waits_for, ..QueueDetail::of(&envelope(), &delivery()) };
+        let detail = QueueDetail { ahead: Some(3000), turn_at: Some(now() + Duration::from_secs(7200)), ..known };
+        let mut detail = detail;
+        detail.last.as_mut().unwrap().rule = "ip-rate-limited".into();
+        explained(&mut detail, &Rules::shipped(), &Profiles::new(&[]));
         let text = describe(&detail, now());
         for part in [
             "last reply:    451 4.7.650 The mail server [192.0.2.1] has been temporarily rate limited\n",
             "said by:       outlook-com.olc.protection.outlook.com\n",
-            "read as:       rate-limit (rule outlook-4.7.650)\n",
+            "read as:       rate-limit (rule ip-rate-limited)\n",
             "next attempt:  in 2m 59s\n",
+            "why:           Microsoft slows our address down because of its reputation",
+            "weir does:     The message keeps its place in the queue, and no attempt is counted against it. All mail from this \
+             address to this receiver pauses for 40m",
+            "what to do:    The mail stays queued",
             "waits for:     the lane at outlook\n",
+            "its turn:      after 3,000 others, about 22:43 UTC\n",
             "lane:          outlook from default is paused, until 2026-11-21 20:46:40 UTC (in 2m 59s): 451 4.7.650 slow down",
         ] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
+        let told = QueueDetail { waits_for: Some("the lane: 451 4.7.650 slow down".to_string()), ..detail };
+        let text = describe(&told, now());
+        assert_eq!(text.matches("451 4.7.650 slow down").count(), 1, "{text}");
+    }
+
+    #[test]
+    fn what_no_rule_has_read_is_not_explained() {
+        let mut detail = QueueDetail::of(&envelope(), &delivery());
+        for (rule, reply) in [("gone-since", "451 x"), ("ip-rate-limited", "connect to 192.0.2.1:25: timed out")] {
+            let last = detail.last.as_mut().unwrap();
+            (last.rule, last.reply) = (rule.into(), reply.into());
+            explained(&mut detail, &Rules::shipped(), &Profiles::new(&[]));
+            assert_eq!((&detail.cause, &detail.does, &detail.remedy), (&None, &None, &None));
+        }
+        let text = describe(&detail, now());
+        assert!(text.contains("last reply:    connect to 192.0.2.1:25: timed out\n"), "{text}");
+        assert!(!text.contains("weir does"), "{text}");
     }
 
     #[test]
@@ -408,6 +521,6 @@ mod tests {
     #[test]
     fn what_was_done_is_counted() {
         let acted = Acted { messages: 1, recipients: 1200, note: None };
-        assert_eq!(acted_line(Action::Flush, &acted), "made due: 1 message, 1,200 recipients");
+        assert_eq!(acted_line(done(Action::Flush), &acted), "made due: 1 message, 1,200 recipients");
     }
 }

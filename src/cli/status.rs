@@ -12,17 +12,19 @@ use super::config::Config;
 use super::output::Output;
 use super::table::{self, Column};
 use super::{Format, human, relay};
-use crate::admin::{LaneRecord, RelayRecord, Request, StatusRecord};
+use crate::admin::{LaneRecord, LaneState, RelayRecord, Request, StatusRecord};
 use crate::clock::Clock;
 use crate::types::Timestamp;
 
 /// How often `--watch` looks.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
-/// Clears a terminal and goes to its first line (ECMA-48: CUP, ED).
-const CLEAR: &str = "\x1b[H\x1b[2J";
-
-/// Fewer waiting deliveries than this say nothing about the rate.
-const FORECAST_MIN: u64 = 50;
+/// To the first place of a terminal; from here to the end of the line; from here to the end of the screen (ECMA-48:
+/// CUP, EL, ED). Written over in place, the picture does not flicker.
+const HOME: &str = "\x1b[H";
+const REST_OF_LINE: &str = "\x1b[K";
+const REST_OF_SCREEN: &str = "\x1b[J";
+/// A forecast further ahead than this says the day.
+const SAME_DAY: Duration = Duration::from_secs(20 * 3600);
 
 #[derive(Debug, Args)]
 pub(super) struct Status {
@@ -35,15 +37,27 @@ pub(super) struct Status {
 
 pub(super) async fn status(status: Status, config: &Config, output: &mut Output) -> anyhow::Result<ExitCode> {
     let clock = Clock::system();
+    let mut found = false;
     loop {
-        let records: Vec<StatusRecord> = relay::connect(config).await?.all(&Request::Status).await?;
-        print(&records, &status, clock.now(), output)?;
+        match ask(config).await {
+            Ok(records) => print(&records, &status, clock.now(), output)?,
+            // A relay that is started anew comes back: who watches wants to see that.
+            Err(error) if found && status.watch && !status.format.json => {
+                show(&format!("{error}\n"), &status, output)?;
+            }
+            Err(error) => return Err(error),
+        }
+        found = true;
         output.flush()?;
         if !status.watch {
             return Ok(ExitCode::SUCCESS);
         }
         tokio::time::sleep(WATCH_EVERY).await;
     }
+}
+
+async fn ask(config: &Config) -> anyhow::Result<Vec<StatusRecord>> {
+    Ok(relay::connect(config).await?.all(&Request::Status).await?)
 }
 
 fn print(records: &[StatusRecord], status: &Status, now: Timestamp, output: &mut Output) -> anyhow::Result<()> {
@@ -55,10 +69,17 @@ fn print(records: &[StatusRecord], status: &Status, now: Timestamp, output: &mut
         }
         return Ok(());
     }
-    if status.watch && output.is_terminal() {
-        output.raw(CLEAR)?;
-    }
-    output.raw(&render(records, now))
+    show(&render(records, now), status, output)
+}
+
+fn show(text: &str, status: &Status, output: &mut Output) -> anyhow::Result<()> {
+    if status.watch && output.is_terminal() { output.raw(&in_place(text)) } else { output.raw(text) }
+}
+
+/// The text over what stood there before.
+fn in_place(text: &str) -> String {
+    let lines: String = text.lines().map(|line| format!("{line}{REST_OF_LINE}\n")).collect();
+    format!("{HOME}{lines}{REST_OF_SCREEN}")
 }
 
 fn render(records: &[StatusRecord], now: Timestamp) -> String {
@@ -77,10 +98,13 @@ fn render(records: &[StatusRecord], now: Timestamp) -> String {
     }
     let rows: Vec<Vec<String>> = lanes.iter().map(|lane| lane_row(lane, now)).collect();
     text.push_str(&table::render(&COLUMNS, &rows));
-    let forecasts: Vec<String> = lanes.iter().filter_map(|lane| forecast(lane, now)).collect();
-    if !forecasts.is_empty() {
+    let mut notes: Vec<String> = lanes.iter().filter_map(|lane| note(lane, now)).collect();
+    // What waits is counted by provider: it is said once, however many lanes lead there.
+    let firsts = lanes.iter().enumerate().filter(|(at, lane)| lanes[..*at].iter().all(|l| l.provider != lane.provider));
+    notes.extend(firsts.filter_map(|(_, lane)| forecast(lane, now)));
+    for note in notes {
         text.push('\n');
-        text.extend(forecasts);
+        text.push_str(&note);
     }
     text
 }
@@ -143,20 +167,57 @@ fn lane_row(lane: &LaneRecord, now: Timestamp) -> Vec<String> {
     ]
 }
 
-/// When a lane with a known rate will have sent what waits. A handful follows its schedule, not the rate.
+/// Of a lane that stands still: since when, until when, why, and what a person should do.
+fn note(lane: &LaneRecord, now: Timestamp) -> Option<String> {
+    if matches!(lane.state, LaneState::Open | LaneState::Growing) {
+        return None;
+    }
+    let state = match lane.since {
+        Some(since) => format!("{} for {}", lane.state, human::span(now.since(since))),
+        None => lane.state.to_string(),
+    };
+    let next = match (lane.until, lane.state) {
+        (Some(until), LaneState::Blocked | LaneState::Stopped) => {
+            format!("the next probe {} ({})", human::relative(until, now), human::date(until))
+        }
+        (Some(until), _) => format!("goes on {} ({})", human::relative(until, now), human::date(until)),
+        (None, LaneState::Probing) if lane.waiting == 0 => {
+            "the next message for it asks whether it is over; none waits".to_string()
+        }
+        (None, LaneState::Probing) => "one message is out to see whether it is over".to_string(),
+        (None, _) => format!("nothing goes until `weir resume {}`", lane.provider),
+    };
+    let facts = [
+        ("why", lane.cause.clone().unwrap_or_default()),
+        ("tag", lane.tag.clone().unwrap_or_default()),
+        ("what to do", lane.remedy.clone().unwrap_or_default()),
+        ("next", next),
+    ];
+    let name = format!("{} from {}", human::clean(&lane.provider), human::clean(&lane.source));
+    let facts: String = table::facts(&facts).lines().map(|line| format!("  {line}\n")).collect();
+    Some(format!("{name}: {state}\n{facts}"))
+}
+
+/// What waits for a provider, and when it will be gone.
 fn forecast(lane: &LaneRecord, now: Timestamp) -> Option<String> {
-    let rate = lane.rate.filter(|rate| *rate > 0.0 && lane.waiting >= FORECAST_MIN)?;
-    let minutes = u32::try_from(lane.waiting).map_or(f64::from(u32::MAX), f64::from) / rate;
-    let start = lane.until.map_or(now, |until| until.max(now));
-    let empty = start + Duration::try_from_secs_f64(minutes * 60.0).ok()?;
-    Some(format!(
-        "{} from {}: {} wait, {}, empty about {}\n",
-        human::clean(&lane.provider),
-        human::clean(&lane.source),
-        human::number(lane.waiting),
-        human::rate(lane.rate),
-        human::date(empty)
-    ))
+    if lane.waiting == 0 {
+        return None;
+    }
+    let pace = lane.pace.map(|pace| format!(", {}", human::rate(Some(pace)))).unwrap_or_default();
+    let end = match lane.empty_at {
+        Some(at) => format!(", empty about {}", clock_time(at, now)),
+        None if lane.pace.is_none() => "; how fast they can go is not known yet".to_string(),
+        None => String::new(),
+    };
+    let provider = human::clean(&lane.provider);
+    Some(format!("{provider}: {} wait{pace}{end}\n", human::number(lane.waiting)))
+}
+
+/// `08:25 UTC`, with the day where it is not clear.
+pub(super) fn clock_time(at: Timestamp, now: Timestamp) -> String {
+    let date = human::date(at);
+    let (day, time) = (date.get(..10).unwrap_or_default(), date.get(11..16).unwrap_or_default());
+    if at.since(now) < SAME_DAY { format!("{time} UTC") } else { format!("{time} UTC on {day}") }
 }
 
 #[cfg(test)]
@@ -200,7 +261,9 @@ pub(super) mod tests {
             "disk:     10.0 GiB free, mail is taken down to 256.0 MiB\n",
             "PROVIDER  SOURCE   STATE   OPEN  ALLOWED  CEILING    RATE  WAITING  UNTIL  REASON\n",
             "outlook   default  paused     3       20      500  38/min   12,400  in 5m  451 4.7.650 slow down\n",
-            "outlook from default: 12,400 wait, 38/min, empty about 2026-11-22 02:12:",
+            "outlook from default: paused for 5m\n  why:         the receiver takes less from this address just now\n",
+            "  what to do:  nothing: weir goes on by itself\n  next:        goes on in 5m (2026-11-21 20:46:40 UTC)\n",
+            "outlook: 12,400 wait, 38/min, empty about 02:12 UTC\n",
         ] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
@@ -242,15 +305,78 @@ pub(super) mod tests {
             let value: serde_json::Value = serde_json::from_str(line).unwrap();
             let mut keys: Vec<&String> = value.as_object().unwrap().keys().collect();
             keys.sort();
-            let promised = "ceiling connections connections_allowed provider rate reason source state until waiting";
-            assert_eq!(keys, promised.split(' ').collect::<Vec<&str>>());
+            let promised = "cause ceiling connections connections_allowed empty_at pace provider rate rate_allowed reason \
+                            remedy since source state tag until waiting";
+            assert_eq!(keys, promised.split_whitespace().collect::<Vec<&str>>());
         }
     }
 
     #[test]
-    fn a_forecast_needs_a_rate_and_something_that_waits() {
-        assert_eq!(forecast(&LaneRecord { rate: None, ..lane() }, now()), None);
-        assert_eq!(forecast(&LaneRecord { waiting: 0, ..lane() }, now()), None);
-        assert_eq!(forecast(&LaneRecord { rate: Some(0.0), ..lane() }, now()), None);
+    fn a_forecast_says_what_is_known() {
+        let at = |hours: u64| Some(now() + Duration::from_secs(hours * 3600));
+        for (waiting, pace, empty_at, expected) in [
+            (0, Some(38.0), at(2), None),
+            (12_400, Some(38.0), at(2), Some("outlook: 12,400 wait, 38/min, empty about 22:41 UTC\n")),
+            (12_400, Some(3.8), at(54), Some("outlook: 12,400 wait, 3.8/min, empty about 02:41 UTC on 2026-11-24\n")),
+            (7, None, None, Some("outlook: 7 wait; how fast they can go is not known yet\n")),
+            (7, Some(20.0), None, Some("outlook: 7 wait, 20/min\n")),
+        ] {
+            let lane = LaneRecord { waiting, pace, empty_at, ..lane() };
+            assert_eq!(forecast(&lane, now()).as_deref(), expected);
+        }
+    }
+
+    #[test]
+    fn what_waits_is_said_once_for_a_provider_with_several_lanes() {
+        let other = LaneRecord { source: "b".into(), ..lane() };
+        let text = render(&[StatusRecord::Lane(lane()), StatusRecord::Lane(other)], now());
+        assert_eq!(text.matches("12,400 wait").count(), 1, "{text}");
+        assert!(text.contains("outlook from b: paused"), "{text}");
+    }
+
+    #[test]
+    fn each_state_says_what_comes_next() {
+        let blocked = LaneRecord {
+            tag: Some("S3150".into()),
+            remedy: Some("ask for delisting; see `weir report outlook`".into()),
+            state: LaneState::Blocked,
+            ..lane()
+        };
+        let text = note(&blocked, now()).unwrap();
+        for part in
+            ["blocked for 5m\n", "tag:         S3150\n", "what to do:  ask for delisting", "the next probe in 5m"]
+        {
+            assert!(text.contains(part), "{part} is missing in\n{text}");
+        }
+        let by_hand = LaneRecord { cause: None, remedy: None, until: None, ..lane() };
+        assert_eq!(
+            note(&by_hand, now()).unwrap(),
+            "outlook from default: paused for 5m\n  next:  nothing goes until `weir resume outlook`\n"
+        );
+        let probing = LaneRecord { state: LaneState::Probing, until: None, ..blocked };
+        assert!(note(&probing, now()).unwrap().contains("one message is out"));
+        for state in [LaneState::Open, LaneState::Growing] {
+            assert_eq!(note(&LaneRecord { state, ..lane() }, now()), None);
+        }
+    }
+
+    #[test]
+    fn odd_names_never_break_the_picture() {
+        let odd = LaneRecord {
+            provider: "mx\n\x1b[2J".into(),
+            source: "a\tb\u{202e}".into(),
+            cause: Some("line\nline".into()),
+            ..lane()
+        };
+        let text = render(&[StatusRecord::Lane(odd)], now());
+        assert!(!text.contains(['\x1b', '\t', '\u{202e}']), "{text:?}");
+        assert!(text.contains("mx ?[2J from a b?: paused"), "{text}");
+        assert!(text.contains("mx ?[2J: 12,400 wait"), "{text}");
+        assert!(text.lines().all(|line| line != "line"), "{text}");
+    }
+
+    #[test]
+    fn a_watch_writes_over_what_stood_there() {
+        assert_eq!(in_place("one\ntwo\n"), "\x1b[Hone\x1b[K\ntwo\x1b[K\n\x1b[J");
     }
 }

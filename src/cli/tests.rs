@@ -11,9 +11,10 @@ use tokio_util::task::TaskTracker;
 use super::*;
 use crate::admin::record::tests::{delivery, envelope, lane, suppressed};
 use crate::admin::{
-    Acted, Answer, Control, Failed, Imported, Input, QueueDetail, QueueRecord, RelayRecord, Removed, Request, Server,
-    StatusRecord,
+    Acted, Answer, Changed, Control, Failed, Imported, Input, Ordered, QueueDetail, QueueRecord, RelayRecord, Removed,
+    Request, Server, StatusRecord, WaveRecord,
 };
+use crate::types::Timestamp;
 
 fn read(line: &str) -> Result<Cli, clap::Error> {
     parse(line.split_whitespace().map(OsString::from))
@@ -30,10 +31,16 @@ fn exactly_the_commands_that_work_are_listed() {
         command.get_subcommands().map(|c| c.get_name().to_string()).collect()
     };
     let root = Cli::command();
-    assert_eq!(names(&root), ["run", "check", "explain", "queue", "suppress", "status", "health", "send"]);
+    assert_eq!(
+        names(&root),
+        [
+            "run", "check", "explain", "queue", "suppress", "status", "pause", "resume", "health", "report", "send",
+            "simulate", "demo"
+        ]
+    );
     let below = |name: &str| names(root.find_subcommand(name).unwrap());
-    assert_eq!(below("queue"), ["list", "show", "flush", "hold", "release", "bounce", "remove"]);
-    assert_eq!(below("suppress"), ["list", "check", "add", "remove", "import", "export"]);
+    assert_eq!(below("queue"), ["list", "show", "flush", "hold", "release", "reroute", "bounce", "remove"]);
+    assert_eq!(below("suppress"), ["list", "check", "add", "remove", "confirm", "import", "export"]);
 }
 
 #[test]
@@ -53,8 +60,17 @@ fn what_people_type_is_read() {
         "weir suppress check a@outlook.com --json",
         "weir suppress remove a@outlook.com b@outlook.com",
         "weir suppress import list.txt",
+        "weir suppress remove --wave w7",
+        "weir suppress remove --class mailbox-full --tag S775 --provider outlook --since 30d --until 2027-01-31T00:00:00Z",
+        "weir suppress confirm w7",
+        "weir suppress list --waves",
+        "weir suppress import --strict",
+        "weir suppress export --format csv --domain outlook.com",
         "weir suppress import",
         "weir suppress export",
+        "weir explain 550 --provider gmail --stage rcpt",
+        "weir explain --rules --json",
+        "weir report outlook --json",
         "weir status --watch",
         "weir health --ready",
         "weir send --from a@example.com --to b@outlook.com --subject hello",
@@ -76,10 +92,13 @@ fn wrong_usage_is_exit_code_2() {
         "weir queue list --domain not..a.domain",
         "weir queue list --older-than 5",
         "weir suppress check nobody",
-        "weir suppress remove",
         "weir send --test a@outlook.com --to b@outlook.com",
         "weir status --watch --json --colour",
         "weir run --json",
+        "weir pause",
+        "weir resume --force",
+        "weir pause outlook --force",
+        "weir queue reroute --provider outlook",
     ] {
         assert_eq!(read(line).unwrap_err().exit_code(), 2, "{line}");
     }
@@ -124,6 +143,17 @@ impl Control for Rote {
                 let hits = u64::from(filter.ids.is_empty() || filter.ids.contains(&known));
                 answer.record(&Acted { messages: hits, recipients: hits, note: None }).await?;
             }
+            Request::QueueReroute { .. } => {
+                answer.record(&Acted { messages: 2, recipients: 3, note: None }).await?;
+            }
+            Request::Pause { provider } | Request::Resume { provider, .. } if provider != "outlook" => {
+                return Err(Failed::new(format!("no such provider: {provider}; there are gmail, outlook")));
+            }
+            Request::Pause { provider } => {
+                let changes = vec!["outlook from default: paused by an operator".to_string()];
+                answer.record(&Ordered { provider, changes, waiting: 12_400 }).await?;
+            }
+            Request::Resume { provider, .. } => answer.record(&Ordered { provider, ..Ordered::default() }).await?,
             Request::SuppressList { .. } | Request::SuppressAdd { .. } => answer.record(&suppressed()).await?,
             Request::SuppressCheck { recipient } if recipient.as_str() == suppressed().recipient => {
                 answer.record(&suppressed()).await?;
@@ -133,6 +163,16 @@ impl Control for Rote {
                 for recipient in recipients {
                     answer.record(&Removed { recipient, removed: true }).await?;
                 }
+            }
+            Request::SuppressSweep { .. } | Request::SuppressConfirm { .. } => {
+                answer.record(&Changed { entries: 2 }).await?;
+            }
+            Request::SuppressWaves => {
+                let (first, last) = (Timestamp::from_secs(1_795_000_000), Timestamp::from_secs(1_795_000_900));
+                let provider = Some("outlook".to_string());
+                answer
+                    .record(&WaveRecord { wave: "w7".into(), provider, entries: 412, first, last, expires: None })
+                    .await?;
             }
             Request::SuppressImport => {
                 let mut added = 0;
@@ -196,11 +236,22 @@ async fn every_command_prints_what_the_relay_says() {
         (format!("weir queue show {id}"), "last reply:    451 4.7.650"),
         (format!("weir queue flush {id}"), "made due: 1 message, 1 recipient\n"),
         ("weir queue remove --all".into(), "removed: 1 message, 1 recipient\n"),
+        (
+            "weir queue reroute --provider outlook --to smart.example.com:25".into(),
+            "rerouted to smart.example.com:25: 2 messages, 3 recipients\n",
+        ),
+        ("weir pause outlook".into(), "outlook from default: paused by an operator\noutlook: 12,400 wait\n"),
+        ("weir resume outlook --force".into(), "outlook was neither paused nor blocked: nothing changed\n"),
         ("weir suppress list".into(), "gone@outlook.com  recipient-unknown"),
         ("weir suppress check gone@outlook.com".into(), "reply:      550 5.5.0"),
         ("weir suppress check bob@outlook.com".into(), "bob@outlook.com is not suppressed\n"),
         ("weir suppress add gone@outlook.com".into(), "recipient:  gone@outlook.com\n"),
         ("weir suppress remove gone@outlook.com".into(), "gone@outlook.com is off the list\n"),
+        ("weir suppress remove --wave w7".into(), "2 entries removed\n"),
+        ("weir suppress remove --class mailbox-full --since 7d --dry-run".into(), "2 entries would be removed\n"),
+        ("weir suppress confirm w7".into(), "wave w7 is confirmed: 2 entries to stay on the list\n"),
+        ("weir suppress list --waves".into(), "w7    outlook"),
+        ("weir suppress export --format csv".into(), "gone@outlook.com,recipient-unknown,550 5.5.0"),
         ("weir suppress import FOLDER/list".into(), "2 added, 0 updated\n"),
         ("weir health".into(), "alive\n"),
     ] {
@@ -218,8 +269,11 @@ async fn json_is_one_object_a_line() {
         ("weir queue list --json".into(), "next_attempt"),
         (format!("weir queue show {id} --json"), "last"),
         ("weir queue hold --json".into(), "messages"),
+        ("weir pause outlook --json".into(), "changes"),
         ("weir suppress list --json".into(), "hits"),
         ("weir suppress export".into(), "recipient"),
+        ("weir suppress list --waves --json".into(), "entries"),
+        ("weir suppress import FOLDER/list --json".into(), "duplicates"),
         ("weir suppress check bob@outlook.com --json".into(), "suppressed"),
         ("weir suppress remove gone@outlook.com --json".into(), "removed"),
         ("weir health --json".into(), "disk_free_bytes"),
@@ -239,7 +293,11 @@ async fn what_failed_is_told_by_the_exit_code() {
         ("weir queue show 0123456789ABC", "no message 0123456789ABC is in the queue"),
         ("weir queue bounce 0123456789ABC", "none of these messages is in the queue"),
         ("weir queue bounce", "would bounce the whole queue"),
+        ("weir queue reroute --to 192.0.2.1:25", "would reroute the whole queue"),
+        ("weir pause outlok", "no such provider: outlok; there are gmail, outlook"),
         ("weir suppress import FOLDER/missing", "cannot read"),
+        ("weir suppress remove", "say what is to be removed"),
+        ("weir suppress remove a@outlook.com --wave w7", "either addresses or options"),
     ] {
         let (code, text) = against_rote(line).await;
         let error = code.unwrap_err().to_string();
@@ -250,9 +308,14 @@ async fn what_failed_is_told_by_the_exit_code() {
 #[tokio::test]
 async fn without_a_relay_every_command_says_so() {
     let folder = tempfile::tempdir().unwrap();
-    for line in
-        ["weir status", "weir health", "weir queue flush", "weir suppress add a@outlook.com", "weir send --test a@b.c"]
-    {
+    for line in [
+        "weir status",
+        "weir health",
+        "weir pause outlook",
+        "weir queue flush",
+        "weir suppress add a@outlook.com",
+        "weir send --test a@b.c",
+    ] {
         let (code, _) = run(line, folder.path()).await;
         let error = code.unwrap_err().to_string();
         assert!(error.starts_with("no relay is running with data folder"), "{line}: {error}");

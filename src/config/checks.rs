@@ -9,15 +9,20 @@ use std::net::SocketAddr;
 use super::Config;
 use super::file::quoted;
 use super::finding::{Findings, Place};
-use super::schema::nearest_name;
 use super::tree::Places;
 use crate::outbound::options::IpChoice;
-use crate::types::Domain;
+use crate::throttle::options::{PAUSE, PAUSE_MAX, ProviderOptions};
+use crate::types::nearest::nearest;
+use crate::types::{Domain, Mailbox};
 
 /// RFC 5321 section 4.5.3.1.7: messages of this size must be taken.
 const MESSAGE_SIZE_MIN: u64 = 64 << 10;
 /// RFC 5321 section 4.5.3.1.8: that many recipients must be taken.
 const RECIPIENTS_MIN: usize = 100;
+/// The groups of Microsoft's hosts, and domains that are known to be there (`.*`: under any top-level domain).
+const MICROSOFT: [&str; 2] = ["outlook", "microsoft365"];
+const MICROSOFT_DOMAINS: [&str; 7] =
+    ["outlook.*", "hotmail.*", "live.*", "msn.com", "windowslive.com", "passport.com", "onmicrosoft.com"];
 /// Below this the event log would be deleted while somebody reads it.
 const EVENTS_SIZE_MIN: u64 = 1 << 20;
 
@@ -40,6 +45,7 @@ impl Checks<'_> {
         self.sources();
         self.providers();
         self.events();
+        self.alerts();
     }
 
     fn fault(&mut self, path: &str, what: impl Into<String>, remedy: impl Into<String>) {
@@ -125,19 +131,21 @@ impl Checks<'_> {
         let config = self.config;
         let mut seen = BTreeMap::new();
         for (at, route) in config.route.iter().enumerate() {
-            let domain = Domain::parse(&route.domain).map_or_else(|_| route.domain.clone(), |d| d.to_string());
-            if let Some(earlier) = seen.insert(domain, at) {
-                let what = format!("a second route for {}", quoted(&route.domain));
-                let remedy = self.beside("the first is", &format!("route.{earlier}.domain"), "take one of them out");
-                self.fault(&format!("route.{at}.domain"), what, remedy);
+            let by = if route.provider.is_empty() { "domain" } else { "provider" };
+            if route.domain.is_empty() == route.provider.is_empty() {
+                let what = "a route needs either `domain` or `provider`".to_string();
+                self.fault(&format!("route.{at}.{by}"), what, "write whose mail goes there".to_string());
+                continue;
             }
-            if !route.limits.is_empty() && !self.provider_names().any(|name| name == route.limits) {
-                let what = format!("`route.limits` names no provider: {}", quoted(&route.limits));
-                let remedy = match nearest_name(&route.limits, self.provider_names()) {
-                    Some(name) => format!("the nearest there is is \"{name}\"; or add a [[provider]] of this name"),
-                    None => "add a [[provider]] of this name".to_string(),
-                };
-                self.fault(&format!("route.{at}.limits"), what, remedy);
+            let domain = Domain::parse(&route.domain).map_or_else(|_| route.domain.clone(), |d| d.to_string());
+            let name = if by == "domain" { domain } else { route.provider.clone() };
+            if let Some(earlier) = seen.insert((by, name.clone()), at) {
+                let what = format!("a second route for {}", quoted(&name));
+                let remedy = self.beside("the first is", &format!("route.{earlier}.{by}"), "take one of them out");
+                self.fault(&format!("route.{at}.{by}"), what, remedy);
+            }
+            if !route.limits.is_empty() {
+                self.known_provider(&format!("route.{at}.limits"), "route.limits", &route.limits);
             }
         }
     }
@@ -146,6 +154,11 @@ impl Checks<'_> {
         let config = self.config;
         self.unique("source", config.source.iter().map(|source| source.name.to_lowercase()), "name");
         self.unique("source", config.source.iter().map(|source| source.address.to_string()), "address");
+        for (at, source) in config.source.iter().enumerate() {
+            for provider in &source.warm_up {
+                self.known_provider(&format!("source.{at}.warm_up"), "source.warm_up", provider);
+            }
+        }
         if config.delivery.ip != IpChoice::Ipv4 {
             return;
         }
@@ -161,6 +174,45 @@ impl Checks<'_> {
         }
     }
 
+    /// What is given of the pace of a provider, against the rest of it.
+    fn pace(&mut self, at: usize, provider: &ProviderOptions) {
+        let name = quoted(&provider.name);
+        let (pause, most) = (provider.pause.unwrap_or(PAUSE), provider.pause_max.unwrap_or(PAUSE_MAX));
+        if pause > most && provider.pause.is_some() {
+            let what = format!("`pause` {pause} of provider {name} is longer than its `pause_max` {most}");
+            self.fault(&format!("provider.{at}.pause"), what, format!("write at most {most}, or raise `pause_max`"));
+        } else if pause > most {
+            let what = format!("`pause_max` {most} of provider {name} is shorter than its `pause` {pause}");
+            self.fault(&format!("provider.{at}.pause_max"), what, format!("write at least {pause}, or lower `pause`"));
+        }
+        if let Some(growth) = provider.growth.filter(|&growth| growth > 0.0 && growth < 1.0) {
+            let what = format!("`growth` {growth} of provider {name} would let less through every hour");
+            self.fault(&format!("provider.{at}.growth"), what, "write 1 or more, or 0 for no guard");
+        }
+        let Some(schedule) = &provider.warm_up else { return };
+        let path = format!("provider.{at}.warm_up");
+        if schedule.is_empty() {
+            let remedy = "write the recipients of each day, as in [50, 100, 200]";
+            self.fault(&path, format!("`warm_up` of provider {name} is empty"), remedy);
+        }
+        if let Some(days) = schedule.windows(2).find(|days| days[1] < days[0]) {
+            let what = format!("`warm_up` of provider {name} falls from {} to {}", days[0], days[1]);
+            self.fault(&path, what, "let each day have at least as many as the day before");
+        }
+    }
+
+    fn known_provider(&mut self, path: &str, key: &str, name: &str) {
+        if self.provider_names().any(|known| known == name) {
+            return;
+        }
+        let what = format!("`{key}` names no provider: {}", quoted(name));
+        let remedy = match nearest(name, self.provider_names()) {
+            Some(nearest) => format!("the nearest there is is \"{nearest}\"; or add a [[provider]] of this name"),
+            None => "add a [[provider]] of this name".to_string(),
+        };
+        self.fault(path, what, remedy);
+    }
+
     fn providers(&mut self) {
         let config = self.config;
         self.unique("provider", config.provider.iter().map(|provider| provider.name.to_lowercase()), "name");
@@ -174,6 +226,7 @@ impl Checks<'_> {
                 );
                 self.fault(&format!("provider.{at}.initial_connections"), what, format!("write at most {max}"));
             }
+            self.pace(at, provider);
             let routed = config.route.iter().any(|route| route.limits == provider.name);
             let matched = provider.mx.is_some() || provider.domains.is_some() || routed;
             if !matched && !self.profiles.contains(&provider.name) {
@@ -181,7 +234,7 @@ impl Checks<'_> {
                     "provider {} has neither `mx` nor `domains`: no mail is ever its own",
                     quoted(&provider.name)
                 );
-                let remedy = match nearest_name(&provider.name, self.profiles.iter().map(String::as_str)) {
+                let remedy = match nearest(&provider.name, self.profiles.iter().map(String::as_str)) {
                     Some(name) => format!("give it `mx`, or take a shipped name; the nearest is \"{name}\""),
                     None => "give it `mx`".to_string(),
                 };
@@ -206,6 +259,32 @@ impl Checks<'_> {
                 }
             }
         }
+    }
+
+    /// The receiver that blocks us is the one whose block should be told.
+    fn alerts(&mut self) {
+        let alerts = &self.config.alerts;
+        let Ok(to) = Mailbox::parse(&alerts.mail) else { return };
+        if !alerts.webhook.is_empty() || !alerts.command.is_empty() || !self.is_at_microsoft(to.domain()) {
+            return;
+        }
+        let what = format!("`alerts.mail` {} is at Microsoft: nobody hears of a block there", quoted(&alerts.mail));
+        let remedy = "word of a provider is never mailed through it: set `alerts.webhook` or `alerts.command` too";
+        self.warning("alerts.mail", what, remedy);
+    }
+
+    /// As far as it shows without asking the DNS.
+    fn is_at_microsoft(&self, domain: &Domain) -> bool {
+        let name = domain.to_string();
+        let is_listed = |listed: &String| listed.eq_ignore_ascii_case(&name);
+        let of_groups = self.config.provider.iter().filter(|p| MICROSOFT.contains(&p.name.as_str()));
+        // `com`, `de`, `co.uk`, not `example.com`.
+        let is_top = |rest: &str| rest.split('.').all(|label| label.len() <= 3);
+        let is_consumer = MICROSOFT_DOMAINS.iter().any(|known| match known.strip_suffix(".*") {
+            Some(label) => name.strip_prefix(label).and_then(|rest| rest.strip_prefix('.')).is_some_and(is_top),
+            None => name == *known || name.ends_with(&format!(".{known}")),
+        });
+        is_consumer || of_groups.flat_map(|provider| provider.domains.iter().flatten()).any(is_listed)
     }
 
     fn events(&mut self) {

@@ -5,6 +5,8 @@
 //! (`WEIR_PROVIDER__OUTLOOK__MAX_CONNECTIONS`). A variable that names no key is a warning, for other programs put
 //! variables there, too; a value that cannot stand is a fault that names the variable.
 
+use std::ops::RangeInclusive;
+
 use toml::Value;
 
 use super::file::quoted;
@@ -85,6 +87,9 @@ fn resolve(rest: &str) -> Option<(&'static Key, Element)> {
     let (path, element) = match parts[..] {
         [name] => (name.to_string(), Element::None),
         [section, name] => (format!("{section}.{name}"), Element::None),
+        [section, table, name] if matches!(schema::shape(&format!("{section}.{table}")), Shape::Table) => {
+            return schema::key_in(section, table, name).map(|key| (key, Element::None));
+        }
         [list, element, name] => {
             let named = matches!(schema::shape(&format!("{list}[].name")), Shape::Value(_));
             let element = match element.parse() {
@@ -93,6 +98,10 @@ fn resolve(rest: &str) -> Option<(&'static Key, Element)> {
                 Err(_) => return None,
             };
             (format!("{list}[].{name}"), element)
+        }
+        // A key of a rule: the rule itself is what cannot stand here.
+        [list, element, name, ..] if schema::takes_rules(list, name) => {
+            return resolve(&[list, element, name].join("__"));
         }
         _ => return None,
     };
@@ -105,8 +114,9 @@ fn resolve(rest: &str) -> Option<(&'static Key, Element)> {
 /// The variable that `rest`, of one that names nothing, was most probably meant to be.
 fn nearest(rest: &str) -> String {
     let parts: Vec<&str> = rest.split("__").collect();
-    // The middle is a number or a name, and no part of the key.
+    // The middle is a table, or a number or a name, and then no part of the key.
     let path = match parts[..] {
+        [section, table, _] if matches!(schema::shape(&format!("{section}.{table}")), Shape::Table) => parts.join("."),
         [list, _, name] => format!("{list}.{name}"),
         _ => parts.join("."),
     };
@@ -121,8 +131,14 @@ impl Setting<'_> {
 
     /// The table the value goes into, made if need be; `None` where a fault of the file stands in its place.
     fn table<'t>(&self, root: &'t mut Table, profiles: &[String]) -> Result<Option<&'t mut Table>, (String, String)> {
-        let Some((section, _)) = self.key.path.split_once('.') else { return Ok(Some(root)) };
-        let Some(list) = section.strip_suffix("[]") else { return Ok(tree::table_mut(root, section)) };
+        let Some((section, name)) = self.key.path.split_once('.') else { return Ok(Some(root)) };
+        let Some(list) = section.strip_suffix("[]") else {
+            let table = tree::table_mut(root, section);
+            return Ok(match (table, name.split_once('.')) {
+                (Some(table), Some((inner, _))) => tree::table_mut(table, inner),
+                (table, _) => table,
+            });
+        };
         let Some(elements) = tree::list_mut(root, list) else { return Ok(None) };
         let at = match &self.element {
             Element::Number(number) if *number > elements.len() => {
@@ -170,25 +186,42 @@ fn read(kind: &Kind, text: &str) -> Result<Value, String> {
     match kind {
         Kind::Text(form) if (form.holds)(text) => Ok(Value::String(text.to_string())),
         Kind::Texts(form) => {
-            let entries: Vec<&str> = text.split(',').map(str::trim).filter(|entry| !entry.is_empty()).collect();
-            match entries.iter().find(|entry| !(form.holds)(entry)) {
-                Some(wrong) => Err(format!("has the entry {}", quoted(wrong))),
-                None => Ok(Value::Array(entries.into_iter().map(|e| Value::String(e.to_string())).collect())),
-            }
+            let entry = |entry: &str| match (form.holds)(entry) {
+                true => Ok(Value::String(entry.to_string())),
+                false => Err(format!("has the entry {}", quoted(entry))),
+            };
+            entries(text).map(entry).collect::<Result<Vec<Value>, String>>().map(Value::Array)
         }
-        Kind::Number(range) => match text.trim().parse::<u64>() {
-            Ok(number) if range.contains(&number) => {
-                i64::try_from(number).map(Value::Integer).map_err(|_| format!("is {number}"))
-            }
-            _ => Err(format!("is {}", quoted(text))),
-        },
+        Kind::Number(range) => whole(range, text.trim()).ok_or_else(|| format!("is {}", quoted(text))),
+        Kind::Numbers(range) => {
+            let read = |entry| whole(range, entry).ok_or_else(|| format!("has the entry {}", quoted(entry)));
+            entries(text).map(read).collect::<Result<Vec<Value>, String>>().map(Value::Array)
+        }
+        Kind::Decimal(range) => {
+            let number = text.trim().parse::<f64>().ok().filter(|number| range.contains(number));
+            number.map(Value::Float).ok_or_else(|| format!("is {}", quoted(text)))
+        }
         Kind::Text(_) => Err(format!("is {}", quoted(text))),
+        Kind::Rules => Err("names a rule, and no variable can hold one".to_string()),
     }
+}
+
+fn entries(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|entry| !entry.is_empty())
+}
+
+fn whole(range: &RangeInclusive<u64>, text: &str) -> Option<Value> {
+    let number = text.parse::<u64>().ok().filter(|number| range.contains(number))?;
+    i64::try_from(number).ok().map(Value::Integer)
 }
 
 fn expected(kind: &Kind) -> String {
     match kind {
         Kind::Texts(form) => format!("entries separated by commas, each {}", form.expected),
+        Kind::Numbers(range) => {
+            format!("entries separated by commas, each a whole number from {} to {}", range.start(), range.end())
+        }
+        Kind::Rules => "it into the configuration file, below a line `[[provider.rule]]`".to_string(),
         _ => kind.expected(),
     }
 }

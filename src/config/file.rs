@@ -3,10 +3,13 @@
 //! Rules that always hold: every fault of the file is told, each with line and column; a file that was named must be
 //! there, one that is only looked for may be missing.
 
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read};
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
+use serde::de::IntoDeserializer;
 use toml::Spanned;
 use toml::Value;
 use toml::de::{DeTable, DeValue};
@@ -14,9 +17,13 @@ use toml::de::{DeTable, DeValue};
 use super::finding::{Document, Findings, Place};
 use super::schema::{self, Form, Key, Kind, Shape, spoken};
 use super::tree::{Node, Table};
+use crate::verdict::options::{RULES_MAX, RuleOptions};
 
 /// A larger file is something else: ten thousand routes are not half of it.
 const FILE_SIZE_MAX: u64 = 4 << 20;
+
+/// Behind every fault of a rule.
+const RULE_HELP: &str = "docs/rules.md tells how rules are written";
 
 /// The file that is used: the one that is named, else the first of `search` that exists.
 pub(super) fn choose(named: Option<&Path>, search: &[PathBuf]) -> Option<PathBuf> {
@@ -143,15 +150,14 @@ impl Reader<'_> {
         let read = match &key.kind {
             Kind::Text(form) => self.text(key, *form, value),
             Kind::Texts(form) => self.texts(key, *form, value),
-            Kind::Number(range) => match value.get_ref() {
-                DeValue::Integer(digits) => i64::from_str_radix(digits.as_str(), digits.radix())
-                    .ok()
-                    .filter(|&n| u64::try_from(n).is_ok_and(|n| range.contains(&n)))
-                    .map(Value::Integer)
-                    .ok_or_else(|| format!("`{}` is {digits}", spoken(key.path))),
-                other => Err(wrong_type(key, other)),
+            Kind::Rules => self.rules(key, value),
+            Kind::Number(range) => {
+                whole(key, range, value.get_ref()).map_err(|what| self.expected_of(key, value, what))
             }
-            .map_err(|what| self.expected(key.kind.expected(), value.span(), what)),
+            Kind::Numbers(range) => self.numbers(key, range, value),
+            Kind::Decimal(range) => {
+                decimal(key, range, value.get_ref()).map_err(|what| self.expected_of(key, value, what))
+            }
         };
         match read {
             Ok(read) => Node::Value(read, self.document.place(value.span())),
@@ -182,6 +188,62 @@ impl Reader<'_> {
         if told { Err(Told) } else { Ok(Value::Array(texts)) }
     }
 
+    fn numbers(&mut self, key: &Key, range: &RangeInclusive<u64>, value: &Spanned<DeValue<'_>>) -> Result<Value, Told> {
+        let DeValue::Array(list) = value.get_ref() else {
+            return Err(self.expected_of(key, value, wrong_type(key, value.get_ref())));
+        };
+        let numbers = list.iter().map(|entry| whole(key, range, entry.get_ref()).map_err(|what| (entry, what)));
+        match numbers.collect::<Result<Vec<Value>, _>>() {
+            Ok(numbers) => Ok(Value::Array(numbers)),
+            Err((entry, what)) => Err(self.expected_of(key, entry, what)),
+        }
+    }
+
+    fn expected_of(&mut self, key: &Key, value: &Spanned<DeValue<'_>>, what: String) -> Told {
+        self.expected(key.kind.expected(), value.span(), what)
+    }
+
+    /// Rules for replies. Each is read and held to the laws of `verdict`, so that every fault has its place.
+    fn rules(&mut self, key: &Key, value: &Spanned<DeValue<'_>>) -> Result<Value, Told> {
+        let DeValue::Array(list) = value.get_ref() else {
+            return Err(self.expected(key.kind.expected(), value.span(), wrong_type(key, value.get_ref())));
+        };
+        let (mut rules, mut names, mut told) = (Vec::new(), BTreeSet::new(), false);
+        for entry in list.iter() {
+            match self.rule(entry, &mut names) {
+                Ok(rule) => rules.push(rule),
+                Err(Told) => told = true,
+            }
+        }
+        if list.len() > RULES_MAX {
+            let what = format!("a provider has {} rules", list.len());
+            self.fault(value.span(), what, format!("write at most {RULES_MAX}"));
+            told = true;
+        }
+        if told { Err(Told) } else { Ok(Value::Array(rules)) }
+    }
+
+    fn rule(&mut self, entry: &Spanned<DeValue<'_>>, names: &mut BTreeSet<String>) -> Result<Value, Told> {
+        let name =
+            entry.get_ref().as_table().and_then(|table| table.get("name")?.get_ref().as_str()).unwrap_or_default();
+        let named = if name.is_empty() { "a rule".to_string() } else { format!("rule {}", quoted(name)) };
+        let rule = RuleOptions::deserialize(entry.clone().into_deserializer()).map_err(|error| {
+            let what = format!("{named}: {}", error.message());
+            self.fault(error.span().unwrap_or(entry.span()), what, RULE_HELP.to_string());
+            Told
+        })?;
+        let again =
+            (!names.insert(rule.name.clone())).then(|| "the provider has another rule of this name".to_string());
+        if let Some(fault) = again.or(rule.check().err()) {
+            self.fault(entry.span(), format!("{named}: {fault}"), RULE_HELP.to_string());
+            return Err(Told);
+        }
+        Value::deserialize(entry.clone().into_deserializer()).map_err(|error| {
+            self.fault(entry.span(), format!("{named}: {}", error.message()), RULE_HELP.to_string());
+            Told
+        })
+    }
+
     fn expected(&mut self, expected: String, span: Range<usize>, what: String) -> Told {
         self.fault(span, what, format!("write {expected}"));
         Told
@@ -190,6 +252,27 @@ impl Reader<'_> {
 
 /// A fault was found and told.
 struct Told;
+
+fn whole(key: &Key, range: &RangeInclusive<u64>, value: &DeValue<'_>) -> Result<Value, String> {
+    match value {
+        DeValue::Integer(digits) => i64::from_str_radix(digits.as_str(), digits.radix())
+            .ok()
+            .filter(|&n| u64::try_from(n).is_ok_and(|n| range.contains(&n)))
+            .map(Value::Integer)
+            .ok_or_else(|| format!("`{}` is {digits}", spoken(key.path))),
+        other => Err(wrong_type(key, other)),
+    }
+}
+
+fn decimal(key: &Key, range: &RangeInclusive<f64>, value: &DeValue<'_>) -> Result<Value, String> {
+    let digits = match value {
+        DeValue::Integer(digits) if digits.radix() == 10 => digits.as_str(),
+        DeValue::Float(digits) => digits.as_str(),
+        other => return Err(wrong_type(key, other)),
+    };
+    let number = digits.parse::<f64>().ok().filter(|number| range.contains(number));
+    number.map(Value::Float).ok_or_else(|| format!("`{}` is {digits}", spoken(key.path)))
+}
 
 fn wrong_type(key: &Key, value: &DeValue<'_>) -> String {
     format!("`{}` is {}", spoken(key.path), a(value.type_str()))

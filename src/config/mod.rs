@@ -26,6 +26,7 @@ use toml::Value;
 
 pub use finding::{Fault, Finding, Place, Warning};
 
+use crate::alert::options::Alerts;
 use crate::dispatch::options::Bounces;
 use crate::event::options::Events;
 use crate::inbound::options::{Limits, Listener, Relay};
@@ -64,6 +65,7 @@ pub struct Config {
     pub suppression: Suppression,
     pub events: Events,
     pub log: Log,
+    pub alerts: Alerts,
     /// Nobody set `relay.trusted_networks`, so the networks this container is attached to are trusted, without their
     /// gateways: the start line says so in these words. Else empty.
     #[serde(skip)]
@@ -90,6 +92,7 @@ impl Default for Config {
             suppression: Suppression::default(),
             events: Events::default(),
             log: Log::default(),
+            alerts: Alerts::default(),
             trusts_attached: String::new(),
         }
     }

@@ -9,13 +9,15 @@ use serde::de::DeserializeOwned;
 use serde::de::IntoDeserializer;
 use serde::de::value::{Error as WordError, StrDeserializer};
 
+use crate::alert::options::{Target, words};
 use crate::dispatch::options::BounceMode;
 use crate::event::options::Output;
 use crate::inbound::options::BareNewlines;
 use crate::log::{Format, Levels};
 use crate::outbound::options::{IpChoice, TlsMode};
 use crate::suppress::options::AtInjection;
-use crate::types::{ByteSize, Domain, Mailbox, Span};
+use crate::types::nearest::distance;
+use crate::types::{ByteSize, Domain, Mailbox, Rate, RateLimit, Span};
 
 /// One key. `path` is written with dots, `[]` behind the name of a list of tables: `listener[].address`.
 pub(super) struct Key {
@@ -29,6 +31,11 @@ pub(super) enum Kind {
     Text(Form),
     Texts(Form),
     Number(RangeInclusive<u64>),
+    Numbers(RangeInclusive<u64>),
+    /// A number with or without a fraction.
+    Decimal(RangeInclusive<f64>),
+    /// Rules for replies: tables, which can only stand in the file.
+    Rules,
 }
 
 /// What a text must look like: in words for people, and as a test.
@@ -46,16 +53,20 @@ pub(super) enum Shape {
     Unknown,
 }
 
-use Kind::{Number, Text, Texts};
+use Kind::{Decimal, Number, Numbers, Rules, Text, Texts};
 
 /// More connections than any host has descriptors for.
 const CONNECTIONS: RangeInclusive<u64> = 1..=1_000_000;
 /// More recipients than a message ever has: each costs memory while it is taken in.
 const RECIPIENTS: RangeInclusive<u64> = 1..=100_000;
 
+/// Refusals before an address comes onto the suppression list; each on a day of its own.
+const REFUSALS: RangeInclusive<u64> = 1..=1000;
+
 const DURATION: Form =
     Form { expected: "a duration above zero, as in \"5m\" or \"1h 30m\" (ms, s, m, h, d, w)", holds: is_duration };
 const SIZE: Form = Form { expected: "a size, as in \"35 MiB\" (B, KiB, MiB, GiB, TiB)", holds: parses::<ByteSize> };
+const RATE: Form = Form { expected: "a rate, as in \"500/h\" (s, min, h, d)", holds: parses::<Rate> };
 const SOCKET: Form = Form {
     expected: "an IP address and a port, as in \"127.0.0.1:2525\" or \"[::1]:2525\"",
     holds: parses::<std::net::SocketAddr>,
@@ -109,12 +120,16 @@ const KEYS: &[Key] = &[
         Text(Form { expected: "one of `off`, `opportunistic`, `encrypt`, `verify`", holds: is_word::<TlsMode> }),
     ),
     key("delivery.max_connections", Number(CONNECTIONS)),
-    needed(
+    key(
         "route[].domain",
         Text(Form {
             expected: "a domain, as in \"internal.example\", or \"*\" for all others",
-            holds: |text| text == "*" || is_domain(text),
+            holds: |text| text.is_empty() || text == "*" || is_domain(text),
         }),
+    ),
+    key(
+        "route[].provider",
+        Text(Form { expected: "a provider's name, or \"\"", holds: |text| text.is_empty() || is_label(text) }),
     ),
     needed(
         "route[].to",
@@ -130,6 +145,7 @@ const KEYS: &[Key] = &[
     needed("source[].name", Text(NAME)),
     needed("source[].address", Text(ADDRESS)),
     key("source[].hostname", Text(HOST_NAME)),
+    key("source[].warm_up", Texts(NAME)),
     needed("provider[].name", Text(NAME)),
     key(
         "provider[].mx",
@@ -143,7 +159,38 @@ const KEYS: &[Key] = &[
     key("provider[].initial_connections", Number(CONNECTIONS)),
     key("provider[].messages_per_connection", Number(1..=1_000_000)),
     key("provider[].recipients_per_message", Number(RECIPIENTS)),
+    key(
+        "provider[].max_rate",
+        Text(Form {
+            expected: "a rate, as in \"600/min\" (s, min, h, d), or \"unlimited\"",
+            holds: parses::<RateLimit>,
+        }),
+    ),
+    key("provider[].growth", Decimal(0.0..=1000.0)),
+    key("provider[].growth_floor", Text(RATE)),
+    key("provider[].pause", Text(DURATION)),
+    key("provider[].pause_max", Text(DURATION)),
+    key("provider[].probe_block", Text(DURATION)),
+    key(
+        "provider[].canary",
+        Text(Form {
+            expected: "a mail address of your own there, as in \"probe@outlook.com\", or \"\" for none",
+            holds: |text| text.is_empty() || Mailbox::parse(text).is_ok(),
+        }),
+    ),
+    key("provider[].warm_up", Numbers(1..=100_000_000)),
+    key("provider[].rule", Rules),
     key("suppression.at_injection", Text(Form { expected: "one of `reject`, `drop`", holds: is_word::<AtInjection> })),
+    key("suppression.after.recipient-unknown", Number(REFUSALS)),
+    key("suppression.after.recipient-disabled", Number(REFUSALS)),
+    key("suppression.after.mailbox-full", Number(REFUSALS)),
+    key("suppression.after.recipient-policy", Number(REFUSALS)),
+    key("suppression.after.other", Number(REFUSALS)),
+    key("suppression.keep.recipient-unknown", Text(DURATION)),
+    key("suppression.keep.recipient-disabled", Text(DURATION)),
+    key("suppression.keep.mailbox-full", Text(DURATION)),
+    key("suppression.keep.recipient-policy", Text(DURATION)),
+    key("suppression.keep.other", Text(DURATION)),
     key("events.output", Text(Form { expected: "one of `file`, `stdout`, `both`", holds: is_word::<Output> })),
     key("events.keep", Text(DURATION)),
     key("events.max_size", Text(SIZE)),
@@ -155,6 +202,28 @@ const KEYS: &[Key] = &[
         }),
     ),
     key("log.format", Text(Form { expected: "one of `text`, `json`", holds: is_word::<Format> })),
+    key(
+        "alerts.webhook",
+        Text(Form {
+            expected: "a URL without user and password, as in \"https://hooks.example.com/weir\", or \"\" for none",
+            holds: |text| text.is_empty() || Target::parse(text).is_some(),
+        }),
+    ),
+    key(
+        "alerts.mail",
+        Text(Form {
+            expected: "a mail address, as in \"ops@example.com\", or \"\" for none",
+            holds: |text| text.is_empty() || Mailbox::parse(text).is_ok(),
+        }),
+    ),
+    key(
+        "alerts.command",
+        Text(Form {
+            expected: "a program with its arguments, as in \"/usr/local/bin/page 'the team'\" (no shell reads it), or \"\" for none",
+            holds: |text| text.is_empty() || words(text).is_ok(),
+        }),
+    ),
+    key("alerts.repeat", Text(DURATION)),
 ];
 
 const fn key(path: &'static str, kind: Kind) -> Key {
@@ -182,6 +251,21 @@ pub(super) fn shape(path: &str) -> Shape {
         (_, true) => Shape::Table,
         _ => Shape::Unknown,
     }
+}
+
+/// Is `name` the key for rules of the list of tables `list`?
+pub(super) fn takes_rules(list: &str, name: &str) -> bool {
+    matches!(shape(&format!("{list}[].{name}")), Shape::Value(Key { kind: Rules, .. }))
+}
+
+/// The key in a table within a table, with its name as it looks in a variable.
+pub(super) fn key_in(section: &str, table: &str, name: &str) -> Option<&'static Key> {
+    let in_table = |key: &&Key| {
+        let rest = key.path.strip_prefix(section).and_then(|rest| rest.strip_prefix('.'));
+        let rest = rest.and_then(|rest| rest.strip_prefix(table)).and_then(|rest| rest.strip_prefix('.'));
+        rest.is_some_and(|rest| rest.replace('-', "_") == name)
+    };
+    KEYS.iter().find(in_table)
 }
 
 /// The keys directly in the elements of a list of tables.
@@ -224,29 +308,7 @@ pub(super) fn spoken(path: &str) -> String {
 
 /// The variable that sets `path`, with element 0 of lists.
 pub(super) fn variable_of(path: &str) -> String {
-    format!("WEIR_{}", path.replace("[]", ".0").replace('.', "__").to_uppercase())
-}
-
-/// Edits (insert, remove, replace a character) that turn one text into the other.
-fn distance(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    // Longer than any key: what is beyond it changes no answer.
-    for (i, c) in from.chars().take(80).enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, d) in to.iter().enumerate() {
-            let replaced = diagonal + usize::from(c != *d);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[to.len()]
-}
-
-/// The name of `names` that is nearest to `wanted`.
-pub(super) fn nearest_name<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    names.min_by_key(|name| distance(&wanted.to_lowercase(), &name.to_lowercase()))
+    format!("WEIR_{}", path.replace("[]", ".0").replace('.', "__").replace('-', "_").to_uppercase())
 }
 
 impl Kind {
@@ -256,6 +318,9 @@ impl Kind {
             Text(form) => form.expected.to_string(),
             Texts(form) => format!("a list, each entry {}", form.expected),
             Number(range) => format!("a whole number from {} to {}", range.start(), range.end()),
+            Numbers(range) => format!("a list of whole numbers from {} to {}", range.start(), range.end()),
+            Decimal(range) => format!("a number from {} to {}", range.start(), range.end()),
+            Rules => "rules, each below a line `[[provider.rule]]`".to_string(),
         }
     }
 }

@@ -182,6 +182,45 @@ fn settings_that_do_not_go_together_are_faults() {
             "[[provider]]\nname = 'a'\nmx = ['*.Mx.example']\n[[provider]]\nname = 'b'\nmx = ['*.mx.example']",
             "weir.toml:6:6: \"*.mx.example\" is claimed by two providers: take it out of one (the first is at weir.toml:3:6)",
         ),
+        (
+            "[[provider]]\nname = 'outlook'\npause = '5h'",
+            "weir.toml:3:9: `pause` 5h of provider \"outlook\" is longer than its `pause_max` 4h: write at most 4h, or raise `pause_max`",
+        ),
+        (
+            "[[provider]]\nname = 'outlook'\npause_max = '1m'",
+            "weir.toml:3:13: `pause_max` 1m of provider \"outlook\" is shorter than its `pause` 10m: write at least 10m, or lower `pause`",
+        ),
+        ("[[provider]]\nname = 'outlook'\npause = '0s'", "write a duration above zero"),
+        (
+            "[[provider]]\nname = 'outlook'\ngrowth = 0.5",
+            "weir.toml:3:10: `growth` 0.5 of provider \"outlook\" would let less through every hour: write 1 or more, or 0 for no guard",
+        ),
+        ("[[provider]]\nname = 'outlook'\ngrowth = -1", "`provider.growth` is -1: write a number from 0 to 1000"),
+        ("[[provider]]\nname = 'outlook'\ngrowth = nan", "`provider.growth` is nan: write a number from 0 to 1000"),
+        ("[[provider]]\nname = 'outlook'\ngrowth = '2'", "`provider.growth` is a string: write a number"),
+        (
+            "[[provider]]\nname = 'outlook'\nmax_rate = '600'",
+            "write a rate, as in \"600/min\" (s, min, h, d), or \"unlimited\"",
+        ),
+        ("[[provider]]\nname = 'outlook'\nmax_rate = 600", "`provider.max_rate` is an integer: write a rate"),
+        ("[[provider]]\nname = 'outlook'\ngrowth_floor = '0/h'", "write a rate, as in \"500/h\" (s, min, h, d)"),
+        ("[[provider]]\nname = 'outlook'\ncanary = 'probe'", "write a mail address of your own there"),
+        (
+            "[[provider]]\nname = 'outlook'\nwarm_up = [50, 0]",
+            "weir.toml:3:16: `provider.warm_up` is 0: write a list of whole numbers from 1 to 100000000",
+        ),
+        (
+            "[[provider]]\nname = 'outlook'\nwarm_up = []",
+            "weir.toml:3:11: `warm_up` of provider \"outlook\" is empty: write the recipients of each day, as in [50, 100, 200]",
+        ),
+        (
+            "[[provider]]\nname = 'outlook'\nwarm_up = [50, 100, 80]",
+            "weir.toml:3:11: `warm_up` of provider \"outlook\" falls from 100 to 80: let each day have at least as many as the day before",
+        ),
+        (
+            "[[source]]\nname = 'a'\naddress = '192.0.2.1'\nwarm_up = ['outlok']",
+            "weir.toml:4:11: `source.warm_up` names no provider: \"outlok\": the nearest there is is \"outlook\"",
+        ),
         ("[[provider]]\nname = 'a b'", "letters, digits"),
         ("[[provider]]\nname = 'a'\nmx = ['mx.*.example']", "as in \"*.mx.example.com\""),
         (
@@ -213,6 +252,11 @@ fn what_is_seldom_meant_is_a_warning() {
         ("[limits]\nrecipients = 50", "allow at least 100"),
         ("[limits]\nmessage_size = '1 KiB'", "64 KiB"),
         ("[bounces]\ndelay_after = '5d'", "no delay report is ever sent"),
+        ("[alerts]\nmail = 'me@hotmail.co.uk'", "nobody hears of a block there"),
+        (
+            "[alerts]\nmail = 'me@firm.example'\n[[provider]]\nname = 'outlook'\ndomains = ['firm.example']",
+            "at Microsoft",
+        ),
         ("[[provider]]\nname = 'outlok'", "the nearest is \"outlook\""),
         (
             "[delivery]\nip = 'ipv4'\n[[source]]\nname = 'a'\naddress = '192.0.2.1'\n[[source]]\nname = 'b'\naddress = '::1'",
@@ -221,6 +265,27 @@ fn what_is_seldom_meant_is_a_warning() {
     ] {
         let warnings = warnings(text, &[]);
         assert!(warnings.len() == 1 && warnings[0].contains(expected), "{text}\n{warnings:#?}");
+    }
+}
+
+#[test]
+fn alerts_that_reach_somebody_warn_of_nothing() {
+    for text in [
+        "mail = 'me@hotmail.com'\nwebhook = 'https://hooks.example.com/'",
+        "mail = 'me@hotmail.com'\ncommand = '/usr/bin/page'",
+        "mail = 'me@outlook.example.com'",
+        "mail = 'me@example.com'",
+    ] {
+        assert_eq!(warnings(&format!("[alerts]\n{text}"), &[]), [""; 0], "{text}");
+    }
+    for (text, expected) in [
+        ("webhook = 'hooks.example.com'", "a URL without user and password"),
+        ("webhook = 'https://me:secret@hooks.example.com/'", "a URL without user and password"),
+        ("mail = 'me'", "a mail address"),
+        ("command = \"page 'team\"", "a program with its arguments"),
+        ("repeat = '0s'", "a duration above zero"),
+    ] {
+        one_fault(&format!("[alerts]\n{text}"), expected);
     }
 }
 
@@ -248,6 +313,26 @@ fn the_environment_wins_over_the_file() {
     assert_eq!(config.queue.retry.iter().map(Span::to_string).collect::<Vec<_>>(), ["2m", "10m"]);
     assert_eq!(config.queue.expire.to_string(), "1d");
     assert_eq!(config.limits.recipients, 700);
+}
+
+#[test]
+fn a_table_within_a_table_has_one_more_name() {
+    let file = "[suppression]\nafter = { mailbox-full = 5 }\n[suppression.keep]\nother = \"2d\"";
+    let set = [("WEIR_SUPPRESSION__AFTER__OTHER", "7"), ("WEIR_SUPPRESSION__KEEP__MAILBOX_FULL", "1d")];
+    let found = config(file, &set).suppression;
+    assert_eq!((found.after.mailbox_full, found.after.other, found.after.recipient_unknown), (5, 7, 1));
+    let days = |days: u64| Duration::from_secs(days * 86_400);
+    assert_eq!(
+        (found.keep.other.0, found.keep.mailbox_full.0, found.keep.recipient_unknown.0),
+        (days(2), days(1), days(90))
+    );
+    let said = faults("[suppression]\nafter = { mailbox-ful = 5, other = 0 }", &[]).join(" ");
+    assert!(
+        said.contains("`suppression.after.mailbox-full`") && said.contains("`suppression.after.other` is 0"),
+        "{said}"
+    );
+    let said = warnings("", &[("WEIR_SUPPRESSION__AFTER__MAILBOXFULL", "5")]).join(" ");
+    assert!(said.contains("WEIR_SUPPRESSION__AFTER__MAILBOX_FULL"), "{said}");
 }
 
 #[test]
@@ -291,6 +376,47 @@ fn providers_and_sources_go_by_name_too() {
     assert_eq!(providers, [("my-corp", Some(3)), ("outlook", Some(100)), ("t-online", Some(4))]);
     assert_eq!(config.provider[1].initial_connections, Some(2));
     assert_eq!((config.source[0].name.as_str(), config.source[0].address.to_string().as_str()), ("a", "192.0.2.1"));
+}
+
+#[test]
+fn every_policy_of_a_provider_can_come_from_the_environment() {
+    let config = config(
+        "",
+        &[
+            ("WEIR_PROVIDER__OUTLOOK__PAUSE", "2s"),
+            ("WEIR_PROVIDER__OUTLOOK__PAUSE_MAX", "1m"),
+            ("WEIR_PROVIDER__OUTLOOK__PROBE_BLOCK", "5m"),
+            ("WEIR_PROVIDER__OUTLOOK__MAX_RATE", "600/min"),
+            ("WEIR_PROVIDER__OUTLOOK__GROWTH", "1.5"),
+            ("WEIR_PROVIDER__OUTLOOK__GROWTH_FLOOR", "10/min"),
+            ("WEIR_PROVIDER__OUTLOOK__CANARY", "probe@outlook.com"),
+            ("WEIR_PROVIDER__OUTLOOK__WARM_UP", "50, 100,200"),
+            ("WEIR_SOURCE__A__ADDRESS", "192.0.2.1"),
+            ("WEIR_SOURCE__A__WARM_UP", "outlook,gmail"),
+        ],
+    );
+    let outlook = &config.provider[0];
+    let spans = [outlook.pause, outlook.pause_max, outlook.probe_block].map(|span| span.unwrap().to_string());
+    assert_eq!((outlook.name.as_str(), spans), ("outlook", ["2s", "1m", "5m"].map(str::to_string)));
+    assert_eq!((outlook.max_rate.unwrap().to_string(), outlook.growth), ("600/min".to_string(), Some(1.5)));
+    assert_eq!(outlook.growth_floor.unwrap().to_string(), "10/min");
+    assert_eq!(
+        (outlook.canary.as_deref(), outlook.warm_up.as_deref()),
+        (Some("probe@outlook.com"), Some(&[50, 100, 200][..]))
+    );
+    assert_eq!(config.source[0].warm_up, ["outlook", "gmail"]);
+    for (variable, text, expected) in [
+        (
+            "WEIR_PROVIDER__OUTLOOK__WARM_UP",
+            "50,x",
+            "has the entry \"x\": write entries separated by commas, each a whole",
+        ),
+        ("WEIR_PROVIDER__OUTLOOK__GROWTH", "inf", "is \"inf\": write a number from 0 to 1000"),
+        ("WEIR_PROVIDER__OUTLOOK__MAX_RATE", "fast", "is \"fast\": write a rate"),
+    ] {
+        let faults = faults("", &[(variable, text)]);
+        assert!(faults.len() == 1 && faults[0].contains(expected), "{faults:?}");
+    }
 }
 
 #[test]
@@ -380,6 +506,10 @@ fn paths(table: &toml::Table, prefix: &str, into: &mut BTreeSet<String>) {
     for (name, value) in table {
         match value {
             Value::Table(inner) => paths(inner, &format!("{prefix}{name}."), into),
+            // A rule has keys of its own, which `verdict` knows.
+            Value::Array(_) if name == "rule" => {
+                into.insert(format!("{prefix}{name}"));
+            }
             Value::Array(list) if list.iter().any(Value::is_table) => {
                 list.iter().filter_map(Value::as_table).for_each(|t| paths(t, &format!("{prefix}{name}[]."), into));
             }
@@ -418,6 +548,7 @@ fn the_words_that_are_offered_are_all_that_are_taken() {
         assert!(words.iter().all(|word| holds(word)), "{}", key.path);
         let mut table: toml::Table = Config::default().print().parse().unwrap();
         let (section, name) = key.path.split_once('.').unwrap();
+        assert!(!name.contains('.'), "{}: a table in a table holds no words yet", key.path);
         table[section][name] = Value::String("nonsense".to_string());
         let error = Value::Table(table).try_into::<Config>().unwrap_err().to_string();
         let offered =
@@ -427,11 +558,52 @@ fn the_words_that_are_offered_are_all_that_are_taken() {
     }
 }
 
+const RULE: &str = "name = 'busy-here'\nmatch = [{ code = ['4xx'], any = ['come back later'] }]\nclass = 'rate-limit'\n\
+                    scope = 'source'\nwait = 1.5\ncause = 'Too much at once.'";
+
+#[test]
+fn rules_are_taken_and_their_faults_have_places() {
+    let provider = "[[provider]]\nname = 'outlook'\n[[provider.rule]]\n";
+    let rules = config(&format!("{provider}{RULE}\n"), &[]).provider[0].rule.clone();
+    assert_eq!(rules, [RULE.parse::<toml::Table>().unwrap()]);
+    for (text, expected) in [
+        (RULE.replace("'4xx'", "'9xx'"), "weir.toml:3:1: rule \"busy-here\": `9xx` in `code` cannot be read"),
+        (RULE.replace("wait = 1.5", "wait = 0"), "weir.toml:3:1: rule \"busy-here\": `wait` is 0"),
+        (RULE.replace("'rate-limit'", "'fast'"), "weir.toml:6:9: rule \"busy-here\": `fast` is none of"),
+        (RULE.replace("cause", "because"), "weir.toml:9:1: rule \"busy-here\": unknown field `because`"),
+        (RULE.replace("cause = 'Too much at once.'", ""), "weir.toml:3:1: rule \"busy-here\": missing field `cause`"),
+        (RULE.replace("wait = 1.5", "suppress = true"), "`suppress` goes with scope `recipient`"),
+        (RULE.replace("name = 'busy-here'", ""), "weir.toml:3:1: a rule: missing field `name`"),
+        (format!("{RULE}\n[[provider.rule]]\n{RULE}"), "another rule of this name"),
+    ] {
+        one_fault(&format!("{provider}{text}\n"), expected);
+    }
+    one_fault("[[provider]]\nname = 'outlook'\nrule = 5", "write rules, each below a line `[[provider.rule]]`");
+}
+
+#[test]
+fn a_variable_can_hold_no_rule_and_says_so() {
+    for variable in ["WEIR_PROVIDER__OUTLOOK__RULE", "WEIR_PROVIDER__OUTLOOK__RULE__0__NAME"] {
+        let faults = faults("", &[(variable, "x")]);
+        assert!(faults[0].contains("no variable can hold one: write it into the configuration file"), "{faults:?}");
+    }
+}
+
 /// A configuration with something in every key.
 fn full() -> Config {
     Config {
-        route: vec![RouteEntry { domain: "*".into(), to: "127.0.0.1:2600".into(), limits: "outlook".into() }],
-        source: vec![Source { name: "a".into(), address: "192.0.2.1".parse().unwrap(), hostname: "a.example".into() }],
+        route: vec![RouteEntry {
+            domain: "*".into(),
+            to: "127.0.0.1:2600".into(),
+            limits: "outlook".into(),
+            ..RouteEntry::default()
+        }],
+        source: vec![Source {
+            name: "a".into(),
+            address: "192.0.2.1".parse().unwrap(),
+            hostname: "a.example".into(),
+            warm_up: vec!["outlook".into()],
+        }],
         provider: vec![ProviderOptions {
             name: "outlook".into(),
             mx: Some(vec!["*.mx.example".into()]),
@@ -440,6 +612,15 @@ fn full() -> Config {
             initial_connections: Some(5),
             messages_per_connection: Some(50),
             recipients_per_message: Some(100),
+            max_rate: Some("600/min".parse().unwrap()),
+            growth: Some(1.5),
+            growth_floor: Some("500/h".parse().unwrap()),
+            pause: Some("5m".parse().unwrap()),
+            pause_max: Some("1h".parse().unwrap()),
+            probe_block: Some("30m".parse().unwrap()),
+            canary: Some("probe@outlook.com".into()),
+            warm_up: Some(vec![50, 100]),
+            rule: vec![RULE.parse().unwrap()],
         }],
         ..Config::default()
     }
@@ -474,6 +655,8 @@ prop_compose! {
             config.provider.push(ProviderOptions { name, max_connections: ceiling, ..ProviderOptions::default() });
         }
         config.log.level = level.parse().unwrap();
+        config.alerts.command = ["", "page 'the team'"][word % 2].into();
+        config.alerts.webhook = ["", "https://hooks.example.com/a?b=c"][word % 2].into();
         config.events.output = [Output::File, Output::Stdout, Output::Both][word % 3];
         if word > 5 {
             (config.route, config.source) = (vec![], vec![]);

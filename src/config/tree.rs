@@ -79,9 +79,17 @@ pub(super) fn settle(root: Table, findings: &mut Findings) -> (toml::Table, Plac
 fn settle_values(inner: Table, path: &str, places: &mut Places) -> toml::Table {
     let mut values = toml::Table::new();
     for (name, node) in inner {
-        if let Node::Value(value, place) = node {
-            places.0.insert(format!("{path}.{name}"), place);
-            values.insert(name, value);
+        let path = format!("{path}.{name}");
+        match node {
+            Node::Value(value, place) => {
+                places.0.insert(path, place);
+                values.insert(name, value);
+            }
+            Node::Table(inner) => {
+                let inner = settle_values(inner, &path, places);
+                values.insert(name, Value::Table(inner));
+            }
+            Node::Faulty | Node::Tables(_) => {}
         }
     }
     values

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::listing::{narrowed, suppress_record};
+use super::lanes;
+use super::listing::narrowed;
+use super::rules::InForce;
 use crate::admin::record::{
-    Acted, Imported, LaneRecord, LaneState, OutcomeRecord, QueueDetail, QueueRecord, QueueState, RelayRecord, Removed,
-    StatusRecord,
+    Acted, LaneRecord, OutcomeRecord, QueueDetail, QueueRecord, QueueState, RelayRecord, StatusRecord,
 };
 use crate::admin::{Action, Answer, Control, Failed, Filter, Input as Lines, Request};
 use crate::clock::Clock;
@@ -20,9 +21,10 @@ use crate::dispatch::message::{Adjust, Input};
 use crate::dispatch::status::{Snapshot, Standing};
 use crate::queue::Retry;
 use crate::spool::{self, Listed, Spool};
-use crate::suppress::{self, Entry, List, Source};
-use crate::types::{Class, DeliveryId, Event, Mailbox, QueueId, Stage, Timestamp, Verdict};
-use crate::verdict::Rules;
+use crate::state;
+use crate::suppress::List;
+use crate::throttle::LaneOrder;
+use crate::types::{DeliveryId, Event, NextHop, QueueId, Stage, Timestamp, Verdict};
 
 /// Deliveries read and matched in one go.
 const PAGE: usize = 500;
@@ -42,11 +44,19 @@ pub(super) struct RelayControl {
     pub engine: Handle,
     pub spool: Spool,
     pub suppressions: List,
+    pub state: state::Store,
     pub clock: Clock,
-    pub rules: Rules,
+    pub rules: Arc<InForce>,
     pub retry: Retry,
     pub identity: Arc<super::identity::Known>,
     pub reading_backlog: Arc<AtomicBool>,
+}
+
+/// What is done to deliveries.
+#[derive(Clone, Copy)]
+enum Act<'a> {
+    Adjust(Adjust),
+    Reroute(&'a NextHop),
 }
 
 impl Control for RelayControl {
@@ -57,21 +67,18 @@ impl Control for RelayControl {
             Request::QueueList { filter } => self.queue_list(filter, &answer).await,
             Request::QueueShow { id } => self.queue_show(id, &answer).await,
             Request::QueueAct { action, filter } => self.queue_act(action, filter, &answer).await,
+            Request::QueueReroute { filter, to } => self.queue_reroute(&to, &filter, &answer).await,
+            Request::Pause { provider } => self.order(provider, LaneOrder::Pause, &answer).await,
+            Request::Resume { provider, force } => self.order(provider, LaneOrder::Resume { force }, &answer).await,
             Request::SuppressList { filter } => self.suppress_list(&filter, &answer).await,
-            Request::SuppressCheck { recipient } => match self.suppressions.check(&recipient).map_err(failed)? {
-                Some(entry) => Ok(answer.record(&suppress_record(entry)).await?),
-                None => Ok(()),
-            },
+            Request::SuppressCheck { recipient } => self.suppress_check(&recipient, &answer).await,
             Request::SuppressAdd { recipient, class, reason, expires } => {
                 self.suppress_add(&recipient, class, &reason, expires, &answer).await
             }
-            Request::SuppressRemove { recipients } => {
-                for recipient in recipients {
-                    let removed = self.suppressions.remove(&recipient).await.map_err(failed)?;
-                    answer.record(&Removed { recipient, removed }).await?;
-                }
-                Ok(())
-            }
+            Request::SuppressRemove { recipients } => self.suppress_remove(recipients, &answer).await,
+            Request::SuppressSweep { filter, dry_run } => self.suppress_sweep(&filter, dry_run, &answer).await,
+            Request::SuppressWaves => self.suppress_waves(&answer).await,
+            Request::SuppressConfirm { wave } => self.suppress_confirm(&wave, &answer).await,
             Request::SuppressImport => self.suppress_import(input, &answer).await,
             Request::Outcome { id, wait_ms } => self.outcome(id, Duration::from_millis(wait_ms), &answer).await,
         }
@@ -79,14 +86,14 @@ impl Control for RelayControl {
 }
 
 impl RelayControl {
-    async fn snapshot(&self) -> Result<Snapshot, Failed> {
+    pub(super) async fn snapshot(&self) -> Result<Snapshot, Failed> {
         self.engine.snapshot().await.map_err(failed)
     }
 
     async fn status(&self, answer: &Answer) -> Result<(), Failed> {
         let snapshot = self.snapshot().await?;
         answer.record(&StatusRecord::Relay(self.relay(&snapshot).await)).await?;
-        for lane in lanes(&snapshot) {
+        for lane in lanes::records(&snapshot, &self.rules.get()) {
             answer.record(&StatusRecord::Lane(lane)).await?;
         }
         Ok(())
@@ -172,7 +179,7 @@ impl RelayControl {
 
     async fn queue_show(&self, id: QueueId, answer: &Answer) -> Result<(), Failed> {
         let snapshot = self.snapshot().await?;
-        let lanes = lanes(&snapshot);
+        let lanes = lanes::records(&snapshot, &self.rules.get());
         let found = AtomicBool::new(false);
         let filter = Filter { ids: vec![id], ..Filter::default() };
         self.each(&filter, |rows| {
@@ -183,9 +190,12 @@ impl RelayControl {
                     let mut detail = QueueDetail::of(&row.envelope, &row.delivery);
                     detail.record = record(&row, standing.as_ref());
                     detail.expires = Some(self.retry.expires(id, lifetime_of(row.envelope.expire)));
-                    detail.waits_for = standing.map(|standing| standing.waits_for);
-                    let provider = detail.record.provider.clone();
-                    detail.lane = lanes.iter().find(|lane| Some(&lane.provider) == provider.as_ref()).cloned();
+                    if let Some(standing) = standing {
+                        detail.ahead = standing.ahead.map(|ahead| ahead as u64);
+                        detail.turn_at = standing.turn_at;
+                        detail.waits_for = Some(standing.waits_for);
+                    }
+                    detail.lane = lane_of(&detail.record, lanes).cloned();
                     answer.record(&detail).await?;
                 }
                 Ok(())
@@ -207,12 +217,7 @@ impl RelayControl {
             Action::Bounce => Adjust::Bounce,
             Action::Remove => Adjust::Remove,
         };
-        // What ends while the rows are read must not come back with them.
-        self.engine.begin_read().await.map_err(failed)?;
-        let result = self.act_on_rows(adjust, &filter).await;
-        let _ = self.engine.send(Input::ReadEnd).await;
-        let (mut acted, skipped) = result?;
-        self.spool.flush().await.map_err(failed)?;
+        let (mut acted, skipped) = self.act_on_rows(Act::Adjust(adjust), &filter).await?;
         if skipped > 0 {
             acted.note = Some(match adjust {
                 Adjust::Release => format!("{skipped} were not held"),
@@ -225,15 +230,37 @@ impl RelayControl {
         Ok(answer.record(&acted).await?)
     }
 
-    async fn act_on_rows(&self, adjust: Adjust, filter: &Filter) -> Result<(Acted, usize), Failed> {
+    async fn queue_reroute(&self, to: &NextHop, filter: &Filter, answer: &Answer) -> Result<(), Failed> {
+        let (mut acted, skipped) = self.act_on_rows(Act::Reroute(to), filter).await?;
+        if skipped > 0 {
+            acted.note = Some(format!("{skipped} are being tried just now and were left alone"));
+        }
+        Ok(answer.record(&acted).await?)
+    }
+
+    /// What was done to how many, and how many were left alone; answers when it is on disk.
+    async fn act_on_rows(&self, act: Act<'_>, filter: &Filter) -> Result<(Acted, usize), Failed> {
+        // What ends while the rows are read must not come back with them.
+        self.engine.begin_read().await.map_err(failed)?;
+        let result = self.act_on_each(act, filter).await;
+        let _ = self.engine.send(Input::ReadEnd).await;
+        let done = result?;
+        self.spool.flush().await.map_err(failed)?;
+        Ok(done)
+    }
+
+    async fn act_on_each(&self, act: Act<'_>, filter: &Filter) -> Result<(Acted, usize), Failed> {
         self.spool.flush().await.map_err(failed)?;
         let state = std::sync::Mutex::new((BTreeSet::new(), Acted::default(), 0));
         self.each(filter, |rows| {
             let state = &state;
             async move {
                 let ids = rows.iter().map(|(row, _)| row_of(row)).collect();
-                let left_alone: BTreeSet<DeliveryId> =
-                    self.engine.adjust(adjust, ids).await.map_err(failed)?.into_iter().collect();
+                let left_alone = match act {
+                    Act::Adjust(adjust) => self.engine.adjust(adjust, ids).await,
+                    Act::Reroute(to) => self.engine.reroute(to.clone(), ids).await,
+                };
+                let left_alone: BTreeSet<DeliveryId> = left_alone.map_err(failed)?.into_iter().collect();
                 let mut state = state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 state.2 += left_alone.len();
                 for (row, _) in rows.iter().filter(|(row, _)| !left_alone.contains(&row.delivery.id)) {
@@ -247,74 +274,6 @@ impl RelayControl {
         let (messages, mut acted, skipped) = state.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         acted.messages = messages.len() as u64;
         Ok((acted, skipped))
-    }
-
-    async fn suppress_list(&self, filter: &Filter, answer: &Answer) -> Result<(), Failed> {
-        let narrow = suppress::Filter { domain: filter.domain.clone(), ..suppress::Filter::default() };
-        let (mut after, mut left) = (None, filter.limit.unwrap_or(u64::MAX));
-        loop {
-            let page = self.suppressions.list(&narrow, after.as_deref(), PAGE).map_err(failed)?;
-            for entry in page.entries {
-                let meant = Mailbox::parse(&entry.recipient).is_ok_and(|mailbox| filter.matches_recipient(&mailbox));
-                if meant && left > 0 {
-                    left -= 1;
-                    answer.record(&suppress_record(entry)).await?;
-                }
-            }
-            after = page.next;
-            if after.is_none() || left == 0 {
-                return Ok(());
-            }
-        }
-    }
-
-    async fn suppress_add(
-        &self,
-        recipient: &Mailbox,
-        class: Option<Class>,
-        reason: &str,
-        expires: Option<Timestamp>,
-        answer: &Answer,
-    ) -> Result<(), Failed> {
-        let now = self.clock.now();
-        let class = class.unwrap_or(Class::Other);
-        let entry = Entry { expires, ..Entry::new(recipient, class, reason, Source::Manual, now) };
-        self.suppressions.add(entry).await.map_err(failed)?;
-        match self.suppressions.check(recipient).map_err(failed)? {
-            Some(entry) => Ok(answer.record(&suppress_record(entry)).await?),
-            None => Err(Failed::new(format!("{recipient} is not held back: the time it expires lies in the past"))),
-        }
-    }
-
-    async fn suppress_import(&self, mut input: Lines, answer: &Answer) -> Result<(), Failed> {
-        let mut done = Imported::default();
-        let mut batch: Vec<Entry> = Vec::new();
-        loop {
-            let next = input.next().await;
-            let is_last = next.is_none();
-            if let Some(line) = next {
-                let now = self.clock.now();
-                let mut entry = Entry::new(
-                    &line.recipient,
-                    line.class.unwrap_or(Class::Other),
-                    line.reply.as_deref().unwrap_or("imported"),
-                    Source::Import,
-                    line.first.unwrap_or(now),
-                );
-                entry.last = line.last.unwrap_or(now);
-                entry.hits = line.hits.unwrap_or(1).max(1);
-                entry.expires = line.expires;
-                batch.push(entry);
-            }
-            if batch.len() >= PAGE || (is_last && !batch.is_empty()) {
-                let (added, updated) = self.suppressions.add_all(std::mem::take(&mut batch)).await.map_err(failed)?;
-                done.added += added;
-                done.updated += updated;
-            }
-            if is_last {
-                return Ok(answer.record(&done).await?);
-            }
-        }
     }
 
     /// Waits until every recipient of the message has a first answer.
@@ -359,7 +318,7 @@ impl RelayControl {
         let reply = event.reply.as_deref().and_then(crate::types::Reply::parse);
         let reading = reply.map(|reply| {
             let provider = event.provider.as_deref().unwrap_or("default");
-            self.rules.read(provider, Stage::Rcpt, &reply)
+            self.rules.get().read(provider, Stage::Rcpt, &reply)
         });
         let filter = spool::Filter { message: Some(id), ..spool::Filter::default() };
         let next_attempt = match self.spool.reader().list(filter, None, PAGE).await {
@@ -400,29 +359,13 @@ fn record(row: &Listed, standing: Option<&Standing>) -> QueueRecord {
     record
 }
 
-fn lanes(snapshot: &Snapshot) -> Vec<LaneRecord> {
-    let waiting = |provider: &str| {
-        let own = snapshot.waiting.iter().find(|(name, _)| name.as_deref() == Some(provider));
-        own.map_or(0, |(_, count)| *count as u64)
-    };
-    snapshot
-        .lanes
-        .iter()
-        .map(|lane| LaneRecord {
-            provider: lane.provider.to_string(),
-            source: lane.source.to_string(),
-            state: lane.state.parse().unwrap_or(LaneState::Open),
-            connections: lane.connections as u64,
-            connections_allowed: lane.connections_allowed as u64,
-            ceiling: lane.ceiling as u64,
-            rate: Some(lane.rate),
-            waiting: waiting(&lane.provider),
-            reason: lane.reason.clone().or_else(|| snapshot.waits_for.get(&lane.provider).map(|text| text.to_string())),
-            until: lane.until,
-        })
-        .collect()
+/// The lane that a delivery waits for: of the source it was tried from, else the first of its provider.
+fn lane_of<'a>(record: &QueueRecord, lanes: &'a [LaneRecord]) -> Option<&'a LaneRecord> {
+    let own = |lane: &&LaneRecord| Some(&lane.provider) == record.provider.as_ref();
+    let same = |lane: &&LaneRecord| own(lane) && Some(&lane.source) == record.source.as_ref();
+    lanes.iter().find(same).or_else(|| lanes.iter().find(own))
 }
 
-fn failed(error: impl std::fmt::Display) -> Failed {
+pub(super) fn failed(error: impl std::fmt::Display) -> Failed {
     Failed::new(error.to_string())
 }

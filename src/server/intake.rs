@@ -11,7 +11,7 @@ use crate::suppress::List;
 use crate::suppress::options::AtInjection;
 use crate::types::{
     Class, Delivery, DeliveryId, DeliveryState, Domain, Envelope, Event, EventKind, Mailbox, QueueId, Recipient,
-    Timestamp, Verdict,
+    ReversePath, Timestamp, Verdict,
 };
 
 pub(super) struct SpoolIntake {
@@ -45,8 +45,8 @@ impl Intake for SpoolIntake {
         self.spool.room(size_bytes).map_err(|shortage| NoRoom(shortage.to_string()))
     }
 
-    fn standing(&self, recipient: &Mailbox) -> Standing {
-        match self.suppressions.check(recipient) {
+    fn standing(&self, recipient: &Mailbox, sender: &ReversePath) -> Standing {
+        match self.suppressions.check(recipient, sender.mailbox().map(Mailbox::domain)) {
             Ok(None) => Standing::Welcome,
             Ok(Some(_)) if self.drops.load(Ordering::Relaxed) => Standing::Drop,
             Ok(Some(entry)) => {
@@ -92,7 +92,7 @@ impl Intake for SpoolIntake {
 }
 
 /// One delivery for each domain, in the order in which the domains were first named.
-fn deliveries(message: QueueId, recipients: Vec<Recipient>) -> Vec<Delivery> {
+pub(super) fn deliveries(message: QueueId, recipients: Vec<Recipient>) -> Vec<Delivery> {
     let mut places: BTreeMap<Domain, usize> = BTreeMap::new();
     let mut deliveries: Vec<Delivery> = Vec::new();
     for recipient in recipients {
@@ -110,6 +110,7 @@ fn deliveries(message: QueueId, recipients: Vec<Recipient>) -> Vec<Delivery> {
                 delay_reported: false,
                 refusal: None,
                 failed: Vec::new(),
+                next_hop: None,
             });
         }
         deliveries[place].recipients.push(recipient);
@@ -117,7 +118,7 @@ fn deliveries(message: QueueId, recipients: Vec<Recipient>) -> Vec<Delivery> {
     deliveries
 }
 
-fn accepted(envelope: &Envelope, recipients: usize) -> Event {
+pub(super) fn accepted(envelope: &Envelope, recipients: usize) -> Event {
     let mut event = Event::new(envelope.received, EventKind::Accepted);
     event.id = Some(envelope.id);
     event.sender = Some(envelope.sender.as_str().into());

@@ -5,11 +5,15 @@
 //! transactions under way are waited for, `shutdown_grace` at most; what was settled is written; the spool is closed. A second
 //! signal ends at once, which loses nothing either.
 
+mod alerts;
 mod control;
 mod identity;
 mod intake;
+mod lanes;
 pub(crate) mod listing;
 mod reconcile;
+mod rules;
+pub(crate) mod suppression;
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,25 +29,28 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin;
+use crate::alert::Alerts;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::dispatch::core::{Core, Settings, SourceAddress};
 use crate::dispatch::engine::{self, Engine, Handle, Resources};
 use crate::dispatch::message::Input;
 use crate::event::{EventLog, Tail};
-use crate::inbound::{Bound, Front};
+use crate::inbound::{Bound, Front, Slowed};
 use crate::limits::{self, Connections};
 use crate::outbound::{Connector, Tcp};
 use crate::queue::Retry;
 use crate::route::identity::{Identity, Reach};
 use crate::route::{
-    FixedRoutes, HickoryDns, OwnAddresses, ProviderTable, Reachable, Router, Settings as RouterSettings,
+    Dns, FixedRoutes, HickoryDns, OwnAddresses, ProviderTable, Reachable, Router, Settings as RouterSettings,
 };
 use crate::spool::{self, Journal, Spool};
+use crate::state;
 use crate::suppress::List;
 use crate::throttle::Profiles;
 use crate::types::{Event, Mailbox};
 use crate::verdict::Rules;
+use alerts::{RelayMeans, Roads};
 use control::{About, RelayControl};
 use identity::Known;
 use intake::SpoolIntake;
@@ -66,9 +73,31 @@ pub type Reload = Box<dyn Fn() -> Result<Config, String> + Send>;
 pub fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("weir").build()?;
     runtime.block_on(async {
-        let relay = Relay::start(config, reload).await?;
+        let dns = Arc::new(HickoryDns::new(&config.dns)?);
+        let relay = Relay::start(config, dns, Clock::system(), reload).await?;
         relay.work().await
     })
+}
+
+/// A relay inside a program that does more than that: it heeds no signals and ends when it is told to.
+pub struct Embedded(Relay);
+
+impl Embedded {
+    /// Starts within the present runtime; `dns` answers whatever routing asks, `clock` says when everything is due.
+    pub async fn start(config: Config, dns: Arc<dyn Dns>, clock: Clock) -> anyhow::Result<Embedded> {
+        let reload: Reload = Box::new(|| Err("an embedded relay has no configuration to load again".into()));
+        Ok(Embedded(Relay::start(config, dns, clock, reload).await?))
+    }
+
+    /// Where it takes mail: port 0 has become a port.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.0.addresses
+    }
+
+    /// As on SIGTERM.
+    pub async fn stop(mut self) {
+        self.0.drain().await;
+    }
 }
 
 /// The running relay.
@@ -80,6 +109,9 @@ struct Relay {
     front: Arc<Front<SpoolIntake>>,
     intake: Arc<SpoolIntake>,
     engine: Handle,
+    rules: Arc<rules::InForce>,
+    alerts: Alerts,
+    means: Arc<RelayMeans>,
     addresses: Vec<SocketAddr>,
     sessions: TaskTracker,
     tasks: TaskTracker,
@@ -98,13 +130,12 @@ struct Signals {
 }
 
 impl Relay {
-    async fn start(mut config: Config, reload: Reload) -> anyhow::Result<Relay> {
+    async fn start(mut config: Config, dns: Arc<dyn Dns>, clock: Clock, reload: Reload) -> anyhow::Result<Relay> {
         let signals = Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             reload: signal(SignalKind::hangup())?,
         };
-        let clock = Clock::system();
         let cut = share_descriptors(&mut config);
         let (tasks, writers, sessions) = (TaskTracker::new(), TaskTracker::new(), TaskTracker::new());
         let (stop_intake, stop_engine, stop_writers) =
@@ -116,24 +147,44 @@ impl Relay {
         writers.spawn(writer.run(stop_writers.clone()));
         let (suppressions, writer) = List::open(&config.data_dir.join("suppression.sqlite"), clock.clone())?;
         writers.spawn(writer.run(stop_writers.clone()));
-        let caught_up = reconcile::follow(&spool, &suppressions, &tail).await.map_err(anyhow::Error::msg)?;
+        suppressions.set_policy(config.suppression.policy());
+        tasks.spawn(suppressions.clone().keep_tidy(stop_engine.clone()));
+        let caught_up = reconcile::follow(&spool, &tail).await.map_err(anyhow::Error::msg)?;
         if caught_up > 0 {
             tracing::info!("{caught_up} deliveries had ended just before the last stop and are settled now");
             spool.flush().await?;
         }
 
+        let state::Opened { store, writer, records, problem } = state::open(&config.data_dir, clock.clone());
+        writers.spawn(writer.run(stop_writers.clone()));
+        if let Some(problem) = problem {
+            tracing::error!("{problem}");
+        }
+
         let bound = Bound::bind(&config.listener)?;
         let addresses = bound.addresses();
-        let dns = Arc::new(HickoryDns::new(&config.dns)?);
         let router = router(&config, dns.clone(), &clock, &addresses)?;
-        let rules = Rules::shipped();
-        let core = Core::new(core_settings(&config, &rules, &spool)?, clock.now());
+        let known = Arc::new(Known::nothing_yet());
+        let roads = Roads { router: router.clone(), dns: dns.clone() };
+        let means = RelayMeans::new(spool.clone(), known.clone(), clock.clone(), roads);
+        let alerts::Started { alerts, said } = alerts::start(&config, means.clone(), &tasks, &stop_engine)?;
+        let rules = rules::of(&config)?;
+        let mut core = Core::new(core_settings(&config, &rules, &spool)?, clock.now());
+        core.restore(lanes::restored(records), clock.now());
+        let rules = Arc::new(rules::InForce::new(rules));
+        let slowed = Slowed::default();
         let resources = Resources {
             connector: Connector::new(Arc::new(Tcp)).context("cannot set up TLS")?,
             router: router.clone(),
             spool: spool.clone(),
             suppressions: suppressions.clone(),
             committed,
+            alerts: said,
+            memory: Arc::new(lanes::LaneMemory(store.clone())),
+            slow: {
+                let slowed = slowed.clone();
+                Box::new(move |client, reason, until| slowed.slow(client, reason, until))
+            },
             clock: clock.clone(),
             tasks: tasks.clone(),
             max_connections: config.delivery.max_connections,
@@ -153,10 +204,9 @@ impl Relay {
             drops: AtomicBool::new(false),
         });
         intake.set_at_injection(config.suppression.at_injection);
-        let known = Arc::new(Known::nothing_yet());
         let greeting = if config.hostname.is_empty() { identity::private_name() } else { config.hostname.clone() };
         let front = Front::new(&greeting, &config.relay, &config.limits, intake.clone(), clock.clone())?;
-        let front = Arc::new(front);
+        let front = Arc::new(front.with_slowed(slowed));
 
         let reading_backlog = Arc::new(AtomicBool::new(true));
         let control = RelayControl {
@@ -168,9 +218,10 @@ impl Relay {
             },
             engine: handle.clone(),
             spool: spool.clone(),
-            suppressions,
+            suppressions: suppressions.clone(),
+            state: store,
             clock: clock.clone(),
-            rules,
+            rules: rules.clone(),
             retry: Retry::new(&config.queue),
             identity: known.clone(),
             reading_backlog: reading_backlog.clone(),
@@ -195,6 +246,9 @@ impl Relay {
             front,
             intake,
             engine: handle,
+            rules,
+            alerts,
+            means,
             addresses,
             sessions,
             tasks,
@@ -290,11 +344,16 @@ impl Relay {
 
     async fn apply(&self, config: &Config) -> anyhow::Result<()> {
         let dns = Arc::new(HickoryDns::new(&config.dns)?);
-        let router = router(config, dns, &self.clock, &self.addresses)?;
-        let settings = core_settings(config, &Rules::shipped(), &self.spool)?;
+        let router = router(config, dns.clone(), &self.clock, &self.addresses)?;
+        let rules = rules::of(config)?;
+        let settings = core_settings(config, &rules, &self.spool)?;
         self.front.reload(&config.relay)?;
         self.intake.set_at_injection(config.suppression.at_injection);
+        self.alerts.reload(&config.alerts);
+        self.means.set_roads(Roads { router: router.clone(), dns });
+        self.intake.suppressions.set_policy(config.suppression.policy());
         self.engine.reconfigure(settings, router).await?;
+        self.rules.set(rules);
         Ok(())
     }
 }
@@ -347,7 +406,7 @@ fn share_descriptors(config: &mut Config) -> Option<String> {
     share.cut
 }
 
-fn router(config: &Config, dns: Arc<HickoryDns>, clock: &Clock, own: &[SocketAddr]) -> anyhow::Result<Arc<Router>> {
+fn router(config: &Config, dns: Arc<dyn Dns>, clock: &Clock, own: &[SocketAddr]) -> anyhow::Result<Arc<Router>> {
     let profiles = Profiles::new(&config.provider);
     let providers = ProviderTable::new(profiles.iter().map(|p| (&*p.name, p.mx.as_slice(), p.domains.as_slice())));
     let settings = RouterSettings {
@@ -368,10 +427,11 @@ fn core_settings(config: &Config, rules: &Rules, spool: &Spool) -> anyhow::Resul
         name: source.name.as_str().into(),
         address: Some(source.address),
         helo: (!source.hostname.is_empty()).then(|| source.hostname.as_str().into()),
+        warm_up: source.warm_up.iter().map(|provider| provider.as_str().into()).collect(),
     };
     let mut sources: Vec<SourceAddress> = config.source.iter().map(source).collect();
     if sources.is_empty() {
-        sources.push(SourceAddress { name: "default".into(), address: None, helo: None });
+        sources.push(SourceAddress { name: "default".into(), address: None, helo: None, warm_up: Vec::new() });
     }
     let ids = spool.clone();
     Ok(Settings {
@@ -424,7 +484,7 @@ fn shown(folder: &Path) -> String {
 /// Finds our own name in the background; what is returned ends when it is known.
 fn find_identity(
     config: &Config,
-    dns: Arc<HickoryDns>,
+    dns: Arc<dyn Dns>,
     known: Arc<Known>,
     engine: Handle,
     tasks: &TaskTracker,

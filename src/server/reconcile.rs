@@ -2,16 +2,15 @@
 //!
 //! An event is written just before the commit of its outcome. A kill between the two leaves a recipient whose end is
 //! told and whose delivery still stands in the spool: tried again, it would end twice. So a start reads the last events and makes the
-//! spool follow them: who was delivered is out, who was refused for good stands in the report that is still to be made
-//! and, where the refusal put it there, on the suppression list.
+//! spool follow them: who was delivered is out, who was refused for good stands in the report that is still to be made. The
+//! suppression list needs none of this: `suppressed` is told when the entry is on disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::event::{Tail, Written};
 use crate::spool::{Change, Spool};
-use crate::suppress::List;
-use crate::types::{Class, Delivery, EventKind, Failed, Mailbox, QueueId, Recipient, Reply};
+use crate::types::{Delivery, EventKind, Failed, QueueId, Recipient, Reply};
 
 /// Commits follow their events within milliseconds; older ones are long done.
 const WINDOW: Duration = Duration::from_secs(30);
@@ -19,15 +18,13 @@ const WINDOW: Duration = Duration::from_secs(30);
 pub(super) const TAIL_BYTES: u64 = 1 << 20;
 
 /// Returns how many deliveries were brought up to date.
-pub(super) async fn follow(spool: &Spool, list: &List, tail: &Tail) -> Result<usize, String> {
+pub(super) async fn follow(spool: &Spool, tail: &Tail) -> Result<usize, String> {
     let ends = ends(tail);
     let mut changed = 0;
     for (id, ended) in ends {
         let filter = crate::spool::Filter { message: Some(id), ..crate::spool::Filter::default() };
         let page = spool.reader().list(filter, None, usize::from(u16::MAX)).await.map_err(|e| e.to_string())?;
         for row in page.rows {
-            // Only where the outcome was cut off as well: an operator may have taken others off the list since.
-            suppress_again(list, &row.delivery, tail).await?;
             if let Some(change) = brought_up_to_date(row.delivery, &ended) {
                 spool.settle(vec![change]);
                 changed += 1;
@@ -48,23 +45,6 @@ fn ends(tail: &Tail) -> BTreeMap<QueueId, Vec<&Written>> {
         }
     }
     ends
-}
-
-async fn suppress_again(list: &List, delivery: &Delivery, tail: &Tail) -> Result<(), String> {
-    let of_delivery = |event: &&Written| {
-        event.kind == EventKind::Suppressed
-            && event.id == Some(delivery.id.message)
-            && delivery.recipients.iter().any(|r| event.recipient.as_deref() == Some(r.address.as_str()))
-    };
-    for event in lately(tail).filter(of_delivery) {
-        let told = event.recipient.as_deref().and_then(|text| Mailbox::parse(text).ok());
-        let Some(recipient) = told else { continue };
-        if list.check(&recipient).map_err(|e| e.to_string())?.is_none() {
-            let (class, reply) = (event.class.unwrap_or(Class::RecipientUnknown), event.reply.as_deref().unwrap_or(""));
-            list.note_refusal(&recipient, class, reply, event.time).await.map_err(|e| e.to_string())?;
-        }
-    }
-    Ok(())
 }
 
 /// What was written shortly before the end of the log.
@@ -107,6 +87,7 @@ fn failed(recipient: Recipient, event: &Written) -> Failed {
         mx: None,
         cause: "The message was refused for good, or not accepted in time.".to_string(),
         remedy: "Check the address, or reach the recipient in another way.".to_string(),
+        does: String::new(),
     }
 }
 
@@ -128,6 +109,7 @@ mod tests {
             delay_reported: false,
             refusal: None,
             failed: Vec::new(),
+            next_hop: None,
         }
     }
 
