@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use weir::clock::Clock;
 use weir::spool::{Change, Journal, NewMessage, Options, Spool, SpoolError};
 use weir::types::{
-    BodyType, Delivery, DeliveryId, DeliveryState, Domain, Envelope, Event, Mailbox, Notify, Origin, QueueId,
+    BodyType, Delivery, DeliveryId, DeliveryState, Domain, Envelope, Event, Mailbox, Notify, Origin, Priority, QueueId,
     Recipient, ReversePath,
 };
 
@@ -82,6 +82,7 @@ async fn accept(spool: &Spool, size: usize) -> Result<QueueId, SpoolError> {
         client: None,
         user: None,
         expire: None,
+        class: Priority::Normal,
         origin: Origin::Client,
     };
     let address = Mailbox::parse("user@example.com").unwrap();
@@ -95,6 +96,7 @@ async fn accept(spool: &Spool, size: usize) -> Result<QueueId, SpoolError> {
         delay_reported: false,
         refusal: None,
         failed: Vec::new(),
+        next_hop: None,
     };
     let message = NewMessage { envelope: Arc::new(envelope), deliveries: vec![delivery], body, events: Vec::new() };
     spool.accept(message).await.map(|()| id)

@@ -20,8 +20,8 @@ use tokio_util::task::TaskTracker;
 use weir::clock::Clock;
 use weir::spool::{Change, Committed, Journal, NewMessage, Options, Spool};
 use weir::types::{
-    Body, BodyType, Delivery, DeliveryId, DeliveryState, Domain, Envelope, Event, Mailbox, Notify, Origin, QueueId,
-    Recipient, ReversePath, Timestamp,
+    Body, BodyType, Delivery, DeliveryId, DeliveryState, Domain, Envelope, Event, Mailbox, Notify, Origin, Priority,
+    QueueId, Recipient, ReversePath, Timestamp,
 };
 
 const BLOCK: usize = 4096;
@@ -115,6 +115,7 @@ fn message(id: QueueId, size: usize, body: weir::spool::BodyWriter) -> NewMessag
         client: None,
         user: None,
         expire: None,
+        class: Priority::Normal,
         origin: Origin::Client,
     };
     let address = Mailbox::parse("user@example.com").unwrap();
@@ -128,6 +129,7 @@ fn message(id: QueueId, size: usize, body: weir::spool::BodyWriter) -> NewMessag
         delay_reported: false,
         refusal: None,
         failed: Vec::new(),
+        next_hop: None,
     };
     NewMessage { envelope: Arc::new(envelope), deliveries: vec![delivery], body, events: Vec::new() }
 }

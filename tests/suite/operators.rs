@@ -399,3 +399,100 @@ fn an_environment_variable_wins_over_the_file() {
         .unwrap();
     assert!(String::from_utf8_lossy(&output.stdout).contains("environment.test"));
 }
+
+#[test]
+fn a_reply_is_explained_by_the_rules_of_the_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("weir.toml");
+    let rule = "[[provider]]\nname = 'outlook'\n[[provider.rule]]\nname = 'lunch'\nmatch = [{ any = ['after lunch'] }]\n\
+                class = 'rate-limit'\nscope = 'source'\nwait = 2\ncause = 'They eat.'\n";
+    std::fs::write(&file, rule).unwrap();
+    let ask = |arguments: &[&str]| {
+        let output = weir(&[&["--config", file.to_str().unwrap()], arguments].concat());
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let one: Value = serde_json::from_str(&ask(&["explain", "--json", "451 4.7.500 Come back after lunch"])).unwrap();
+    assert_eq!((&one["rule"], &one["class"], &one["scope"]), (&"lunch".into(), &"rate-limit".into(), &"source".into()));
+    assert!(one["does"].as_str().is_some_and(|does| does.contains("pauses for 20m")), "{one}");
+    let text = ask(&["explain", "550 5.7.1 part of their network is on our block list (S3150)"]);
+    for words in ["ip-block, refused for good", "whose:", "weir does:", "https://olcsupport.office.com/"] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    let rules = ask(&["explain", "--rules", "--json"]);
+    let first: Value = serde_json::from_str(rules.lines().next().unwrap()).unwrap();
+    assert_eq!((&first["rule"], &first["wait"]), (&"lunch".into(), &2.0.into()));
+    std::fs::write(&file, rule.replace("wait = 2", "wait = 0")).unwrap();
+    let refused = weir(&["--config", file.to_str().unwrap(), "explain", "550 x"]);
+    assert_eq!(refused.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("weir.toml:3:1: rule \"lunch\": `wait` is 0"), "{said}");
+}
+
+#[test]
+fn a_report_for_a_receivers_form_is_written_without_a_relay() {
+    let folder = tempfile::tempdir().unwrap();
+    let events = folder.path().join("data/events");
+    std::fs::create_dir_all(&events).unwrap();
+    let line = |time: &str, event: &str, reply: &str, class: &str| {
+        format!(
+            "{{\"time\":\"{time}\",\"seq\":1,\"event\":\"{event}\",\"id\":null,\"sender\":\"news@example.test\",\
+             \"recipient\":\"a@outlook.com\",\"provider\":\"outlook\",\"source\":\"a\",\"mx\":\"mx.example\",\"reply\":\"{reply}\",\
+             \"class\":\"{class}\",\"rule\":\"{class}\",\"text\":\"outlook from a: blocked\"}}\n"
+        )
+    };
+    let log = line("2026-01-01T00:00:00Z", "bounced", "550 5.7.1 first (S3150)", "ip-block")
+        + &line("2026-01-02T00:00:00Z", "blocked", "550 5.7.1 first (S3150)", "ip-block")
+        + &line("2026-01-03T00:00:00Z", "bounced", "550 5.7.1 last (S3150)", "ip-block");
+    std::fs::write(events.join("current.jsonl"), log).unwrap();
+    let file = folder.path().join("weir.toml");
+    // What the DNS does not say is marked as not found.
+    let world = World::new();
+    world.dns.ptr("7.100.51.198.in-addr.arpa", "relay.example.test");
+    let config = "hostname = 'relay.example.test'\ndata_dir = 'DATA'\n[dns]\nservers = ['DNS']\n[[source]]\nname = 'a'\naddress = '198.51.100.7'\n";
+    std::fs::write(
+        &file,
+        config
+            .replace("DNS", &world.dns.address().to_string())
+            .replace("DATA", folder.path().join("data").to_str().unwrap()),
+    )
+    .unwrap();
+    let report = |arguments: &[&str]| {
+        let output = weir(&[&["--config", file.to_str().unwrap(), "report", "outlook"], arguments].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = report(&[]);
+    for words in [
+        "https://olcsupport.office.com/",
+        "HELO:  relay.example.test",
+        "not found",
+        "first, 2026-01-01 00:00:00 UTC by mx.example: 550 5.7.1 first (S3150)",
+        "last, 2026-01-03 00:00:00 UTC by mx.example: 550 5.7.1 last (S3150)",
+        "2026-01-02 00:00:00 UTC  blocked  outlook from a: blocked",
+    ] {
+        assert!(text.contains(words), "{words} is not in\n{text}");
+    }
+    let json: Value = serde_json::from_str(&report(&["--json"])).unwrap();
+    assert_eq!(json["first_refusal"]["reply"], "550 5.7.1 first (S3150)");
+    assert_eq!((&json["class"], &json["refusals"]["ip-block"]["count"]), (&"ip-block".into(), &2.into()));
+}
+
+#[test]
+fn sighup_puts_changed_rules_for_replies_in_force() {
+    let (world, mx) = World::with_domain("x.test");
+    mx.always(At::Rcpt, say("451 4.3.0 gone to lunch"));
+    let provider = "[[provider]]\nname = \"x\"\nmx = [\"*.x.test\"]\n";
+    let rule = "[[provider.rule]]\nname = \"lunch\"\nmatch = [{ any = [\"gone to lunch\"] }]\nclass = \"temporary\"\n\
+                scope = \"message\"\ncause = \"They eat.\"\nremedy = \"Wait for the coffee.\"\n";
+    let relay = world.config().table(provider).start();
+    let mut client = relay.client();
+    client.submit("app@sender.test", &["u@x.test"], &mail("before", "x"));
+    relay.wait_events(1, "deferred", |event| event["rule"] != "lunch");
+    relay.reload(&world.config().table(&format!("{provider}{rule}")));
+    let id = client.submit("app@sender.test", &["v@x.test"], &mail("after", "x"));
+    relay.wait_events(1, "deferred", |event| event["id"] == id.as_str() && event["rule"] == "lunch");
+    until("the queue to tell of it", || {
+        relay.ok(&["queue", "show", &id]).contains("Wait for the coffee.").then_some(())
+    });
+}

@@ -4,6 +4,8 @@ use crate::kit::mx::wait_at;
 use crate::kit::{At, Gate, Mx, Relay, World, close, mail, say, stays, until};
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 const UNKNOWN: &str = "550 5.1.1 RESOLVER.ADR.RecipNotFound; not found";
 const BLOCKED: &str = "550 5.7.1 Unfortunately, messages from [192.0.2.1] weren't sent. Please contact your Internet \
     service provider since part of their network is on our block list (S3150).";
@@ -246,4 +248,223 @@ fn at_injection_drop_accepts_and_does_not_send() {
     });
     stays(Duration::from_millis(200), "no RCPT for it", || mx.rcpts("gone@x.test") == 0);
     relay.wait_queue_empty();
+}
+
+/// Refuses `count` recipients of x.test at RCPT, one message each, and waits until each has its end.
+fn refuse_each(relay: &Relay, names: &[&str]) {
+    for name in names {
+        let address = format!("{name}@x.test");
+        relay.submit("app@sender.test", &[&address], &mail("one", "x"));
+        relay.wait_event("bounced", &address);
+    }
+}
+
+#[test]
+fn full_mailboxes_count_on_different_days_and_a_delivery_begins_anew() {
+    let (world, mx) = World::with_domain("x.test");
+    mx.always(At::Rcpt, say("552 5.2.2 mailbox full"));
+    let relay = world.config().set("suppression", "after", "{ mailbox-full = 2 }").start();
+    // Twice on one day is once. (Two messages around midnight would be two days: then the third proves nothing.)
+    refuse_each(&relay, &["u", "u", "u"]);
+    let listed = relay.json(&["suppress", "list"]).len();
+    assert!(
+        listed == 0 || relay.events_of("bounced").iter().map(day).collect::<std::collections::BTreeSet<_>>().len() > 1
+    );
+    mx.relent(At::Rcpt);
+    relay.submit("app@sender.test", &["u@x.test"], &mail("fits", "x"));
+    relay.wait_event("delivered", "u@x.test");
+    assert!(relay.events_of("suppressed").len() <= 1);
+}
+
+fn day(event: &serde_json::Value) -> String {
+    event["time"].as_str().unwrap_or_default().chars().take(10).collect()
+}
+
+#[test]
+fn one_refusal_is_enough_where_the_options_say_so_and_what_it_said_is_kept() {
+    let (world, mx) = World::with_domain("x.test");
+    mx.always(At::to("full@x.test"), say("552 5.2.2 mailbox full"));
+    mx.always(At::to("odd@x.test"), say("550 5.9.9 never heard of such a thing"));
+    let relay = world
+        .config()
+        .set("suppression", "after", "{ mailbox-full = 1, other = 1 }")
+        .set("suppression", "keep", "{ mailbox-full = \"1d\", other = \"2d\" }")
+        .start();
+    refuse_each(&relay, &["full", "odd"]);
+    relay.wait_events(2, "suppressed", |_| true);
+    let list = relay.json(&["suppress", "list"]);
+    for (entry, class) in list.iter().zip(["mailbox-full", "other"]) {
+        assert_eq!((&entry["class"], &entry["source"], &entry["hits"]), (&class.into(), &"bounce".into(), &1.into()));
+        assert!(entry["expires"].is_string() && entry["provider"].is_string() && entry["rule"].is_string(), "{entry}");
+    }
+    assert_eq!(list.len(), 2);
+}
+
+#[test]
+fn what_one_sender_may_not_write_to_another_may() {
+    let (world, mx) = World::with_domain("x.test");
+    mx.always(
+        At::to("closed@x.test"),
+        say("550 5.7.124 RESOLVER.RST.RestrictedToRecipientsPermission; sender not in allowed-senders list"),
+    );
+    let provider = "[[provider]]\nname = \"outlook\"\nmx = [\"mx.x.test\"]";
+    let relay = world.config().table(provider).set("suppression", "after", "{ recipient-policy = 1 }").start();
+    refuse_each(&relay, &["closed"]);
+    let event = relay.wait_event("suppressed", "closed@x.test");
+    assert_eq!(event["class"], "recipient-policy", "{event}");
+    let mut client = relay.client();
+    client.ask("MAIL FROM:<other@sender.test>", "250");
+    client.ask("RCPT TO:<closed@x.test>", "550 5.1.1");
+    client.ask("RSET", "250");
+    client.ask("MAIL FROM:<app@elsewhere.test>", "250");
+    client.ask("RCPT TO:<closed@x.test>", "250");
+    let entries = relay.json(&["suppress", "check", "closed@x.test"]);
+    assert_eq!(entries[0]["sender_domain"], "sender.test", "{entries:?}");
+}
+
+/// A list with two open waves, as the guard leaves them.
+fn with_waves(relay: &Relay) {
+    let mut lines = String::new();
+    for (wave, count) in [("w1", 3), ("w2", 1200)] {
+        for n in 0..count {
+            lines += &format!(
+                "{{\"recipient\":\"{wave}.{n}@x.test\",\"class\":\"recipient-unknown\",\"reply\":\"550 5.5.0 unknown\",\
+                 \"source\":\"wave\",\"wave\":\"{wave}\",\"terms\":0,\"provider\":\"outlook\",\"expires\":\"2099-01-01T00:00:00Z\"}}\n"
+            );
+        }
+    }
+    let imported = relay.command_with_input(&["suppress", "import"], lines.as_bytes());
+    assert!(imported.status.success(), "{}", String::from_utf8_lossy(&imported.stderr));
+}
+
+#[test]
+fn one_command_confirms_a_wave_and_one_undoes_it() {
+    let world = World::new();
+    let relay = world.config().start();
+    with_waves(&relay);
+    let mut waves = relay.json(&["suppress", "list", "--waves"]);
+    waves.sort_by_key(|wave| wave["wave"].to_string());
+    let counts: Vec<_> =
+        waves.iter().map(|wave| (wave["wave"].as_str().unwrap(), wave["entries"].as_u64().unwrap())).collect();
+    assert_eq!(counts, [("w1", 3), ("w2", 1200)]);
+
+    assert!(relay.ok(&["suppress", "confirm", "w1"]).contains("3 entries"));
+    let entries = relay.json(&["suppress", "list", "--wave", "w1"]);
+    assert!(entries.len() == 3 && entries.iter().all(|entry| entry["source"] == "bounce"), "{entries:?}");
+    assert!(entries[0]["expires"].as_str().is_some_and(|expires| !expires.starts_with("2099")), "{}", entries[0]);
+
+    assert!(relay.ok(&["suppress", "remove", "--wave", "w2", "--dry-run"]).starts_with("1,200 entries would be"));
+    assert_eq!(relay.json(&["suppress", "list"]).len(), 1203);
+    assert!(relay.ok(&["suppress", "remove", "--wave", "w2"]).starts_with("1,200 entries removed"));
+    assert_eq!(relay.json(&["suppress", "list"]).len(), 3);
+    assert!(relay.json(&["suppress", "list", "--waves"]).is_empty());
+    assert!(!relay.command(&["suppress", "confirm", "w2"]).status.success(), "there is no such wave any more");
+    let mut client = relay.client();
+    client.ask("MAIL FROM:<app@sender.test>", "250");
+    client.ask("RCPT TO:<w1.0@x.test>", "550 5.1.1");
+    client.ask("RCPT TO:<w2.0@x.test>", "250");
+}
+
+#[test]
+fn entries_are_removed_by_what_they_have_in_common() {
+    let world = World::new();
+    let relay = world.config().start();
+    with_waves(&relay);
+    relay.ok(&["suppress", "add", "a@y.test", "--class", "mailbox-full"]);
+    for (options, left) in [
+        (&["--class", "recipient-disabled"][..], 1204),
+        (&["--domain", "y.test"], 1203),
+        (&["--until", "1h"], 1203),
+        (&["--provider", "outlook", "--since", "1h"], 0),
+    ] {
+        relay.ok(&[&["suppress", "remove"], options].concat());
+        assert_eq!(relay.json(&["suppress", "list"]).len(), left, "{options:?}");
+    }
+    assert!(!relay.command(&["suppress", "remove"]).status.success(), "everything is never meant");
+}
+
+#[test]
+fn a_list_is_imported_as_csv_and_without_a_running_relay() {
+    let world = World::new();
+    let mut relay = world.config().start();
+    with_waves(&relay);
+    let csv = relay.ok(&["suppress", "export", "--format", "csv"]);
+    let json = relay.ok(&["suppress", "export"]);
+    assert_eq!((csv.lines().count(), json.lines().count()), (1204, 1203));
+    relay.ok(&["suppress", "remove", "--class", "recipient-unknown"]);
+    relay.stop();
+    let imported = relay.command_with_input(&["suppress", "import"], csv.as_bytes());
+    assert!(imported.status.success(), "{}", String::from_utf8_lossy(&imported.stderr));
+    assert_eq!(relay.ok(&["suppress", "export"]), json);
+    relay.run();
+    assert_eq!(relay.json(&["suppress", "list", "--waves"]).len(), 2);
+
+    let bad = relay.command_with_input(&["suppress", "import", "--strict"], b"new@x.test\nnobody\n");
+    assert!(!bad.status.success() && String::from_utf8_lossy(&bad.stderr).contains("line 2"), "{bad:?}");
+    assert!(relay.ok(&["suppress", "check", "new@x.test"]).contains("not suppressed"));
+    let bad = relay.command_with_input(&["suppress", "import"], b"new@x.test\nnobody\nNEW@x.test\n");
+    assert!(
+        !bad.status.success() && String::from_utf8_lossy(&bad.stdout).starts_with("1 added, 0 updated, 1 named"),
+        "{bad:?}"
+    );
+}
+
+/// A relay that is killed while it imports has written whole entries and no others; the same file brings the rest.
+#[test]
+fn an_import_that_breaks_off_keeps_what_it_had_and_is_made_whole_by_the_next() {
+    const LINES: usize = 60_000;
+    let world = World::new();
+    let mut relay = world.config().start();
+    let lines: String = (0..LINES).map(|n| format!("u{n}@x{}.test;gone, number {n}\n", n % 11)).collect();
+    let file = relay.data_dir().join("list.csv");
+    std::fs::write(&file, lines).unwrap();
+    let file = file.to_str().unwrap().to_string();
+    let import = std::thread::scope(|scope| {
+        let import = scope.spawn(|| relay.command(&["suppress", "import", &file]));
+        until("some entries of the import", || {
+            (!relay.json(&["suppress", "list", "--limit", "1"]).is_empty()).then_some(())
+        });
+        // Another's entry is written meanwhile.
+        relay.ok(&["suppress", "add", "between@x.test"]);
+        relay.signal(Signal::KILL);
+        import.join().unwrap()
+    });
+    relay.wait_end();
+    if !import.status.success() {
+        let said = String::from_utf8_lossy(&import.stderr);
+        assert!(said.contains("import the same file again"), "{said}");
+    }
+    relay.run();
+    assert!(relay.ok(&["suppress", "check", "between@x.test"]).contains("operator"));
+    let again = relay.ok(&["suppress", "import", &file]);
+    assert!(again.contains(" added, "), "{again}");
+    let export = relay.ok(&["suppress", "export"]);
+    assert_eq!(export.lines().count(), LINES + 1);
+    for entry in entries(&export) {
+        assert!(
+            entry["reply"]
+                .as_str()
+                .is_some_and(|reply| reply.starts_with("gone, number") || reply.contains("operator"))
+        );
+    }
+}
+
+#[test]
+fn what_has_run_out_holds_back_nobody_and_nothing_is_put_back_into_the_past() {
+    let world = World::new();
+    let relay = world.config().start();
+    let said = relay.command_with_input(&["suppress", "import"], b"");
+    assert!(
+        said.status.success() && String::from_utf8_lossy(&said.stdout).starts_with("0 added, 0 updated"),
+        "{said:?}"
+    );
+    let line = b"\xEF\xBB\xBFEmail;Expires;Score\r\nOld@x.test;2020-01-01;7\r\n\"new@x.test\";2099-01-01;8\r\n";
+    let said = relay.command_with_input(&["suppress", "import"], line);
+    let words = String::from_utf8_lossy(&said.stdout).to_string();
+    assert!(said.status.success() && words.starts_with("2 added, 0 updated, 1 run out already"), "{said:?}");
+    assert!(relay.ok(&["suppress", "check", "old@x.test"]).contains("is not suppressed"));
+    let past = relay.command(&["suppress", "add", "new@x.test", "--expires", "2020-01-01T00:00:00Z"]);
+    let said = String::from_utf8_lossy(&past.stderr).to_string();
+    assert!(!past.status.success() && said.contains("nothing was changed") && said.contains("past"), "{said}");
+    assert!(relay.ok(&["suppress", "check", "NEW@x.test"]).contains("2099"));
 }

@@ -1,0 +1,280 @@
+//! How fast a backlog drains, and what it costs the receiver, measured in virtual time.
+//!
+//! The relay's own core (`dispatch`: queue, throttle, verdict) sends a backlog to a simulated receiver whose limits it is not
+//! told. It is compared with an ideal sender that knows every limit at every moment (`drain/ideal.rs`), and beside it stand
+//! two relays as they are found elsewhere (`drain/naive.rs`). `drain/score.rs` says what is measured and which targets there are.
+//!
+//! ```text
+//! cargo bench --bench drain                            all scenarios of benches/drain/, three seeds each
+//! cargo bench --bench drain -- FILE…                   scenarios from elsewhere; docs/drain.md tells how to write one
+//! cargo bench --bench drain -- --trace OUT.csv FILE    one run of one scenario, minute by minute
+//! cargo bench --bench drain -- --real                  a short one in real time with real sockets, beside the same in virtual time
+//! ```
+//!
+//! `--seed N` runs that seed alone; `--relay` leaves the naive relays out. The exit code is 1 where a target is missed, and where
+//! real and virtual time differ.
+
+#[path = "drain/mod.rs"]
+mod drain;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+
+use anyhow::{Context, bail};
+
+use weir::clock::Clock;
+
+use drain::naive::Policy;
+use drain::real::{self, Ratios};
+use drain::run::Course;
+use drain::scenario::{self, Scenario};
+use drain::score::{ESTIMATE_MAX, FOUND_MAX, REFUSED_FROM, REFUSED_MAX, Score, WHOLE_MAX};
+use drain::trace::Trace;
+
+/// As in the relay itself.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const SCENARIOS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/drain");
+
+fn main() -> ExitCode {
+    match Arguments::read(std::env::args().skip(1)).and_then(|arguments| run(&arguments)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("drain: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+#[derive(Default)]
+struct Arguments {
+    files: Vec<PathBuf>,
+    trace: Option<PathBuf>,
+    seed: Option<u64>,
+    relay_only: bool,
+    real: bool,
+}
+
+impl Arguments {
+    fn read(mut words: impl Iterator<Item = String>) -> anyhow::Result<Arguments> {
+        let mut arguments = Arguments::default();
+        while let Some(word) = words.next() {
+            let mut value = || words.next().with_context(|| format!("{word} needs a value"));
+            match word.as_str() {
+                "--trace" => arguments.trace = Some(value()?.into()),
+                "--seed" => arguments.seed = Some(value()?.parse().context("--seed: a whole number")?),
+                "--relay" => arguments.relay_only = true,
+                "--real" => arguments.real = true,
+                // Cargo says so to every bench.
+                "--bench" => {}
+                file if !file.starts_with('-') => arguments.files.push(file.into()),
+                _ => bail!("{word} is no argument: FILE…, --trace FILE.csv, --seed N, --relay, --real"),
+            }
+        }
+        Ok(arguments)
+    }
+}
+
+/// True if every target was reached.
+fn run(arguments: &Arguments) -> anyhow::Result<bool> {
+    if arguments.real {
+        return really();
+    }
+    let files = match &arguments.files[..] {
+        [] => scenario::files(Path::new(SCENARIOS))?,
+        files => files.to_vec(),
+    };
+    let scenarios = files.iter().map(|file| Scenario::read(file)).collect::<anyhow::Result<Vec<_>>>()?;
+    let courses = scenarios
+        .iter()
+        .map(|scenario| Course::new(scenario).with_context(|| format!("scenario {}", scenario.name)))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    if let Some(path) = &arguments.trace {
+        let [course] = &courses[..] else { bail!("--trace wants one scenario") };
+        let mut trace = Trace::default();
+        let score = course.drain(arguments.seed.unwrap_or(1), Some(&mut trace));
+        std::fs::write(path, trace.csv()).with_context(|| format!("cannot write {}", path.display()))?;
+        head();
+        return Ok(line(course, "weir", &score, true));
+    }
+    let (clock, rows) = (Clock::system(), rows(&courses, arguments));
+    let start = clock.now();
+    let mut own = Vec::new();
+    head();
+    measure(&courses, &rows, |row, score| {
+        let course = &courses[row.course];
+        if row.policy.is_none() {
+            println!("{}", course.scenario.about);
+        }
+        line(course, row.name(), score, row.policy.is_none());
+        if row.policy.is_none() {
+            own.push(score.clone());
+        }
+    });
+    legend();
+    summary(&own, clock.now().since(start).as_secs_f64());
+    Ok(own.iter().all(|score| score.missed().is_empty()))
+}
+
+/// A line of the table: who sends, and with which seeds; the worst of them is shown.
+struct Row {
+    course: usize,
+    /// None: the relay itself.
+    policy: Option<Policy>,
+    seeds: std::ops::RangeInclusive<u64>,
+}
+
+impl Row {
+    fn name(&self) -> &'static str {
+        self.policy.map_or("weir", Policy::name)
+    }
+}
+
+fn rows(courses: &[Course<'_>], arguments: &Arguments) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (number, course) in courses.iter().enumerate() {
+        let seeds = arguments.seed.map_or(1..=course.scenario.seeds, |seed| seed..=seed);
+        let first = *seeds.start();
+        rows.push(Row { course: number, policy: None, seeds });
+        if !arguments.relay_only {
+            rows.extend(Policy::ALL.map(|policy| Row { course: number, policy: Some(policy), seeds: first..=first }));
+        }
+    }
+    rows
+}
+
+/// All runs, on as many threads as there are processors; each row is shown, in order, as soon as its runs are over.
+fn measure(courses: &[Course<'_>], rows: &[Row], mut show: impl FnMut(&Row, &Score)) {
+    let runs: Vec<(usize, u64)> =
+        rows.iter().enumerate().flat_map(|(number, row)| row.seeds.clone().map(move |seed| (number, seed))).collect();
+    let mut left: Vec<usize> = rows.iter().map(|row| row.seeds.clone().count()).collect();
+    let mut worst: Vec<Option<Score>> = rows.iter().map(|_| None).collect();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let (next, (done, results)) = (AtomicUsize::new(0), mpsc::sync_channel(threads));
+    let work = |done: mpsc::SyncSender<(usize, Score)>| {
+        while let Some((number, seed)) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let (row, course) = (&rows[*number], &courses[rows[*number].course]);
+            let score = match row.policy {
+                None => course.drain(*seed, None),
+                Some(policy) => course.drain_naively(policy, *seed),
+            };
+            if done.send((*number, score)).is_err() {
+                return;
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            let (work, done) = (&work, done.clone());
+            scope.spawn(move || work(done));
+        }
+        drop(done);
+        let mut shown = 0;
+        for (number, score) in results {
+            left[number] -= 1;
+            worst[number] = Some(match worst[number].take() {
+                Some(worst) => worst.worst(score),
+                None => score,
+            });
+            while let (Some(0), Some(Some(score))) = (left.get(shown), worst.get(shown)) {
+                show(&rows[shown], score);
+                shown += 1;
+            }
+        }
+    });
+}
+
+/// Who went on for too long, or lost its mail, has no time.
+fn times(ratio: f64) -> String {
+    if ratio.is_finite() { format!("{ratio:.2}") } else { "never".into() }
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.2} %", share * 100.0)
+}
+
+fn head() {
+    println!(
+        "{:<24} {:<26} {:>8} {:>6} {:>6} {:>10} {:>6} {:>6} {:>6} {:>8}",
+        "receiver", "relay", "messages", "whole", "found", "refused", "peak", "lost", "left", "estimate"
+    );
+}
+
+/// One line of the table; with `judged` it says which targets were missed. True if none was.
+fn line(course: &Course<'_>, who: &str, score: &Score, judged: bool) -> bool {
+    let missed = score.missed();
+    let word = match (judged, missed.is_empty()) {
+        (false, _) => String::new(),
+        (true, true) => "  ok".into(),
+        (true, false) => format!("  MISSED: {}", missed.join(", ")),
+    };
+    println!(
+        "{:<24} {who:<26} {:>8} {:>6} {:>6} {:>10} {:>6} {:>6} {:>6} {:>8}{word}",
+        course.scenario.name,
+        score.messages,
+        times(score.whole),
+        score.found.map_or("-".into(), times),
+        percent(score.refused),
+        score.peak,
+        score.lost,
+        score.left,
+        score.estimate.map_or("-".into(), |off| format!("{:.0} %", off * 100.0)),
+    );
+    missed.is_empty()
+}
+
+fn legend() {
+    println!(
+        "\n\
+         whole     time for the whole backlog ÷ that of a sender who knows every limit at every moment; target: at most {WHOLE_MAX}\n\
+         found     the same for the last 80 % of the messages, where the limits stay as they are; target: at most {FOUND_MAX}\n\
+         refused   connections and transactions the receiver refused ÷ messages; target: at most {} (of {REFUSED_FROM} messages or more)\n\
+         peak      connections at a time, counted at the receiver; target: never over the ceiling of the provider\n\
+         lost      messages that ended with a 5xx; target: no more than were in flight when a block began\n\
+         left      messages neither accepted nor lost when nobody waited any longer; target: 0\n\
+         estimate  how far the relay's own \"empty at\" was off at worst, where the limits stay as they are; target: at most {:.0} %\n\
+         Of several seeds the worst number is shown. never: not done in four times the time, given up after ten refusals for each\n\
+         message, or more than one message in a hundred lost.",
+        percent(REFUSED_MAX),
+        ESTIMATE_MAX * 100.0,
+    );
+}
+
+/// How the relay did over all.
+fn summary(scores: &[Score], seconds: f64) {
+    let reached = scores.iter().filter(|score| score.missed().is_empty()).count();
+    let worst = |value: &dyn Fn(&Score) -> f64| scores.iter().map(value).fold(0.0, f64::max);
+    println!(
+        "\nweir reached every target with {reached} of {} receivers; at worst whole {}, found {}, refused {}. Measured in {seconds:.0} s.",
+        scores.len(),
+        times(worst(&|score| score.whole)),
+        times(worst(&|score| score.found.unwrap_or(0.0))),
+        percent(worst(&|score| score.refused)),
+    );
+}
+
+/// The short scenario in real and in virtual time. True if they agree.
+fn really() -> anyhow::Result<bool> {
+    println!("a short backlog in real time, with the whole relay and real sockets: wait a minute");
+    let comparison = real::compare()?;
+    println!("{} messages; the ideal sender takes {} s\n", comparison.messages, comparison.ideal.as_secs());
+    println!("{:<16} {:>14} {:>20}", "time", "drain ÷ ideal", "refused ÷ messages");
+    let show =
+        |time: &str, ratios: &Ratios| println!("{time:<16} {:>14.2} {:>20}", ratios.drain, percent(ratios.refused));
+    comparison.virtually.iter().zip(1..).for_each(|(ratios, seed)| show(&format!("virtual, seed {seed}"), ratios));
+    show("real", &comparison.really);
+    let differences = comparison.differences();
+    match differences.is_empty() {
+        true => println!(
+            "\nthey agree: drain within {:.0} %, refusals within {:.0} % of the messages",
+            real::DRAIN_OFF * 100.0,
+            real::REFUSED_OFF * 100.0
+        ),
+        false => println!("\nthey differ: {}", differences.join("; ")),
+    }
+    Ok(differences.is_empty())
+}

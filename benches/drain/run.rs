@@ -1,0 +1,142 @@
+//! One run: a backlog, a receiver, and the relay (or a naive one) between them.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use weir::queue::options::Queue as QueueOptions;
+use weir::throttle::Profiles;
+use weir::types::{Domain, Span};
+
+use super::ideal::Ideal;
+use super::naive::{self, Policy};
+use super::scenario::{Backlog, Scenario};
+use super::score::Score;
+use super::trace::Trace;
+use super::world::site::Pace;
+use super::world::{Faults, Plan, START, Setting, Site, World};
+
+/// Domains of the receiver, each with an MX host of its own.
+const DOMAINS: [&str; 4] = ["outlook.com", "hotmail.com", "live.com", "msn.com"];
+/// Addresses of each host.
+const ADDRESSES: u8 = 2;
+/// Connections of the relay to everybody.
+const CONNECTIONS_MAX: usize = 2000;
+/// What takes so many times as long as the ideal sender is not waited for.
+const PATIENCE: f64 = 4.0;
+/// How often the run is looked at.
+pub const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// The relay's estimate is asked for when these shares of the messages are accepted.
+const ESTIMATES_AT: [f64; 4] = [0.3, 0.5, 0.7, 0.9];
+
+/// What all runs of a scenario have in common.
+pub struct Course<'a> {
+    pub scenario: &'a Scenario,
+    pub messages: usize,
+    ceiling: usize,
+    /// Later than that nobody is waited for.
+    end: Duration,
+}
+
+impl<'a> Course<'a> {
+    pub fn new(scenario: &'a Scenario) -> anyhow::Result<Course<'a>> {
+        let ceiling = Profiles::new(std::slice::from_ref(&scenario.relay)).get(&scenario.relay.name).max_connections;
+        let mut course = Course { scenario, messages: 0, ceiling, end: Duration::ZERO };
+        let mut ideal = course.ideal();
+        course.messages = scenario.backlog.messages(&mut ideal)?;
+        let best = ideal.time_for(course.messages).context("the receiver never takes the backlog")?;
+        course.end = best.mul_f64(PATIENCE) + Duration::from_secs(3600);
+        Ok(course)
+    }
+
+    pub fn ideal(&self) -> Ideal<'a> {
+        Ideal::new(&self.scenario.receiver, Pace::of(&self.scenario.receiver), self.ceiling)
+    }
+
+    fn setting(&self) -> Setting {
+        Setting {
+            provider: self.scenario.relay.name.as_str().into(),
+            profile: self.scenario.receiver.clone(),
+            domains: DOMAINS.iter().map(|name| Domain::parse(name).expect("a domain of the bench")).collect(),
+            addresses: ADDRESSES,
+            faults: Faults::default(),
+        }
+    }
+
+    fn score(&self, site: &Site, left: usize) -> Score {
+        Score::of(site, self.messages, left, self.ceiling, self.scenario.is_steady(), &mut self.ideal())
+    }
+
+    /// The relay's own core.
+    pub fn drain(&self, seed: u64, mut trace: Option<&mut Trace>) -> Score {
+        let mut world = World::new(Plan {
+            sites: vec![self.setting()],
+            providers: vec![self.scenario.relay.clone()],
+            max_connections: CONNECTIONS_MAX,
+            // Nothing expires while it is measured.
+            queue: QueueOptions { expire: Span(self.end * 2), ..QueueOptions::default() },
+            seed,
+        });
+        world.submit(0, self.messages);
+        let mut estimates = Estimates::default();
+        while !world.post.is_empty() && world.now() < START + self.end {
+            let next = world.now() + LOOK_EVERY;
+            world.run(next);
+            estimates.look(&world, self.messages);
+            if let Some(trace) = &mut trace {
+                trace.look(&world);
+            }
+        }
+        let mut score = self.score(&world.sites[0], world.post.len());
+        score.estimate = self.scenario.is_steady().then(|| estimates.off_at_worst(&world)).flatten();
+        score
+    }
+
+    /// A relay as it is found elsewhere.
+    pub fn drain_naively(&self, policy: Policy, seed: u64) -> Score {
+        let mut site = Site::new(self.setting(), 0, seed, START);
+        let left = naive::drain(policy, &mut site, self.messages, START + self.end);
+        self.score(&site, left)
+    }
+}
+
+impl Backlog {
+    fn messages(self, ideal: &mut Ideal<'_>) -> anyhow::Result<usize> {
+        match self {
+            Backlog::Messages(messages) => Ok(messages),
+            Backlog::Time(span) => {
+                let messages = ideal.within(span);
+                anyhow::ensure!(
+                    (1..=super::scenario::MESSAGES_MAX).contains(&messages),
+                    "the receiver takes {messages} messages in that time; write a number from 1 to {}",
+                    super::scenario::MESSAGES_MAX
+                );
+                Ok(messages)
+            }
+        }
+    }
+}
+
+/// What the relay said about when it will be done, and when it said so.
+#[derive(Default)]
+struct Estimates(Vec<(Duration, Duration)>);
+
+impl Estimates {
+    fn look(&mut self, world: &World, messages: usize) {
+        let wanted = ESTIMATES_AT.get(self.0.len()).map(|share| share * messages as f64);
+        if wanted.is_some_and(|wanted| world.sites[0].accepted.len() as f64 >= wanted)
+            && let Some(left) = world.empty_in(0)
+        {
+            self.0.push((world.now().since(START), left));
+        }
+    }
+
+    /// As a share of what was left to wait.
+    fn off_at_worst(&self, world: &World) -> Option<f64> {
+        let end = world.sites[0].accepted.iter().max()?.since(START);
+        let off = self.0.iter().map(|(at, left)| {
+            let true_left = end.saturating_sub(*at).as_secs_f64().max(1.0);
+            (left.as_secs_f64() - true_left).abs() / true_left
+        });
+        off.reduce(f64::max)
+    }
+}

@@ -1,0 +1,84 @@
+//! A run minute by minute, as CSV: what the receiver saw, and what the relay's lane said of itself.
+//!
+//! The first columns are counted at the receiver; `lane_…` are the fields of the lane's `status`, whichever there are.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use serde_json::Value;
+use weir::simulate::Refused;
+
+use super::world::{START, World};
+
+#[derive(Default)]
+pub struct Trace {
+    rows: Vec<Row>,
+    accepted: usize,
+    refused: Refused,
+}
+
+struct Row {
+    seconds: u64,
+    accepted: usize,
+    open: usize,
+    refused: [u64; 5],
+    waiting: usize,
+    lane: BTreeMap<String, String>,
+}
+
+impl Trace {
+    /// Adds a row for the time since the last one.
+    pub fn look(&mut self, world: &World) {
+        let site = &world.sites[0];
+        let (accepted, refused) = (site.accepted.len(), site.judgement().refused);
+        let before = std::mem::replace(&mut self.refused, refused);
+        let new = |all: fn(&Refused) -> u64| all(&refused) - all(&before);
+        self.rows.push(Row {
+            seconds: world.now().since(START).as_secs(),
+            accepted: accepted - std::mem::replace(&mut self.accepted, accepted),
+            open: site.open(),
+            refused: [
+                new(|r| r.rate),
+                new(|r| r.connections),
+                new(|r| r.messages),
+                new(|r| r.limited),
+                new(|r| r.block),
+            ],
+            waiting: world.post.len(),
+            lane: lane(world),
+        });
+    }
+
+    pub fn csv(&self) -> String {
+        let mut names: Vec<&String> = self.rows.iter().flat_map(|row| row.lane.keys()).collect();
+        names.sort_unstable();
+        names.dedup();
+        let mut text = "seconds,accepted,open,refused_rate,refused_connections,refused_messages,refused_limited,\
+                        refused_block,waiting"
+            .to_string();
+        names.iter().for_each(|name| _ = write!(text, ",lane_{name}"));
+        for row in &self.rows {
+            let [rate, connections, messages, limited, block] = row.refused;
+            let _ = write!(
+                text,
+                "\n{},{},{},{rate},{connections},{messages},{limited},{block},{}",
+                row.seconds, row.accepted, row.open, row.waiting
+            );
+            names.iter().for_each(|name| _ = write!(text, ",{}", row.lane.get(*name).map_or("", String::as_str)));
+        }
+        text.push('\n');
+        text
+    }
+}
+
+/// The lane of the one receiver, field by field.
+fn lane(world: &World) -> BTreeMap<String, String> {
+    let lanes = world.snapshot().lanes;
+    let Some(Ok(Value::Object(fields))) = lanes.first().map(serde_json::to_value) else { return BTreeMap::new() };
+    let cell = |value: Value| match value {
+        Value::Null => String::new(),
+        Value::String(text) => format!("\"{}\"", text.replace(['"', '\n'], "'")),
+        other => other.to_string(),
+    };
+    fields.into_iter().map(|(name, value)| (name, cell(value))).collect()
+}
