@@ -361,9 +361,9 @@ impl Lane {
 
     /// What the lane is expected to take a minute while it is open; none: not known yet.
     pub fn pace(&self, now: Timestamp) -> Option<f64> {
-        let (mean, last) = (self.counts.mean(Duration::from_secs(300), now), self.counts.last_minute(now));
-        // Five minutes say more than one, once there are five; and connections that were cut are on their way back.
-        let seen = if mean > 0.5 * last { mean } else { last } * self.connections_to_come();
+        let (mean, last) = (self.counts.mean(Duration::from_secs(1800), now), self.counts.last_minute(now));
+        // Half an hour says more than a minute, once there is one: a cut and the way back even out in it.
+        let seen = if mean > 0.5 * last { mean } else { last };
         let limit = self.rate_limit(now).unwrap_or(f64::INFINITY);
         match self.learned.rate.found() {
             // On its way back it will soon be there.
@@ -372,12 +372,6 @@ impl Lane {
             _ if limit.is_finite() => Some(limit),
             _ => (seen > 0.0).then_some(seen),
         }
-    }
-
-    /// Connections that were good, for each that is allowed now.
-    fn connections_to_come(&self) -> f64 {
-        let limit = self.learned.connections.limit();
-        self.learned.connections.found().map_or(1.0, |found| found.max(limit) as f64 / limit as f64)
     }
 
     pub fn state(&self, now: Timestamp) -> &'static str {
