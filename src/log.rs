@@ -14,6 +14,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::types::printable;
+
 /// Options of the log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -114,7 +116,12 @@ where
     S: tracing::Subscriber + for<'a> LookupSpan<'a>,
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let writer = Entries { inner: writer, colours };
+    let form = match options.format {
+        Format::Json => Form::Json,
+        Format::Text if colours => Form::Colours,
+        Format::Text => Form::Text,
+    };
+    let writer = Entries { inner: writer, form };
     // An internal error would be printed to standard error, and that panics when standard error is gone.
     let base = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(colours).log_internal_errors(false);
     let targets = options.level.targets.clone();
@@ -127,30 +134,43 @@ where
 /// Makes writers that keep each entry on one line.
 struct Entries<W> {
     inner: W,
-    colours: bool,
+    form: Form,
+}
+
+/// What an entry looks like when it comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Text,
+    /// With colour codes of our own in it.
+    Colours,
+    /// One object.
+    Json,
 }
 
 impl<'w, W: MakeWriter<'w>> MakeWriter<'w> for Entries<W> {
     type Writer = Entry<W::Writer>;
 
     fn make_writer(&'w self) -> Entry<W::Writer> {
-        Entry { inner: self.inner.make_writer(), colours: self.colours }
+        Entry { inner: self.inner.make_writer(), form: self.form }
     }
 }
 
 /// Takes one whole entry with each write.
 struct Entry<W> {
     inner: W,
-    colours: bool,
+    form: Form,
 }
 
 impl<W: Write> Write for Entry<W> {
     fn write(&mut self, entry: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(entry);
         let body = text.strip_suffix('\n').unwrap_or(&text);
-        if body.chars().any(char::is_control) {
-            let line = harmless(body, self.colours) + "\n";
-            self.inner.write_all(line.as_bytes())?;
+        if body.contains(printable::steers) {
+            let line = match self.form {
+                Form::Json => printable::json(body).into_owned(),
+                form => harmless(body, form == Form::Colours),
+            };
+            self.inner.write_all((line + "\n").as_bytes())?;
         } else {
             self.inner.write_all(entry)?;
         }
@@ -162,7 +182,7 @@ impl<W: Write> Write for Entry<W> {
     }
 }
 
-/// `text` with its control characters escaped: what a peer says must neither forge a line nor steer a terminal.
+/// `text` with what steers escaped: what a peer says must neither forge a line nor steer a terminal.
 fn harmless(text: &str, colours: bool) -> String {
     let mut line = String::with_capacity(text.len() + 16);
     let mut rest = text;
@@ -172,7 +192,7 @@ fn harmless(text: &str, colours: bool) -> String {
                 line.push_str(&rest[..length]);
                 length
             }
-            None if c.is_control() => {
+            None if printable::steers(c) => {
                 line.extend(c.escape_default());
                 c.len_utf8()
             }
@@ -196,6 +216,8 @@ fn colour_length(text: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use std::sync::{Arc, Mutex};
+
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -287,5 +309,33 @@ mod tests {
     fn a_standard_error_that_is_gone_hurts_nobody() {
         let subscriber = tracing_subscriber::registry().with(layer(&Log::default(), false, || Gone));
         tracing::subscriber::with_default(subscriber, || tracing::error!("nobody hears this"));
+    }
+
+    fn entry(form: Format, words: &str) -> String {
+        let memory = Memory::default();
+        let options = Log { format: form, ..Log::default() };
+        let writer = memory.clone();
+        let subscriber = tracing_subscriber::registry().with(layer(&options, false, move || writer.clone()));
+        tracing::subscriber::with_default(
+            subscriber,
+            || tracing::info!(shown = %words, debug = ?words, "said {words}"),
+        );
+        let bytes = memory.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn no_words_make_two_entries_of_one(any in any::<String>(), tricky in "[\\x00-\\x20\\x7f-\\xa0\"\\\\{}\u{61c}\u{2028}-\u{202e}\u{2066}a]{0,20}") {
+            for words in [any, tricky] {
+                for form in [Format::Text, Format::Json] {
+                    let entry = entry(form, &words);
+                    let line = entry.strip_suffix('\n').unwrap();
+                    prop_assert!(!line.contains(printable::steers), "{:?}", line);
+                }
+                let json: serde_json::Value = serde_json::from_str(&entry(Format::Json, &words)).unwrap();
+                prop_assert_eq!(&json["shown"], &words);
+            }
+        }
     }
 }

@@ -221,6 +221,14 @@ pub struct RelayRecord {
     pub disk_free_bytes: u64,
     /// `limits.min_free_disk`: below it no message is taken.
     pub disk_min_bytes: u64,
+    /// Connections of clients that are open, and `limits.connections`.
+    #[serde(default)]
+    pub clients: u64,
+    #[serde(default)]
+    pub clients_allowed: u64,
+    /// Sessions of clients that a fault of ours has ended since the start: each is in the log.
+    #[serde(default)]
+    pub panics: u64,
     /// Takes messages and delivers them.
     pub ready: bool,
     /// Why not, and what to do; also what is wrong without making it unready.

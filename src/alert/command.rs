@@ -13,7 +13,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use super::notice::{Notice, state};
+use super::notice::{Notice, clean, state};
+use crate::types::printable;
 
 /// Programs that tell people are done in moments; one that waits for something must not wait forever.
 pub(super) const TIME_LIMIT: Duration = Duration::from_secs(30);
@@ -58,8 +59,8 @@ fn start(words: &[String], notice: &Notice) -> std::io::Result<Child> {
         .env("WEIR_ALERT_STATE", state(summary.is_raised))
         .env("WEIR_ALERT_TEXT", summary.text)
         .env("WEIR_ALERT_REMEDY", summary.remedy)
-        .env("WEIR_ALERT_PROVIDER", summary.provider.as_deref().unwrap_or_default())
-        .env("WEIR_ALERT_HOST", &*notice.host)
+        .env("WEIR_ALERT_PROVIDER", clean(summary.provider.as_deref().unwrap_or_default()))
+        .env("WEIR_ALERT_HOST", clean(&notice.host))
         .env("WEIR_ALERT_COUNT", notice.told.len().to_string())
         .env("WEIR_ALERT_SUBJECT", notice.subject())
         .current_dir("/")
@@ -94,7 +95,7 @@ async fn converse(mut child: Child, letter: String) -> Result<(), RunError> {
     if status.success() {
         return Ok(());
     }
-    let said: String = String::from_utf8_lossy(&said).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let said: String = printable::blanked(&String::from_utf8_lossy(&said)).into_owned();
     let complaint = if said.trim().is_empty() { String::new() } else { format!(": {}", said.trim()) };
     Err(RunError::Failed { status, complaint })
 }

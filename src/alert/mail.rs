@@ -7,7 +7,7 @@ use lettre::message::SinglePart;
 use lettre::message::header::{ContentType, HeaderName, HeaderValue, Headers};
 
 use super::notice::Notice;
-use crate::types::{Mailbox, QueueId};
+use crate::types::{Mailbox, QueueId, printable};
 
 /// RFC 5322 section 2.1.1, less the field's name.
 const FIELD_MAX: usize = 900;
@@ -46,7 +46,7 @@ pub(super) fn compose(notice: &Notice, to: &Mailbox, id: QueueId) -> Letter {
 
 fn field(name: &'static str, value: &str) -> HeaderValue {
     let name = HeaderName::new_from_ascii_str(name);
-    let value: String = value.chars().filter(|c| !c.is_control()).take(FIELD_MAX).collect();
+    let value: String = value.chars().filter(|&c| !printable::steers(c)).take(FIELD_MAX).collect();
     if value.is_ascii() {
         HeaderValue::dangerous_new_pre_encoded(name, value.clone(), value)
     } else {

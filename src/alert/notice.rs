@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::board::Told;
-use crate::types::Timestamp;
+use crate::types::{Timestamp, printable};
 
 /// Of the words of one alert: a receiver's reply and what we say about it.
 const TEXT_MAX: usize = 2000;
@@ -77,8 +77,8 @@ impl Notice {
             "state": state(summary.is_raised),
             "text": summary.text,
             "remedy": summary.remedy,
-            "provider": summary.provider,
-            "host": self.host,
+            "provider": summary.provider.as_deref().map(clean),
+            "host": clean(&self.host),
         });
         if self.told.len() > 1
             && let Some(object) = object.as_object_mut()
@@ -90,7 +90,7 @@ impl Notice {
                     "since": told.since,
                     "text": sentence(told),
                     "remedy": remedy(told),
-                    "provider": told.alert.provider,
+                    "provider": told.alert.provider.as_deref().map(clean),
                 })
             });
             object.insert("alerts".to_string(), Value::Array(alerts.collect()));
@@ -159,10 +159,9 @@ fn remedy(told: &Told) -> String {
     clean(&told.alert.remedy)
 }
 
-/// On one line, without control characters, of bounded length.
-fn clean(text: &str) -> String {
-    let line: String =
-        text.chars().map(|c| if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') { ' ' } else { c }).collect();
+/// On one line, with nothing that steers a terminal or turns the reading, of bounded length.
+pub(super) fn clean(text: &str) -> String {
+    let line = printable::blanked(text);
     short(line.trim(), TEXT_MAX)
 }
 
@@ -175,6 +174,8 @@ fn short(text: &str, max: usize) -> String {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::types::Alert;
 
@@ -246,5 +247,26 @@ pub(super) mod tests {
             assert!(letter.contains(part), "{part} is missing in\n{letter}");
         }
         assert_eq!(letter.matches("What to do").count(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn no_words_add_a_line_or_a_control(any in any::<String>(), tricky in "[\\x00-\\x20\\x7f-\\xa0\u{61c}\u{2028}-\u{202e}\u{2066}a]{0,20}", count in 1usize..4) {
+            for words in [any, tricky] {
+                let mut notice = notice(vec![told("x", true, Some(&words)); count]);
+                notice.host = words.as_str().into();
+                for told in &mut notice.told {
+                    (told.alert.key, told.alert.text, told.alert.remedy) = (words.clone(), words.clone(), words.clone());
+                }
+                let plain = Notice { host: "h".into(), told: vec![self::told("x", true, None); count], ..notice.clone() };
+                prop_assert!(!notice.subject().contains(printable::steers));
+                let letter = notice.letter();
+                prop_assert!(!letter.contains(|c| c != '\n' && printable::steers(c)));
+                // Without words there is no remedy, so it may be shorter.
+                prop_assert!(letter.lines().count() <= plain.letter().lines().count());
+                let json = notice.json();
+                prop_assert!(!json.contains(printable::steers), "{:?}", json);
+            }
+        }
     }
 }

@@ -10,7 +10,7 @@ use crate::types::Span;
 /// Words of a command: more than any mail program takes.
 const WORDS_MAX: usize = 256;
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Alerts {
     /// `http://` or `https://`: each alert is posted there as JSON. Empty: none.
@@ -31,6 +31,30 @@ impl Default for Alerts {
             command: String::new(),
             repeat: Span(Duration::from_secs(4 * 3600)),
         }
+    }
+}
+
+impl Alerts {
+    /// The webhook as it may be shown: without path and query, which may hold a secret.
+    pub fn webhook_shown(&self) -> String {
+        match (self.webhook.is_empty(), Target::parse(&self.webhook)) {
+            (true, _) => String::new(),
+            (false, Some(target)) => format!("{target:?}"),
+            (false, None) => "…".to_string(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Alerts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // A command may hold a secret among its words, too.
+        let command = if self.command.is_empty() { "" } else { "…" };
+        f.debug_struct("Alerts")
+            .field("webhook", &self.webhook_shown())
+            .field("mail", &self.mail)
+            .field("command", &command)
+            .field("repeat", &self.repeat)
+            .finish()
     }
 }
 
@@ -148,6 +172,17 @@ mod tests {
             assert!(words(command).is_err(), "{command:?}");
         }
         assert!(words(&"x ".repeat(257)).is_err());
+    }
+
+    #[test]
+    fn what_may_be_secret_is_not_shown() {
+        let alerts =
+            |webhook: &str| Alerts { webhook: webhook.into(), command: "page --key T0KEN".into(), ..Alerts::default() };
+        for (webhook, shown) in [("https://h.example/T0KEN?T0KEN", "https://h.example:443/…"), ("T0KEN", "…"), ("", "")]
+        {
+            assert_eq!(alerts(webhook).webhook_shown(), shown);
+            assert!(!format!("{:?}", alerts(webhook)).contains("T0KEN"));
+        }
     }
 
     #[test]

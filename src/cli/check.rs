@@ -10,7 +10,7 @@ use super::output::{self, Output};
 
 #[derive(Debug, Args)]
 pub(super) struct Check {
-    /// Print the effective configuration: file, environment and defaults put together
+    /// Print the effective configuration: file, environment and defaults put together; secrets are not shown
     #[arg(long)]
     print: bool,
 }
@@ -18,11 +18,13 @@ pub(super) struct Check {
 pub(super) fn check(check: &Check, file: Option<&Path>, output: &mut Output) -> anyhow::Result<ExitCode> {
     let config = config::load(file)?;
     config.rules()?;
+    config.users()?;
+    config.certificate()?;
     for warning in &config.warnings {
         output::say(warning);
     }
     if check.print {
-        output.raw(&config.effective)?;
+        output.text(&config.effective)?;
     } else {
         output.line(&format!("{}: no fault", config.origin))?;
     }

@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use crate::auth::{UserFault, Users};
 use crate::config::{Config as Settings, Fault, Sources};
+use crate::inbound::tls::Certificate;
 use crate::route::attached::attached_networks;
 use crate::throttle::Profiles;
 use crate::verdict::Rules;
@@ -15,10 +17,12 @@ pub(super) struct Config {
     /// The HELO name, if one is set.
     pub(super) hostname: Option<String>,
     pub(super) listeners: Vec<SocketAddr>,
-    /// The effective configuration as TOML.
+    /// The effective configuration as TOML, its secrets not shown.
     pub(super) effective: String,
     /// Where it comes from: a file, or `the built-in defaults`.
     pub(super) origin: String,
+    /// That file.
+    pub(super) file: Option<PathBuf>,
     /// For people: keys that name nothing, and the like.
     pub(super) warnings: Vec<String>,
     pub(super) settings: Settings,
@@ -30,12 +34,29 @@ impl Config {
         let own = self.settings.provider.iter().map(|provider| (provider.name.as_str(), provider.rule.as_slice()));
         Rules::with_own(own).map_err(|error| super::usage(error.to_string()))
     }
+
+    /// The certificate of listeners that speak TLS, read as the relay reads it; nothing where none does.
+    pub(super) fn certificate(&self) -> anyhow::Result<()> {
+        if self.settings.listener.iter().any(|listener| listener.tls.is_used()) {
+            Certificate::load(&self.settings.tls).map_err(|error| super::usage(error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// The users who may log in: what the configuration names, and the files it points to.
+    pub(super) fn users(&self) -> anyhow::Result<Users> {
+        let relay = &self.settings.relay;
+        Users::load(&relay.users_file, &relay.user).map_err(|error| {
+            // One line each.
+            super::usage(error.0.iter().map(UserFault::to_string).collect::<Vec<_>>().join("\n"))
+        })
+    }
 }
 
 /// Finds and reads the configuration: `--config`, else `$WEIR_CONFIG`, else `./weir.toml`, else `/etc/weir/weir.toml`, else
 /// the built-in defaults. Faults are a `Usage` error, one line each.
 pub(super) fn load(file: Option<&Path>) -> anyhow::Result<Config> {
-    let (settings, origin, warnings) = read(file).map_err(|faults| {
+    let (settings, file, warnings) = read(file).map_err(|faults| {
         // With the line of the file below each.
         super::usage(faults.iter().map(|fault| format!("{fault:#}")).collect::<Vec<_>>().join("\n"))
     })?;
@@ -43,22 +64,22 @@ pub(super) fn load(file: Option<&Path>) -> anyhow::Result<Config> {
         data_dir: settings.data_dir.clone(),
         hostname: (!settings.hostname.is_empty()).then(|| settings.hostname.clone()),
         listeners: settings.listener.iter().map(|listener| listener.address).collect(),
-        effective: settings.print(),
-        origin,
+        effective: settings.show(),
+        origin: file.as_ref().map_or_else(|| "the built-in defaults".to_string(), |path| path.display().to_string()),
+        file,
         warnings,
         settings,
     })
 }
 
-/// The settings, where they come from, and warnings; or all faults.
-pub(super) fn read(file: Option<&Path>) -> Result<(Settings, String, Vec<String>), Vec<Fault>> {
+/// The settings, the file they come from, and warnings; or all faults.
+pub(super) fn read(file: Option<&Path>) -> Result<(Settings, Option<PathBuf>, Vec<String>), Vec<Fault>> {
     let profiles: Vec<String> = Profiles::new(&[]).iter().map(|profile| profile.name.to_string()).collect();
     let sources = Sources::of_process(file.map(Path::to_path_buf), profiles, &attached_networks);
-    let origin =
-        sources.chosen_file().map_or_else(|| "the built-in defaults".to_string(), |path| path.display().to_string());
+    let file = sources.chosen_file();
     let (settings, warnings) = Settings::load(&sources)?;
     let warnings = warnings.iter().map(|warning| format!("{warning:#}")).collect();
-    Ok((settings, origin, warnings))
+    Ok((settings, file, warnings))
 }
 
 #[cfg(test)]
@@ -70,6 +91,7 @@ impl Config {
             listeners: Vec::new(),
             effective: String::new(),
             origin: "a test".to_string(),
+            file: None,
             warnings: Vec::new(),
             settings: Settings::default(),
         }

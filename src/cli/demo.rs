@@ -101,7 +101,7 @@ impl View {
             return Ok(());
         }
         if output.is_terminal() {
-            output.raw(CLEAR)?;
+            output.control(CLEAR)?;
         }
         output.line(&self.title())?;
         output.flush()
@@ -119,7 +119,7 @@ impl View {
         if self.json {
             output.json(sample)?;
         } else if output.is_terminal() {
-            output.raw(&self.screen(sample))?;
+            self.paint(sample, output)?;
         } else if sample.minute >= self.next_line {
             self.next_line = sample.minute + LINE_EVERY;
             for seen in &sample.receivers {
@@ -129,7 +129,16 @@ impl View {
         output.flush()
     }
 
-    fn screen(&self, sample: &Sample) -> String {
+    fn paint(&self, sample: &Sample, output: &mut Output) -> anyhow::Result<()> {
+        output.control(HOME)?;
+        for line in self.screen(sample) {
+            output.text(&line)?;
+            output.control(CLEAR_LINE)?;
+        }
+        output.control(CLEAR_BELOW)
+    }
+
+    fn screen(&self, sample: &Sample) -> Vec<String> {
         let mut lines = vec![self.title(), String::new()];
         for seen in &sample.receivers {
             lines.extend(block(seen));
@@ -140,12 +149,7 @@ impl View {
             sample.minute,
             human::number(sample.queued)
         ));
-        let mut screen = HOME.to_string();
-        for line in lines {
-            screen.push_str(&line);
-            screen.push_str(CLEAR_LINE);
-        }
-        screen + CLEAR_BELOW
+        lines
     }
 
     fn end(&self, outcome: &Outcome, plot: Option<&Path>, output: &mut Output) -> anyhow::Result<()> {
@@ -158,7 +162,7 @@ impl View {
             return Ok(());
         }
         output.line("")?;
-        output.raw(&summary(outcome))?;
+        output.text(&summary(outcome))?;
         output.line("")?;
         let left = match outcome.left {
             0 => "Everything was sent".to_string(),

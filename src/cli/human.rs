@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::types::Timestamp;
+use crate::types::{Timestamp, printable};
 
 const UNITS: [(&str, u64); 4] = [("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)];
 
@@ -78,18 +78,12 @@ pub(super) fn rate(rate: Option<f64>) -> String {
 /// Foreign words, fit for a terminal: control characters (a receiver's reply may hold escape sequences) become `?`,
 /// line ends become spaces.
 pub(super) fn clean(text: &str) -> String {
-    text.chars()
-        .map(|c| match c {
-            '\n' | '\t' | '\r' => ' ',
-            c if c.is_control() || is_direction(c) => '?',
-            c => c,
-        })
-        .collect()
+    printable::one_line(text).into_owned()
 }
 
-/// Characters that turn the direction of writing, and with it the order of what is read.
-fn is_direction(c: char) -> bool {
-    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
+/// The same for text of several lines.
+pub(super) fn clean_lines(text: &str) -> String {
+    text.split('\n').map(printable::one_line).collect::<Vec<_>>().join("\n")
 }
 
 /// At most `max` characters, the cut shown.

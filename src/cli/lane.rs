@@ -52,7 +52,7 @@ async fn order(
     if format.json {
         output.json(ordered)?;
     } else {
-        output.raw(&render(ordered, otherwise))?;
+        output.text(&render(ordered, otherwise))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -16,6 +16,7 @@ mod import;
 mod lane;
 mod offline;
 mod output;
+mod password;
 mod queue;
 mod relay;
 mod report;
@@ -59,6 +60,8 @@ enum Command {
     Run,
     /// Read the configuration and say every fault with file, line and column
     Check(check::Check),
+    /// Make the hash of a password, for users who log in
+    Password(password::Password),
     /// Say what a receiver's reply means, and what to do about it
     Explain(explain::Explain),
     /// Show and change the queue
@@ -104,6 +107,7 @@ fn usage(text: impl Into<String>) -> anyhow::Error {
 
 /// The program. Reads the command line, does what it says, and returns the exit code.
 pub fn main() -> ExitCode {
+    keep_to_owner();
     let cli = match parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => return explain_usage(&error),
@@ -116,6 +120,12 @@ pub fn main() -> ExitCode {
             ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
         }
     }
+}
+
+/// Whatever file is made from here on, the databases' own among them, is its owner's alone: who writes to whom, and what.
+fn keep_to_owner() {
+    use rustix::fs::Mode;
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
 }
 
 /// Help and version, which come this way as well, or what is wrong with the command line, as one line.
@@ -146,6 +156,9 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Err
 fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     if let Command::Check(check) = &cli.command {
         return check::check(check, cli.config.as_deref(), &mut Output::stdout());
+    }
+    if let Command::Password(command) = &cli.command {
+        return password::password(command, &mut Output::stdout());
     }
     if let Command::Simulate(_) | Command::Demo(_) = cli.command {
         // A thousand connections are more than one thread likes.
@@ -178,7 +191,7 @@ async fn play(command: &Command, output: &mut Output) -> anyhow::Result<ExitCode
 /// The commands that ask a running relay, a data folder or the DNS.
 async fn execute(command: Command, config: &config::Config, output: &mut Output) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Run | Command::Check(_) | Command::Explain(_) => Ok(ExitCode::SUCCESS),
+        Command::Run | Command::Check(_) | Command::Password(_) | Command::Explain(_) => Ok(ExitCode::SUCCESS),
         Command::Simulate(_) | Command::Demo(_) => Ok(ExitCode::SUCCESS),
         Command::Queue(command) => queue::queue(command, config, output).await,
         Command::Suppress(command) => suppress::suppress(command, config, output).await,

@@ -1,10 +1,13 @@
 //! Standard output and standard error as the commands use them.
+//!
+//! The rule that always holds: a receiver, a client or a name server may have chosen the words; nothing of them steers a terminal.
 
 use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
 use super::human;
+use crate::types::printable;
 
 /// Whoever read our output went away. No fault: the command ends quietly.
 #[derive(Debug, thiserror::Error)]
@@ -34,17 +37,38 @@ impl Output {
         self.is_terminal
     }
 
+    /// A line for people, or several.
     pub(super) fn line(&mut self, text: &str) -> anyhow::Result<()> {
-        self.raw(text)?;
-        self.raw("\n")
+        self.text(text)?;
+        self.write("\n")
     }
 
-    pub(super) fn raw(&mut self, text: &str) -> anyhow::Result<()> {
-        reader_gone(self.writer.write_all(text.as_bytes()))
+    /// Text for people, its lines ended already. Whatever foreign words stand in it, nothing steers their terminal.
+    pub(super) fn text(&mut self, text: &str) -> anyhow::Result<()> {
+        self.write(&human::clean_lines(text))
+    }
+
+    /// A line for programs, as it is; where a person looks at it, as a line for people.
+    pub(super) fn data(&mut self, line: &str) -> anyhow::Result<()> {
+        if self.is_terminal {
+            return self.line(line);
+        }
+        self.write(line)?;
+        self.write("\n")
+    }
+
+    /// What steers the terminal: our own words, never foreign ones.
+    pub(super) fn control(&mut self, codes: &'static str) -> anyhow::Result<()> {
+        self.write(codes)
     }
 
     pub(super) fn json(&mut self, record: &impl Serialize) -> anyhow::Result<()> {
-        self.line(&serde_json::to_string(record)?)
+        self.write(&printable::json(&serde_json::to_string(record)?))?;
+        self.write("\n")
+    }
+
+    fn write(&mut self, text: &str) -> anyhow::Result<()> {
+        reader_gone(self.writer.write_all(text.as_bytes()))
     }
 
     pub(super) fn flush(&mut self) -> anyhow::Result<()> {
@@ -85,7 +109,49 @@ pub(super) fn say(text: &str) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use proptest::prelude::*;
+
     use super::*;
+
+    #[derive(Clone, Default)]
+    struct Screen(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Screen {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What a terminal gets.
+    fn shown(print: impl Fn(&mut Output)) -> String {
+        let screen = Screen::default();
+        let mut output = Output { writer: Box::new(screen.clone()), is_terminal: true };
+        print(&mut output);
+        let bytes = screen.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn no_words_steer_the_terminal(any in any::<String>(), tricky in "[\\x00-\\x20\\x7f-\\xa0\"\\\\\u{61c}\u{2028}-\u{202e}\u{2066}a]{0,20}") {
+            for words in [any, tricky] {
+                let steers = |c: char| c != '\n' && printable::steers(c);
+                for text in [shown(|o| o.line(&words).unwrap()), shown(|o| o.text(&words).unwrap()), shown(|o| o.data(&words).unwrap())] {
+                    prop_assert!(!text.contains(steers), "{:?}", text);
+                }
+                let json = shown(|o| o.json(&words).unwrap());
+                prop_assert!(!json.strip_suffix('\n').unwrap().contains(printable::steers), "{:?}", json);
+                prop_assert_eq!(serde_json::from_str::<String>(&json).unwrap(), words);
+            }
+        }
+    }
 
     #[test]
     fn a_cause_is_said_once() {

@@ -245,8 +245,8 @@ async fn show(command: Show, config: &Config, output: &mut Output) -> anyhow::Re
         if command.format.json {
             output.json(detail)?;
         } else {
-            output.raw(if place > 0 { "\n" } else { "" })?;
-            output.raw(&describe(detail, now))?;
+            output.text(if place > 0 { "\n" } else { "" })?;
+            output.text(&describe(detail, now))?;
         }
     }
     Ok(())

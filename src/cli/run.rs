@@ -10,6 +10,7 @@ pub(super) fn run(config: Config, file: Option<PathBuf>) -> anyhow::Result<ExitC
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
+    let files = config.file.iter().cloned().collect();
     let reload = move || {
         let (settings, _, warnings) = config::read(file.as_deref()).map_err(|faults| {
             // One line of the log.
@@ -20,6 +21,6 @@ pub(super) fn run(config: Config, file: Option<PathBuf>) -> anyhow::Result<ExitC
         }
         Ok(settings)
     };
-    crate::server::run(config.settings, Box::new(reload))?;
+    crate::server::run(config.settings, files, Box::new(reload))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -166,7 +166,7 @@ async fn follow(
         if format.json {
             output.json(outcome)?;
         } else {
-            output.raw(&describe(outcome, Clock::system().now()))?;
+            output.text(&describe(outcome, Clock::system().now()))?;
         }
     }
     if outcomes.len() < recipients {

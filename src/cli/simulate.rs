@@ -138,7 +138,7 @@ fn begin(simulate: &Simulate, simulator: &Simulator, output: &mut Output) -> any
         output.line(&format!("simulating `{}` on {}; Ctrl-C ends it", simulate.profile, listens.join(", ")))?;
         output.line(&limits(&simulator.limits()))?;
         output.line("")?;
-        output.raw(&configuration(hosts))?;
+        output.text(&configuration(hosts))?;
         output.line("")?;
     }
     output.flush()

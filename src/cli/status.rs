@@ -73,13 +73,18 @@ fn print(records: &[StatusRecord], status: &Status, now: Timestamp, output: &mut
 }
 
 fn show(text: &str, status: &Status, output: &mut Output) -> anyhow::Result<()> {
-    if status.watch && output.is_terminal() { output.raw(&in_place(text)) } else { output.raw(text) }
+    if status.watch && output.is_terminal() { in_place(text, output) } else { output.text(text) }
 }
 
 /// The text over what stood there before.
-fn in_place(text: &str) -> String {
-    let lines: String = text.lines().map(|line| format!("{line}{REST_OF_LINE}\n")).collect();
-    format!("{HOME}{lines}{REST_OF_SCREEN}")
+fn in_place(text: &str, output: &mut Output) -> anyhow::Result<()> {
+    output.control(HOME)?;
+    for line in text.lines() {
+        output.text(line)?;
+        output.control(REST_OF_LINE)?;
+        output.text("\n")?;
+    }
+    output.control(REST_OF_SCREEN)
 }
 
 fn render(records: &[StatusRecord], now: Timestamp) -> String {
@@ -125,6 +130,7 @@ fn relay_lines(relay: &RelayRecord, now: Timestamp) -> String {
         human::size(relay.disk_free_bytes),
         human::size(relay.disk_min_bytes)
     );
+    let clients = format!("{} of {}", human::number(relay.clients), human::count(relay.clients_allowed, "place"));
     let mut facts = vec![
         ("relay", format!("weir {}, {}", relay.version, relay.hostname.as_deref().unwrap_or("no hostname"))),
         ("running", since),
@@ -133,6 +139,7 @@ fn relay_lines(relay: &RelayRecord, now: Timestamp) -> String {
         ("backlog", backlog.to_string()),
         ("spool", format!("{}: {}", relay.data_dir, relay.spool_fault.as_deref().unwrap_or("in order"))),
         ("disk", disk),
+        ("clients", clients),
         ("ready", if relay.ready { "yes" } else { "no" }.to_string()),
     ];
     facts.extend(relay.problems.iter().map(|problem| ("problem", problem.clone())));
@@ -241,6 +248,9 @@ pub(super) mod tests {
             spool_fault: None,
             disk_free_bytes: 10 << 30,
             disk_min_bytes: 256 << 20,
+            clients: 12,
+            clients_allowed: 1000,
+            panics: 0,
             ready: true,
             problems: Vec::new(),
         }
@@ -259,6 +269,7 @@ pub(super) mod tests {
             "queue:    12,000 messages: deliveries 12,400 waiting, 3 active, 0 held\n",
             "spool:    /var/lib/weir: in order\n",
             "disk:     10.0 GiB free, mail is taken down to 256.0 MiB\n",
+            "clients:  12 of 1,000 places\n",
             "PROVIDER  SOURCE   STATE   OPEN  ALLOWED  CEILING    RATE  WAITING  UNTIL  REASON\n",
             "outlook   default  paused     3       20      500  38/min   12,400  in 5m  451 4.7.650 slow down\n",
             "outlook from default: paused for 5m\n  why:         the receiver takes less from this address just now\n",
@@ -377,6 +388,11 @@ pub(super) mod tests {
 
     #[test]
     fn a_watch_writes_over_what_stood_there() {
-        assert_eq!(in_place("one\ntwo\n"), "\x1b[Hone\x1b[K\ntwo\x1b[K\n\x1b[J");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut output = Output::to(file.reopen().unwrap());
+        in_place("one\ntwo\u{9b}2J\n", &mut output).unwrap();
+        output.flush().unwrap();
+        let written = std::fs::read_to_string(file.path()).unwrap();
+        assert_eq!(written, "\x1b[Hone\x1b[K\ntwo?2J\x1b[K\n\x1b[J");
     }
 }

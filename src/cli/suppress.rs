@@ -182,7 +182,7 @@ async fn add(command: Add, config: &Config, output: &mut Output) -> anyhow::Resu
     let request = Request::SuppressAdd { recipient, class, reason, expires };
     let records: Vec<SuppressRecord> = relay::connect(config).await?.all(&request).await?;
     let Some(record) = records.first() else { bail!("the relay did not confirm the entry: see its log") };
-    if format.json { output.json(record) } else { output.raw(&describe(record, now)) }
+    if format.json { output.json(record) } else { output.text(&describe(record, now)) }
 }
 
 async fn remove(command: Remove, config: &Config, output: &mut Output) -> anyhow::Result<()> {

@@ -85,7 +85,7 @@ pub(super) async fn export(command: Export, config: &Config, output: &mut Output
     }
     output.line(CSV_HEADER)?;
     each(config, filter, &mut |record| match entry_of(record) {
-        Some(entry) => output.line(&csv_line(&entry)),
+        Some(entry) => output.data(&csv_line(&entry)),
         None => Ok(()),
     })
     .await
@@ -223,7 +223,7 @@ pub(super) async fn check(command: Check, config: &Config, output: &mut Output) 
     if records.is_empty() {
         return output.line(&format!("{} is not suppressed", recipient.as_str()));
     }
-    records.iter().try_for_each(|record| output.raw(&describe(record, Clock::system().now())))
+    records.iter().try_for_each(|record| output.text(&describe(record, Clock::system().now())))
 }
 
 /// An entry for a person.

@@ -83,7 +83,7 @@ impl<'a> Pages<'a> {
     }
 
     fn print(&mut self, output: &mut Output) -> anyhow::Result<()> {
-        output.raw(&render(self.columns, &self.rows))?;
+        output.text(&render(self.columns, &self.rows))?;
         self.rows.clear();
         self.printed = true;
         Ok(())

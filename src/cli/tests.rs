@@ -34,8 +34,8 @@ fn exactly_the_commands_that_work_are_listed() {
     assert_eq!(
         names(&root),
         [
-            "run", "check", "explain", "queue", "suppress", "status", "pause", "resume", "health", "report", "send",
-            "simulate", "demo"
+            "run", "check", "password", "explain", "queue", "suppress", "status", "pause", "resume", "health",
+            "report", "send", "simulate", "demo"
         ]
     );
     let below = |name: &str| names(root.find_subcommand(name).unwrap());
@@ -49,6 +49,8 @@ fn what_people_type_is_read() {
         "weir run",
         "weir run --config /etc/weir/weir.toml",
         "weir --config weir.toml check --print",
+        "weir password",
+        "weir password --user app@example.com",
         "weir queue list --json --domain outlook.com --state held --older-than 2h",
         "weir queue list --sender <> --recipient @outlook.com --provider outlook --user app --message-id <1@x>",
         "weir queue show 0123456789ABC",

@@ -46,8 +46,9 @@ pub struct Line<'a> {
 
 /// Hands `take` every event of `provider` in the log in `folder`, the oldest first. A folder that is not there has none.
 pub fn of_provider(folder: &Path, provider: &str, mut take: impl FnMut(&Line<'_>)) -> io::Result<()> {
-    // As it stands in a line: most lines of others need not be parsed.
-    let mark = format!("\"provider\":{}", serde_json::Value::from(provider));
+    // As it stands in a line: most lines of others need not be parsed. Of a name that is escaped there, the key alone.
+    let is_plain = provider.bytes().all(|b| matches!(b, b' '..=b'~') && !matches!(b, b'"' | b'\\'));
+    let mark = if is_plain { format!("\"provider\":\"{provider}\"") } else { "\"provider\":".to_string() };
     let mark = Finder::new(mark.as_bytes());
     let (closed, current) = files(folder)?;
     let mut each = |line: &[u8]| {
@@ -129,6 +130,18 @@ mod tests {
         write("events-20261121T000000Z.jsonl", event("outlook", "first"));
         write("current.jsonl", event("outlook", "th\\\"ird") + "nonsense\n" + event("outlook", "torn").trim_end());
         assert_eq!(texts(folder.path()), ["first", "second", "th\"ird"]);
+    }
+
+    #[test]
+    fn a_name_is_found_however_it_is_escaped() {
+        let folder = tempfile::tempdir().unwrap();
+        let lines =
+            event("outlook", "other") + &event("a\\u2028b\\u00fc", "escaped") + &event("a\u{2028}b\u{fc}", "plain");
+        std::fs::write(folder.path().join("current.jsonl"), lines).unwrap();
+        let mut texts = Vec::new();
+        of_provider(folder.path(), "a\u{2028}b\u{fc}", |line| texts.extend(line.text.as_deref().map(str::to_string)))
+            .unwrap();
+        assert_eq!(texts, ["escaped", "plain"]);
     }
 
     #[test]

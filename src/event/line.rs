@@ -6,7 +6,7 @@
 
 use std::io::Write;
 
-use crate::types::{Event, Timestamp};
+use crate::types::{Event, Timestamp, printable};
 
 /// The longest value, in octets: a reply of some lines with room to spare.
 const VALUE_MAX: usize = 8 << 10;
@@ -135,20 +135,20 @@ fn text(out: &mut Vec<u8>, value: &str) {
 }
 
 /// Bytes that never begin a character that must be escaped. 0xC2 begins the C1 controls (NEL among them), 0xE2 the line
-/// separators.
+/// separators and most of what turns the direction of reading, 0xD8 the rest of that.
 const PLAIN: [bool; 256] = {
     let mut plain = [true; 256];
     let mut byte = 0;
     while byte < 256 {
-        plain[byte] = byte >= 0x20 && !matches!(byte, 0x22 | 0x5c | 0x7f | 0xc2 | 0xe2);
+        plain[byte] = byte >= 0x20 && !matches!(byte, 0x22 | 0x5c | 0x7f | 0xc2 | 0xd8 | 0xe2);
         byte += 1;
     }
     plain
 };
 
-/// Beside what JSON asks for: what some readers of lines take for an end of one, and what terminals obey.
+/// Beside what JSON asks for: what some readers of lines take for an end of one, what terminals obey, and what turns names round.
 fn must_be_escaped(c: char) -> bool {
-    matches!(c, '"' | '\\' | '\u{2028}' | '\u{2029}') || c.is_control()
+    matches!(c, '"' | '\\') || printable::steers(c)
 }
 
 /// `value`, or as much of it as a line may hold.
@@ -236,7 +236,7 @@ mod tests {
                 event.text = Some(value.clone());
                 let line = line(1, &event);
                 let body = line.strip_suffix('\n').unwrap();
-                prop_assert!(!body.chars().any(|c| c.is_control() || c == '\u{2028}' || c == '\u{2029}'), "{:?}", body);
+                prop_assert!(!body.contains(printable::steers), "{:?}", body);
                 let parsed: Map<String, Value> = serde_json::from_str(body).unwrap();
                 prop_assert_eq!(parsed["recipient"].as_str(), Some(value.as_str()));
                 prop_assert_eq!(parsed["text"].as_str(), Some(value.as_str()));

@@ -191,8 +191,8 @@ impl Current {
 
     fn open_file(folder: &Path, now: Timestamp) -> io::Result<Current> {
         let path = folder.join(folder::CURRENT);
-        // Addresses and subjects of failures are nobody's business but the owner's and the group that collects logs.
-        let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o640).open(&path)?;
+        // Who writes to whom is nobody's business but the owner's.
+        let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&path)?;
         let (length, cut) = cut_torn_line(&mut file)?;
         if cut > 0 {
             tracing::info!(octets = cut, file = %path.display(), "event log: the end of a cut-off line removed");

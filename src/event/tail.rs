@@ -13,6 +13,9 @@ use serde::Deserialize;
 use super::folder;
 use crate::types::{Class, EventKind, QueueId, Timestamp};
 
+/// A higher number is none that weir gave: numbers stay below what every reader of JSON keeps exactly (RFC 8259 section 6).
+const SEQ_MAX: u64 = 1 << 53;
+
 /// The last events of the log.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tail {
@@ -58,9 +61,9 @@ impl Tail {
         Ok(Tail { events })
     }
 
-    /// The highest number given so far; 0 where there was none.
+    /// The highest number given so far; 0 where there was none. A line that somebody has damaged does not bring the count to its end.
     pub fn last_seq(&self) -> u64 {
-        self.events.iter().map(|event| event.seq).max().unwrap_or(0)
+        self.events.iter().map(|event| event.seq).filter(|seq| *seq < SEQ_MAX).max().unwrap_or(0)
     }
 }
 
@@ -91,4 +94,21 @@ fn last_bytes(path: &Path, max: u64) -> io::Result<(Vec<u8>, u64)> {
 
 fn parse(bytes: &[u8]) -> Vec<Written> {
     bytes.split(|&b| b == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_that_no_line_can_have_does_not_end_the_count() {
+        let line = |seq: u64| {
+            format!("{{\"time\":\"2026-11-21T20:33:40.042Z\",\"seq\":{seq},\"event\":\"alert\",\"id\":null}}\n")
+                .into_bytes()
+        };
+        let events = |numbers: &[u64]| Tail { events: numbers.iter().flat_map(|seq| parse(&line(*seq))).collect() };
+        assert_eq!(events(&[41, 42, u64::MAX, SEQ_MAX]).last_seq(), 42);
+        assert_eq!(events(&[SEQ_MAX - 1]).last_seq(), SEQ_MAX - 1);
+        assert_eq!(events(&[u64::MAX]).last_seq(), 0);
+    }
 }

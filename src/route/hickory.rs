@@ -55,6 +55,10 @@ impl HickoryDns {
     pub fn new(options: &options::Dns) -> Result<HickoryDns, SetupError> {
         match system_conf::read_system_conf() {
             Ok((system, opts)) => HickoryDns::assemble(options, system, opts.ndots, TRY_TIME),
+            // It is there and shut to us: asking somebody else instead would be no answer to that.
+            Err(cause) if options.servers.is_empty() && is_denied(&cause) => {
+                Err(SetupError { servers: "the system (/etc/resolv.conf)".into(), cause })
+            }
             Err(cause) => {
                 if options.servers.is_empty() {
                     tracing::warn!(
@@ -157,6 +161,10 @@ fn build(config: ResolverConfig, opts: ResolverOpts) -> Result<TokioResolver, Se
     let servers = config.name_servers().iter().map(|server| server.ip.to_string()).collect::<Vec<_>>().join(", ");
     let builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()).with_options(opts);
     builder.build().map_err(|cause| SetupError { servers, cause })
+}
+
+fn is_denied(error: &NetError) -> bool {
+    matches!(error, NetError::Io(error) if error.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
 fn name_servers(configured: &[SocketAddr], system: &ResolverConfig) -> Vec<NameServerConfig> {

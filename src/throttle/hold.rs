@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::bounded::Bounded;
 use super::profile::Profile;
 use super::{About, Held};
-use crate::types::{Class, Domain, QueueId, Reading, Scope, Timestamp};
+use crate::types::{Class, Domain, QueueId, Reading, Scope, Timestamp, printable};
 
 /// A sender domain first waits so long.
 const SENDER_WAIT: Duration = Duration::from_secs(3600);
@@ -246,7 +246,8 @@ fn reason(side: Side, domain: &Domain, reply: &str) -> Arc<str> {
         Side::Sender => "from",
         Side::Recipient => "to",
     };
-    let reply: String = reply.chars().take(REPLY_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let reply: String =
+        reply.chars().take(REPLY_CHARS_MAX).map(|c| if printable::steers(c) { ' ' } else { c }).collect();
     format!("mail {preposition} {domain} is held back: {}", reply.trim()).into()
 }
 
