@@ -1,15 +1,18 @@
 //! What the system lets this process open, and how it is shared.
 //!
-//! The rule: a connection takes two descriptors, its socket and the file of a large message it carries; `RESERVE` stays
+//! The rule: a connection takes a descriptor for its socket, and one for the file of a large message it carries: each outgoing one, and
+//! of the incoming ones, most of which wait for something, every second. `RESERVE` stays
 //! for the spool, the event log, listeners, name servers and commands. Where that is more than the process may open,
 //! what is left is shared between incoming and outgoing connections in the proportion in which they were configured, so
 //! that neither side can starve the other: mail that comes in must also be able to go out.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Socket, and file of the message.
-const EACH: u64 = 2;
-/// Databases, logs, listeners, DNS sockets, control connections and room to spare.
+/// Halves of descriptors that a connection takes: its socket, and the file of a message. Where more incoming connections than every
+/// second carry a large message at once, and no other descriptor is left, some of these messages are put off.
+const INBOUND_HALVES: u128 = 3;
+const OUTBOUND_HALVES: u128 = 4;
+/// Databases, logs, listeners, DNS sockets, control connections, sessions on their way out and room to spare.
 const RESERVE: u64 = 128;
 
 /// Connections, incoming and outgoing.
@@ -39,19 +42,19 @@ pub fn raise_descriptors() -> u64 {
 
 /// Shares `descriptors` between the connections that are configured. At least one is left on each side.
 pub fn share(descriptors: u64, wanted: Connections) -> Share {
-    let room = descriptors.saturating_sub(RESERVE) / EACH;
-    let (inbound, outbound) = (wanted.inbound as u64, wanted.outbound as u64);
-    let all = inbound.saturating_add(outbound);
+    let room = 2 * u128::from(descriptors.saturating_sub(RESERVE));
+    let (inbound, outbound) = (wanted.inbound as u128, wanted.outbound as u128);
+    let all = inbound * INBOUND_HALVES + outbound * OUTBOUND_HALVES;
     if all <= room {
         return Share { connections: wanted, cut: None };
     }
-    // Less than `inbound`, as `room < all`, so it fits; the product may not, so it is made larger first.
-    let part = u128::from(room) * u128::from(inbound) / u128::from(all);
-    let inbound = u64::try_from(part).unwrap_or(room).clamp(1, inbound.max(1));
-    let outbound = room.saturating_sub(inbound).clamp(1, outbound.max(1));
-    let fit = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+    // One outgoing connection there is always.
+    let most = room.saturating_sub(OUTBOUND_HALVES) / INBOUND_HALVES;
+    let inbound = (room.saturating_mul(inbound) / all).min(most).clamp(1, inbound.max(1));
+    let outbound = (room.saturating_sub(inbound * INBOUND_HALVES) / OUTBOUND_HALVES).clamp(1, outbound.max(1));
+    let fit = |n: u128| usize::try_from(n).unwrap_or(usize::MAX);
     let connections = Connections { inbound: fit(inbound), outbound: fit(outbound) };
-    let needed = all.saturating_mul(EACH).saturating_add(RESERVE);
+    let needed = all.div_ceil(2) + u128::from(RESERVE);
     let cut = format!(
         "limits.connections cut from {} to {inbound} and delivery.max_connections from {} to {outbound}: this process \
          may open {descriptors} descriptors; allow {needed} (ulimit -n, LimitNOFILE=)",
@@ -70,17 +73,17 @@ mod tests {
 
     #[test]
     fn what_fits_is_left_alone() {
-        assert_eq!(share(6128, WANTED), Share { connections: WANTED, cut: None });
+        assert_eq!(share(5628, WANTED), Share { connections: WANTED, cut: None });
         assert_eq!(share(u64::MAX, WANTED).cut, None);
     }
 
     #[test]
     fn what_does_not_fit_is_cut_in_proportion_and_told() {
         let share = share(1024, WANTED);
-        assert_eq!(share.connections, Connections { inbound: 149, outbound: 299 });
+        assert_eq!(share.connections, Connections { inbound: 162, outbound: 326 });
         let text = share.cut.unwrap();
-        assert!(text.contains("from 1000 to 149") && text.contains("from 2000 to 299"), "{text}");
-        assert!(text.contains("may open 1024") && text.contains("allow 6128"), "{text}");
+        assert!(text.contains("from 1000 to 162") && text.contains("from 2000 to 326"), "{text}");
+        assert!(text.contains("may open 1024") && text.contains("allow 5628"), "{text}");
     }
 
     #[test]
@@ -96,8 +99,10 @@ mod tests {
         fn never_more_than_fits_nor_than_was_wanted(descriptors in any::<u64>(), inbound in 1usize.., outbound in 1usize..) {
             let got = share(descriptors, Connections { inbound, outbound }).connections;
             prop_assert!((1..=inbound).contains(&got.inbound) && (1..=outbound).contains(&got.outbound));
-            let used = (got.inbound as u128 + got.outbound as u128) * u128::from(EACH);
-            prop_assert!(used <= u128::from(descriptors.saturating_sub(RESERVE).max(2 * EACH)));
+            let (inbound, outbound) = (got.inbound as u128, got.outbound as u128);
+            let used = inbound * INBOUND_HALVES + outbound * OUTBOUND_HALVES;
+            // One on each side there is always.
+            prop_assert!(used <= (2 * u128::from(descriptors.saturating_sub(RESERVE))).max(INBOUND_HALVES + OUTBOUND_HALVES));
         }
     }
 }

@@ -173,6 +173,12 @@ fn checkpoint_pragma(connection: &Connection, pragma: &str) -> rusqlite::Result<
         .query_row((), |row| Ok(Log { pages: count(row.get(1)?), copied: count(row.get(2)?) }))
 }
 
+/// Pages of the database as of the last commit, wherever they stand.
+pub fn pages(connection: &Connection) -> rusqlite::Result<u64> {
+    let pages: i64 = connection.prepare_cached("PRAGMA page_count")?.query_row((), |row| row.get(0))?;
+    Ok(u64::try_from(pages).unwrap_or(0))
+}
+
 /// Pages of the file that hold nothing and are used before it grows.
 pub fn free_pages(connection: &Connection) -> rusqlite::Result<u64> {
     let pages: i64 = connection.prepare_cached("PRAGMA freelist_count")?.query_row((), |row| row.get(0))?;
@@ -186,6 +192,11 @@ pub fn give_back(connection: &Connection, pages: u64) -> rusqlite::Result<()> {
     let mut rows = statement.query(())?;
     while rows.next()?.is_some() {}
     Ok(())
+}
+
+/// Is there no room left on the disk?
+pub fn is_full(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
 }
 
 /// Is it the disk or the file that failed, so that everything else would fail too?

@@ -3,7 +3,6 @@
 //! An alert is raised once when its state begins and taken back when it ends; how often it is repeated meanwhile is the
 //! business of whoever is told. Each one that is raised is an `alert` in the event log.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use super::core::Core;
@@ -12,7 +11,7 @@ use super::message::Action;
 use crate::queue::Place;
 use crate::spool::Change;
 use crate::throttle::{HoldBegan, LaneName, Mining, SLOWED_FOR};
-use crate::types::{Alert, DeliveryId, Event, EventKind, Timestamp};
+use crate::types::{Alert, DeliveryId, Event, EventKind, Submitter, Timestamp};
 
 /// A lane that stands still is told of after each of these.
 const PAUSE_STEPS: [(Duration, &str); 3] = [
@@ -123,16 +122,16 @@ impl Core {
         self.raise(Alert { key: wave_key(id), raised: true, text: text.to_string(), remedy, provider }, now);
     }
 
-    /// A client of ours writes to names that do not exist: it is slowed down and named.
-    pub(super) fn raise_mining(&mut self, client: IpAddr, mining: &Mining, now: Timestamp) {
+    /// A user or client of ours writes to names that do not exist: it is slowed down and named.
+    pub(super) fn raise_mining(&mut self, who: Submitter, mining: &Mining, now: Timestamp) {
         let (text, until) = (mining.to_string(), now + SLOWED_FOR);
-        self.act(Action::Slow { client, reason: text.clone(), until });
+        self.act(Action::Slow { who, reason: text.clone(), until });
         let remedy =
             "Find out what it sends and to which list; its mail is taken again ten minutes after the last such hit.";
         let alert = Alert {
-            key: format!("mining {client}"),
+            key: format!("mining {}", mining.client),
             raised: true,
-            text: format!("client {text}; it is slowed down"),
+            text: format!("{text}; it is slowed down"),
             remedy: remedy.to_string(),
             provider: None,
         };

@@ -12,16 +12,31 @@ use tokio::sync::mpsc;
 
 use super::engine::Message;
 use super::message::{ConnectionId, Done, Excerpt, Input, Job, Resolved, Transacted};
+use crate::clock::Clock;
 use crate::outbound::{Connection, Connector, Outcome, Plan, Transaction};
 use crate::spool::{Spool, Stored};
 use crate::suppress::{Entry, List, Standing};
-use crate::types::{Body, Delivery, Domain, Envelope, Mailbox, Recipient};
+use crate::types::{Body, Delivery, Domain, Envelope, Mailbox, Recipient, Seldom};
 
 /// What every connection needs.
 pub(super) struct Parts {
     pub connector: Connector,
     pub spool: Spool,
     pub suppressions: List,
+    pub clock: Clock,
+    pub said: Said,
+}
+
+/// Faults that would meet every message, told of now and then.
+pub(super) struct Said {
+    unreadable: Seldom,
+    list: Seldom,
+}
+
+impl Default for Said {
+    fn default() -> Said {
+        Said { unreadable: Seldom::minutely(), list: Seldom::minutely() }
+    }
 }
 
 pub(super) struct Carrier {
@@ -114,10 +129,19 @@ struct Looked {
 
 impl Parts {
     async fn hold(&self, connection: &mut Connection, job: Job) -> Done {
+        if !self.spool.healthy() {
+            // It broke while the connection came to be: what is delivered now would be delivered again after a crash.
+            return Done::NotStarted;
+        }
         let (envelope, delivery, body) = match self.content(&job).await {
             Ok(Some(content)) => content,
             Ok(None) => return Done::Missing { reusable: true },
-            Err(text) => return Done::Unreadable { reusable: true, text },
+            Err(text) => {
+                if self.said.unreadable.is_due(self.clock.now()) {
+                    tracing::warn!("message {} cannot be read from the spool: {text}; it stays queued", job.id);
+                }
+                return Done::Unreadable { reusable: true };
+            }
         };
         let goes_on = job.recipients.is_some();
         let recipients = job.recipients.unwrap_or_else(|| delivery.recipients.clone());
@@ -173,7 +197,9 @@ impl Parts {
                 }
                 Err(error) => {
                     // Better one RCPT too many than mail that stands still.
-                    tracing::warn!(%error, recipient = %recipient.address, "the suppression list cannot be read");
+                    if self.said.list.is_due(self.clock.now()) {
+                        tracing::warn!(%error, recipient = %recipient.address, "the suppression list cannot be read");
+                    }
                 }
             }
             looked.offered.push(recipient);
@@ -194,7 +220,9 @@ impl Parts {
             if !is_delivered || !remembered.contains(&recipient.address) {
                 continue;
             }
-            if let Err(error) = self.suppressions.note_delivered(&recipient.address, sender_domain).await {
+            if let Err(error) = self.suppressions.note_delivered(&recipient.address, sender_domain).await
+                && self.said.list.is_due(self.clock.now())
+            {
                 tracing::warn!(%error, recipient = %recipient.address, "the suppression list still counts old refusals");
             }
         }

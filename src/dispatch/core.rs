@@ -298,6 +298,7 @@ impl Core {
                     self.pump_all(now);
                 }
             }
+            Input::MemoryShort(short) => self.fresh.set_short(short),
             Input::Tick => {}
             Input::Stop => self.stop(now),
         }
@@ -530,7 +531,7 @@ impl Core {
                 let super::message::Fetched { stored, excerpt } = *fetched;
                 self.settle_without_transaction(id, purpose, stored, excerpt, now);
             }
-            // Not in the spool any more, or not readable now: what is there comes back at the next start.
+            // Not in the spool any more; or not readable now, and the engine has the queue read again.
             None => {
                 self.commands.settled(purpose.ticket(), id, false);
                 self.forget(id);

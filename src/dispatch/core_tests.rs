@@ -53,6 +53,8 @@ pub(super) struct World {
     pub(super) lane_answers: Vec<Result<Vec<String>, String>>,
     pub(super) alerts: Vec<Alert>,
     pub(super) mood: Mood,
+    /// So many connections cannot be opened because we have no descriptor for them.
+    pub(super) short: usize,
     /// What every receiver says at this stage.
     pub(super) script: Option<(Stage, &'static str)>,
     /// Messages in the order in which they were offered.
@@ -111,6 +113,19 @@ pub(super) fn start() -> Timestamp {
     Timestamp::from_secs(1_800_000_000)
 }
 
+/// A message of one recipient with a content of so many bytes.
+pub(super) fn committed(key: i64, bytes: usize) -> Committed {
+    let mut world = World::new(1, CALM);
+    world.submit("", &["u@a.test"]);
+    let Some((_, Input::Accepted(mut messages))) = world.coming.pop_first() else { panic!("it was just handed in") };
+    let mut message = messages.remove(0);
+    let id = QueueId::from_key(key).unwrap();
+    message.envelope = Arc::new(Envelope { id, ..(*message.envelope).clone() });
+    message.deliveries[0].id = DeliveryId { message: id, part: 0 };
+    message.body = Body::Inline(vec![b'x'; bytes].into());
+    message
+}
+
 impl World {
     pub(super) fn new(seed: u64, mood: Mood) -> World {
         World::with(seed, mood, Vec::new())
@@ -165,6 +180,7 @@ impl World {
             lane_answers: Vec::new(),
             alerts: Vec::new(),
             mood,
+            short: 0,
             script: None,
             log: Vec::new(),
             plans: Vec::new(),
@@ -393,6 +409,9 @@ impl World {
     fn begin_open(&mut self, connection: ConnectionId, job: Job) {
         let error = if let Some((Stage::Connect, reply)) = self.script {
             Some((OpenStage::Greeting, Reply::parse(reply)))
+        } else if self.short > 0 {
+            self.short -= 1;
+            Some((OpenStage::Ours, None))
         } else if self.likely(self.mood.refuse_connect) {
             Some((OpenStage::Connect, None))
         } else if self.likely(self.mood.greet_badly) {

@@ -2,14 +2,13 @@
 //!
 //! One line of the event log a recipient and outcome; the same words stand in the event, in `queue show` and in the report.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::route::Unroutable;
 use crate::suppress::{Hit, Source};
 use crate::types::{
-    Class, Delivery, Enhanced, Envelope, Event, EventKind, Failed, Reading, Recipient, Refusal, Reply, Timestamp,
-    Verdict,
+    Class, Delivery, Enhanced, Envelope, Event, EventKind, Failed, Reading, Recipient, Refusal, Reply, Submitter,
+    Timestamp, Verdict,
 };
 use crate::verdict::for_the_message;
 
@@ -166,9 +165,9 @@ impl Ending {
         event
     }
 
-    /// The host that handed the message in.
-    pub(super) fn client(&self) -> Option<IpAddr> {
-        self.envelope.client
+    /// Who handed the message in; none: we did.
+    pub(super) fn submitter(&self) -> Option<Submitter> {
+        self.envelope.client.map(|client| Submitter::new(self.envelope.user.as_deref(), client))
     }
 
     /// A refusal for good, as the suppression list counts it.

@@ -4,14 +4,15 @@
 //! done. The channel is wide enough that every connection can always report its end.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::carrier::{Carrier, Parts, excerpt};
+use super::carrier::{Carrier, Parts, Said, excerpt};
 use super::core::{Core, Settings};
 use super::message::{Action, Adjust, ConnectionId, Fetched, Input, Job, Row, Ticket};
 use super::status::{Snapshot, Standing};
@@ -23,7 +24,8 @@ use crate::spool::{Change, Committed, Listed, Spool, Summary};
 use crate::suppress::{Hit, List};
 use crate::throttle::{LaneOrder, LaneRecord};
 use crate::types::{
-    Alert, DeliveryId, DeliveryState, Domain, Event, EventKind, Mailbox, NextHop, QueueId, ReversePath, Timestamp,
+    Alert, DeliveryId, DeliveryState, Domain, Event, EventKind, Mailbox, NextHop, QueueId, ReversePath, Seldom,
+    Submitter, Timestamp,
 };
 
 /// Messages taken in one go before the actions are carried out.
@@ -36,6 +38,10 @@ const STANDINGS_IN_LINE: usize = 4;
 const PAGE: usize = 2000;
 /// Outcomes kept for `weir send` and others who ask just after the fact.
 const RECENT_MAX: usize = 2000;
+
+/// Seconds until the queue is read again because something in it could not be read, and at most.
+const READ_AGAIN_FIRST: u64 = 10;
+const READ_AGAIN_MAX: u64 = 3600;
 
 /// What the engine is sent.
 pub enum Message {
@@ -146,11 +152,24 @@ impl Handle {
         self.ask(|answer| Message::Outcomes { id, answer }).await
     }
 
+    /// Waits; false: the engine has ended meanwhile.
+    async fn rest(&self, span: Duration) -> bool {
+        tokio::time::timeout(span, self.0.closed()).await.is_err()
+    }
+
     async fn ask<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> Message) -> Result<T, Stopping> {
         let (answer, answered) = oneshot::channel();
         self.0.send(message(answer)).await.map_err(|_| Stopping)?;
         answered.await.map_err(|_| Stopping)
     }
+}
+
+/// Why the engine runs.
+enum Wake {
+    Stop,
+    Messages(usize),
+    Committed(Vec<Committed>),
+    Time,
 }
 
 pub struct Engine {
@@ -166,15 +185,31 @@ pub struct Engine {
     tickets: BTreeMap<Ticket, oneshot::Sender<Vec<DeliveryId>>>,
     orders: BTreeMap<Ticket, oneshot::Sender<Result<Vec<String>, String>>>,
     alerts: mpsc::Sender<Alert>,
-    slow: Box<SlowClient>,
+    slow: Box<SlowSubmitter>,
     memory: Arc<dyn Memory>,
     next_ticket: Ticket,
     recent: VecDeque<Arc<Event>>,
     healthy: bool,
+    health_said: Seldom,
+    read_again: Arc<ReadAgain>,
 }
 
-/// What is done about a client of ours that seems to guess names.
-pub type SlowClient = dyn Fn(IpAddr, &str, Timestamp) + Send + Sync;
+/// The walk through the whole queue that brings back what could not be read when it was wanted.
+struct ReadAgain {
+    planned: AtomicBool,
+    /// Until the next walk, in seconds: longer each time, for what is damaged stays so.
+    wait: AtomicU64,
+    said: Seldom,
+}
+
+impl Default for ReadAgain {
+    fn default() -> ReadAgain {
+        ReadAgain { planned: AtomicBool::new(false), wait: AtomicU64::new(READ_AGAIN_FIRST), said: Seldom::minutely() }
+    }
+}
+
+/// What is done about a user or client of ours that seems to guess names.
+pub type SlowSubmitter = dyn Fn(Submitter, &str, Timestamp) + Send + Sync;
 
 /// What the engine works with.
 pub struct Resources {
@@ -186,8 +221,8 @@ pub struct Resources {
     /// Where alerts go; one that finds no room is in the log alone.
     pub alerts: mpsc::Sender<Alert>,
     pub memory: Arc<dyn Memory>,
-    /// Has a client's mail come slowly until then, for this reason.
-    pub slow: Box<SlowClient>,
+    /// Has somebody's mail come slowly until then, for this reason.
+    pub slow: Box<SlowSubmitter>,
     pub clock: Clock,
     pub tasks: TaskTracker,
     /// Outbound connections in all: each has a place in the channel.
@@ -201,7 +236,7 @@ impl Engine {
             resources;
         let engine = Engine {
             core,
-            parts: Arc::new(Parts { connector, spool, suppressions }),
+            parts: Arc::new(Parts { connector, spool, suppressions, clock: clock.clone(), said: Said::default() }),
             router,
             clock,
             tasks,
@@ -217,6 +252,8 @@ impl Engine {
             next_ticket: 0,
             recent: VecDeque::new(),
             healthy: true,
+            health_said: Seldom::minutely(),
+            read_again: Arc::new(ReadAgain::default()),
         };
         (engine, Handle(sender))
     }
@@ -226,27 +263,26 @@ impl Engine {
         let mut batch = Vec::with_capacity(BATCH);
         let mut stopping = false;
         loop {
-            let wake = self.core.next_wake();
-            tokio::select! {
+            let due = self.core.next_wake();
+            let wake = tokio::select! {
                 biased;
-                () = stop.cancelled(), if !stopping => {
+                () = stop.cancelled(), if !stopping => Wake::Stop,
+                taken = self.messages.recv_many(&mut batch, BATCH) => Wake::Messages(taken),
+                Some(committed) = self.committed.recv() => Wake::Committed(committed),
+                () = self.clock.sleep_until(due) => Wake::Time,
+            };
+            // Before anything is decided: nothing must begin whose outcome could be lost.
+            self.look_at_spool();
+            match wake {
+                Wake::Stop => {
                     stopping = true;
                     self.core.handle(Input::Stop, self.clock.now());
                 }
-                taken = self.messages.recv_many(&mut batch, BATCH) => {
-                    if taken == 0 {
-                        return;
-                    }
-                    for message in batch.drain(..) {
-                        self.take(message);
-                    }
-                }
-                Some(committed) = self.committed.recv() => {
-                    self.core.handle(Input::Accepted(committed), self.clock.now());
-                }
-                () = self.clock.sleep_until(wake) => self.core.handle(Input::Tick, self.clock.now()),
+                Wake::Messages(0) => return,
+                Wake::Messages(_) => batch.drain(..).for_each(|message| self.take(message)),
+                Wake::Committed(committed) => self.core.handle(Input::Accepted(committed), self.clock.now()),
+                Wake::Time => self.core.handle(Input::Tick, self.clock.now()),
             }
-            self.look_at_spool();
             self.carry_out();
             if stopping && self.core.is_quiet() {
                 return;
@@ -312,10 +348,17 @@ impl Engine {
         let healthy = self.parts.spool.healthy();
         if healthy != self.healthy {
             self.healthy = healthy;
+            let is_told = self.health_said.is_due(self.clock.now());
+            match healthy {
+                true if is_told => tracing::info!("the spool can write again: deliveries go on"),
+                false if is_told => {
+                    tracing::error!("the spool cannot write: no delivery is begun, because its outcome could be lost");
+                }
+                _ => {}
+            }
             if healthy {
-                tracing::info!("the spool can write again: deliveries go on");
+                self.read_again.wait.store(READ_AGAIN_FIRST, Ordering::Relaxed);
             } else {
-                tracing::error!("the spool cannot write: no delivery is begun, because its outcome could be lost");
                 self.watch_spool();
             }
             self.core.handle(Input::SpoolHealth(healthy), self.clock.now());
@@ -327,7 +370,7 @@ impl Engine {
         let (spool, sender) = (self.parts.spool.clone(), self.sender.clone());
         self.tasks.spawn(async move {
             while !spool.healthy() && !sender.is_closed() {
-                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                tokio::time::sleep(Duration::from_secs(1)).await;
             }
             let _ = sender.send(Message::Input(Input::Tick)).await;
         });
@@ -381,7 +424,7 @@ impl Engine {
                     let _ = order.send(answer);
                 }
             }
-            Action::Slow { client, reason, until } => (self.slow)(client, &reason, until),
+            Action::Slow { who, reason, until } => (self.slow)(who, &reason, until),
             Action::Alert(alert) => self.alert(alert),
             Action::Remember(records) => self.memory.save(records),
             Action::Warn(text) => tracing::warn!("{text}"),
@@ -419,7 +462,8 @@ impl Engine {
     }
 
     fn fetch(&self, id: DeliveryId) {
-        let (spool, sender) = (self.parts.spool.clone(), self.sender.clone());
+        let (spool, sender, again) = (self.parts.spool.clone(), self.sender.clone(), self.read_again.clone());
+        let (tasks, clock) = (self.tasks.clone(), self.clock.clone());
         self.tasks.spawn(async move {
             let stored = match spool.load(id).await {
                 Ok(Some(stored)) => {
@@ -428,7 +472,10 @@ impl Engine {
                 }
                 Ok(None) => None,
                 Err(error) => {
-                    tracing::error!(%id, %error, "a delivery cannot be read from the spool; it comes back at the next start");
+                    if again.said.is_due(clock.now()) {
+                        tracing::error!(%id, %error, "a delivery cannot be read from the spool; it is tried again");
+                    }
+                    again.plan(spool, Handle(sender.clone()), &tasks);
                     None
                 }
             };
@@ -496,6 +543,23 @@ impl Engine {
     }
 }
 
+impl ReadAgain {
+    fn plan(self: &Arc<Self>, spool: Spool, handle: Handle, tasks: &TaskTracker) {
+        if self.planned.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let wait = self.wait.load(Ordering::Relaxed);
+        self.wait.store((wait * 2).min(READ_AGAIN_MAX), Ordering::Relaxed);
+        let this = self.clone();
+        tasks.spawn(async move {
+            if handle.rest(Duration::from_secs(wait)).await {
+                this.planned.store(false, Ordering::Relaxed);
+                read_backlog_until_done(&spool, &handle).await;
+            }
+        });
+    }
+}
+
 /// A row of the spool as the core takes it.
 pub fn row(summary: Summary) -> Option<Row> {
     let recipients = summary.recipients.iter().filter_map(|address| Mailbox::parse(address).ok());
@@ -535,8 +599,23 @@ pub fn row_of(listed: &Listed) -> Row {
     }
 }
 
-/// Reads the whole queue at start, oldest first, while the relay already works. Says how many deliveries there were.
-pub async fn read_backlog(spool: &Spool, handle: &Handle) -> Result<usize, String> {
+/// Reads the whole queue, oldest first, while the relay already works, and says how many deliveries there were. While the
+/// disk cannot be read it tries again; none if the engine stops before.
+pub async fn read_backlog_until_done(spool: &Spool, handle: &Handle) -> Option<usize> {
+    let mut wait = READ_AGAIN_FIRST;
+    loop {
+        match read_backlog(spool, handle).await {
+            Ok(count) => return Some(count),
+            Err(error) => tracing::error!("{error}; trying again in {wait} s"),
+        }
+        if !handle.rest(Duration::from_secs(wait)).await {
+            return None;
+        }
+        wait = (wait * 2).min(READ_AGAIN_MAX);
+    }
+}
+
+async fn read_backlog(spool: &Spool, handle: &Handle) -> Result<usize, String> {
     handle.begin_read().await.map_err(|e| e.to_string())?;
     let (mut after, mut count) = (None, 0);
     let result = loop {

@@ -12,6 +12,8 @@ use crate::types::{Body, QueueId};
 /// Bodies kept in memory, all together.
 const BYTES_MAX: u64 = 16 << 20;
 const MESSAGES_MAX: usize = 10_000;
+/// The same while the system is short of memory: what is on its way at the moment.
+const BYTES_MAX_SHORT: u64 = 1 << 20;
 /// What a message costs beside its body.
 const OVERHEAD_BYTES: u64 = 1024;
 
@@ -19,12 +21,28 @@ const OVERHEAD_BYTES: u64 = 1024;
 pub(super) struct Fresh {
     messages: BTreeMap<QueueId, (Arc<Committed>, usize)>,
     bytes: u64,
+    short: bool,
 }
 
 impl Fresh {
+    /// The system is short of memory, or no longer. The last to come are the first to be left out.
+    pub(super) fn set_short(&mut self, short: bool) {
+        self.short = short;
+        while self.bytes > self.bytes_max()
+            && let Some((_, (message, _))) = self.messages.pop_last()
+        {
+            self.bytes -= cost(&message);
+        }
+    }
+
+    fn bytes_max(&self) -> u64 {
+        if self.short { BYTES_MAX_SHORT } else { BYTES_MAX }
+    }
+
     pub(super) fn insert(&mut self, message: &Arc<Committed>) {
         let cost = cost(message);
-        if self.bytes + cost > BYTES_MAX || self.messages.len() >= MESSAGES_MAX || message.deliveries.is_empty() {
+        if self.bytes + cost > self.bytes_max() || self.messages.len() >= MESSAGES_MAX || message.deliveries.is_empty()
+        {
             return;
         }
         let parts = message.deliveries.len();
@@ -61,4 +79,29 @@ fn cost(message: &Committed) -> u64 {
         Body::File { .. } => 0,
     };
     body + OVERHEAD_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dispatch::core_tests::committed;
+
+    #[test]
+    fn while_memory_is_short_the_last_to_come_are_left_out() {
+        let mut fresh = Fresh::default();
+        let messages: Vec<_> = (1..=40).map(|n| Arc::new(committed(n, 100 << 10))).collect();
+        messages.iter().for_each(|message| fresh.insert(message));
+        let kept = |fresh: &Fresh| messages.iter().filter(|m| fresh.get(m.envelope.id).is_some()).count();
+        assert_eq!(kept(&fresh), 40);
+        fresh.set_short(true);
+        assert!((5..=10).contains(&kept(&fresh)) && fresh.bytes <= BYTES_MAX_SHORT, "{}", kept(&fresh));
+        assert!(fresh.get(messages[0].envelope.id).is_some());
+        fresh.insert(&messages[39]);
+        assert!(fresh.get(messages[39].envelope.id).is_none());
+        fresh.set_short(false);
+        fresh.insert(&messages[39]);
+        assert!(fresh.get(messages[39].envelope.id).is_some());
+        messages.iter().for_each(|message| fresh.remove(message.envelope.id));
+        assert_eq!(fresh.bytes, 0);
+    }
 }

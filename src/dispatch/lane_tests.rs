@@ -439,3 +439,14 @@ fn an_operators_pause_is_written_again_every_day() {
     world.run_for(secs(3 * 86_400 + 3600));
     assert_eq!(world.remembered - before, 3);
 }
+
+#[test]
+fn a_shortage_of_our_own_counts_no_attempt_and_is_no_fault_of_the_receivers() {
+    let mut world = World::new(3, CALM);
+    world.short = 30;
+    let id = world.submit("", &["u@a.test"]);
+    world.run_for(secs(1800));
+    assert_eq!((world.short, world.deferrals, world.log.as_slice()), (0, 0, &[id][..]));
+    assert_eq!(world.plans.len(), 31, "each of them was one opening");
+    assert!(world.alerts.is_empty(), "{:?}", world.alerts);
+}

@@ -1,6 +1,5 @@
 //! What goes into the core of dispatch and what comes out: values, no effects.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,7 +11,7 @@ use crate::spool::{Change, Committed, Stored};
 use crate::suppress::Hit;
 use crate::throttle::{LaneOrder, LaneRecord};
 use crate::types::{
-    Alert, Body, Class, Delivery, DeliveryId, Domain, Envelope, NextHop, Priority, Recipient, Timestamp,
+    Alert, Body, Class, Delivery, DeliveryId, Domain, Envelope, NextHop, Priority, Recipient, Submitter, Timestamp,
 };
 
 /// Numbers a connection from the decision to open it until its socket is closed.
@@ -92,6 +91,8 @@ pub enum Input {
     },
     /// Can outcomes be recorded?
     SpoolHealth(bool),
+    /// Is the system short of memory? Then next to nothing that can be read back is kept.
+    MemoryShort(bool),
     /// Time passed.
     Tick,
     /// Begin nothing new.
@@ -146,12 +147,11 @@ pub enum Done {
     Missing {
         reusable: bool,
     },
-    /// The connection ended before the job reached it.
+    /// The connection ended before the job reached it, or its outcome could not have been recorded.
     NotStarted,
-    /// It could not be read; the text says why.
+    /// It could not be read.
     Unreadable {
         reusable: bool,
-        text: String,
     },
     Held(Box<Transacted>),
 }
@@ -262,9 +262,9 @@ pub enum Action {
         hit: Box<Hit>,
         key: RecipientKey,
     },
-    /// A client of ours seems to guess names: its mail is to come slowly until then.
+    /// A user or client of ours seems to guess names: its mail is to come slowly until then.
     Slow {
-        client: IpAddr,
+        who: Submitter,
         reason: String,
         until: Timestamp,
     },

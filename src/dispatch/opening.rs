@@ -273,6 +273,9 @@ impl Core {
     }
 
     fn note_failure(&mut self, candidate: &Candidate, error: &OpenError, now: Timestamp) {
+        if error.stage == OpenStage::Ours {
+            return;
+        }
         if error.stage != OpenStage::Tls {
             self.failing.failed(candidate.address, now);
         }
@@ -304,6 +307,10 @@ impl Core {
         started: Timestamp,
         now: Timestamp,
     ) -> Next {
+        if error.stage == OpenStage::Ours {
+            // It was waited out for long already, and no other address would help.
+            return Next::Wait;
+        }
         let Some(reply) = &error.reply else { return Next::Address };
         let stage = if error.stage == OpenStage::Greeting { Stage::Connect } else { Stage::Ehlo };
         let reading = self.rules.read(&candidate.provider, stage, reply);
@@ -385,7 +392,7 @@ pub(super) enum Next {
     Host,
     /// Nowhere: the refusal is final.
     Final,
-    /// Back to the line: it is the lane that is stopped.
+    /// Back to the line: it is the lane that is stopped, or we could open nothing.
     Wait,
 }
 

@@ -13,7 +13,6 @@
 //! - an answer lost after the end of data is in doubt: deferred by schedule and told as that.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::attempt::Attempt;
@@ -30,7 +29,7 @@ use crate::suppress::Hit;
 use crate::throttle::{About, Signal};
 use crate::types::{
     Class, Delivery, DeliveryId, DeliveryState, Envelope, Event, Mailbox, Reading, Recipient, Refusal, Reply, Scope,
-    Stage, Timestamp, Verdict,
+    Stage, Submitter, Timestamp, Verdict,
 };
 
 impl Core {
@@ -54,8 +53,7 @@ impl Core {
                 self.lead_line(id);
                 false
             }
-            Done::Unreadable { reusable, text } => {
-                self.act(Action::Warn(format!("message {id} cannot be read from the spool: {text}; it stays queued")));
+            Done::Unreadable { reusable } => {
                 let next = self.next_attempt(id, 1, now);
                 self.put_off(id, next, now);
                 reusable
@@ -191,7 +189,7 @@ impl Core {
             }
             Resolved::Outcome(Outcome::Replied { stage, reply }) => {
                 let reading = reader.read(&self.rules, stage, &reply);
-                let wave = self.note_recipient(&reading, stage, ending.client(), place);
+                let wave = self.note_recipient(&reading, stage, ending.submitter(), place);
                 match reading.verdict {
                     Verdict::Delivered => {
                         reader.delivered += 1;
@@ -252,7 +250,7 @@ impl Core {
         &mut self,
         reading: &Reading,
         stage: Stage,
-        client: Option<IpAddr>,
+        who: Option<Submitter>,
         place: &Where,
     ) -> Option<Arc<str>> {
         let is_about =
@@ -264,10 +262,10 @@ impl Core {
         let wave = self.throttle.note_recipient(&place.lane, unknown, place.now);
         self.tell_counted(place.now);
         // While a receiver calls everybody unknown, that says nothing about those who write.
-        if let Some(client) = client.filter(|_| wave.is_none())
-            && let Some(mining) = self.throttle.note_client(&client.to_string(), unknown, place.now)
+        if let Some(who) = who.filter(|_| wave.is_none())
+            && let Some(mining) = self.throttle.note_client(&who.to_string(), unknown, place.now)
         {
-            self.raise_mining(client, &mining, place.now);
+            self.raise_mining(who, &mining, place.now);
         }
         wave
     }

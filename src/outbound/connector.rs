@@ -3,11 +3,14 @@
 //! - Every stage has its time limit; a connection that came to nothing is closed before the error is returned.
 //! - TLS that fails is no reason to go on in clear text on the same connection: the caller opens another one with
 //!   `skip_tls`, and only in opportunistic mode.
+//! - A shortage of our own (descriptors, memory of the system) is waited out for as long as a connection may take, and
+//!   never told as the receiver's fault.
 //! - Nothing that was said before the handshake counts after it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustls::pki_types::CertificateDer;
 use tokio::time::timeout;
 
@@ -19,6 +22,9 @@ use super::tls::{self, TlsConfigs};
 use super::wire::Wire;
 use super::{OpenError, OpenStage, Plan, command};
 use crate::types::{Reply, Span};
+
+/// From one try to the next while this process can open no socket.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(250);
 
 /// How long each step may take. The defaults are the least that RFC 5321 section 4.5.3.2 asks of a client, and where it
 /// says nothing what other senders use.
@@ -156,13 +162,33 @@ impl Connector {
             let text = format!("connect to {} [{}]: {text}", plan.host, plan.address);
             Stop { error: OpenError { stage, reply: None, text }, wire: None }
         };
-        match timeout(limit, self.network.connect(plan)).await {
+        let mut short = None;
+        match timeout(limit, self.connect_when_possible(plan, &mut short)).await {
             Ok(Ok(stream)) => Ok(stream),
             Ok(Err(e)) if e.kind() == std::io::ErrorKind::TimedOut => {
                 Err(stop(OpenStage::ConnectTimeout, e.to_string()))
             }
             Ok(Err(e)) => Err(stop(OpenStage::Connect, e.to_string())),
-            Err(_) => Err(stop(OpenStage::ConnectTimeout, format!("no answer within {}", Span(limit)))),
+            Err(_) => Err(match short {
+                Some(error) => stop(OpenStage::Ours, error.to_string()),
+                None => stop(OpenStage::ConnectTimeout, format!("no answer within {}", Span(limit))),
+            }),
+        }
+    }
+
+    /// Tries until it is not for a shortage of ours that it fails; what is short at the moment is in `short`.
+    async fn connect_when_possible(
+        &self,
+        plan: &Plan,
+        short: &mut Option<std::io::Error>,
+    ) -> std::io::Result<Box<dyn Stream>> {
+        loop {
+            match self.network.connect(plan).await {
+                Err(error) if is_shortage(&error) => *short = Some(error),
+                other => return other,
+            }
+            tokio::time::sleep(SHORTAGE_PAUSE).await;
+            *short = None;
         }
     }
 
@@ -182,6 +208,12 @@ impl Connector {
         let handshake = handshake.finish(self.timeouts.handshake).await;
         handshake.map_err(|text| opening.stop(OpenStage::Tls, &format!("TLS handshake: {text}"), None))
     }
+}
+
+/// No descriptor is free in the process or the system, or no memory for a socket.
+fn is_shortage(error: &std::io::Error) -> bool {
+    let ours = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    error.raw_os_error().is_some_and(|code| ours.iter().any(|errno| errno.raw_os_error() == code))
 }
 
 impl Opening<'_> {

@@ -57,6 +57,8 @@ pub struct OpenError {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenStage {
+    /// Nothing was tried: this process may open no more, or the system has no memory for it. No fault of the receiver's.
+    Ours,
     /// No TCP connection: refused, unreachable.
     Connect,
     ConnectTimeout,

@@ -2,7 +2,8 @@
 //! client sends.
 //!
 //! Rules that always hold:
-//! - all contents in flight together hold at most `MEMORY_MAX` (and one piece a writer as it was handed in);
+//! - all contents in flight together hold at most `MEMORY_MAX` (and one piece a writer as it was handed in); while the
+//!   system is short of memory they take no more of it;
 //! - a file is complete and synced before its message is handed to the writer, and its name is synced before COMMIT;
 //! - a writer that is dropped without an accepted message leaves nothing behind; after a crash `sweep` does it.
 
@@ -28,10 +29,19 @@ const MEMORY_FIRST: usize = 16 * 1024;
 pub struct InFlight {
     memory: AtomicUsize,
     bytes: AtomicU64,
+    /// The system is short of memory.
+    short: AtomicBool,
 }
 
 impl InFlight {
+    pub(super) fn set_short(&self, short: bool) {
+        self.short.store(short, Ordering::Relaxed);
+    }
+
     fn reserve(&self, memory: usize) -> bool {
+        if self.short.load(Ordering::Relaxed) {
+            return false;
+        }
         let take = |held: usize| held.checked_add(memory).filter(|&sum| sum <= MEMORY_MAX);
         self.memory.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
     }
@@ -278,6 +288,24 @@ mod tests {
         assert!(first.finish().await.unwrap().file.is_none());
         let content = second.finish().await.unwrap();
         assert_eq!(std::fs::read(content.file.as_ref().unwrap().path()).unwrap(), b"twothree");
+    }
+
+    #[tokio::test]
+    async fn while_the_system_is_short_of_memory_contents_take_none() {
+        let (folder, flight) = (tempfile::tempdir().unwrap(), Arc::new(InFlight::default()));
+        let (mut before, mut during) = (writer(folder.path(), &flight, 1), writer(folder.path(), &flight, 2));
+        before.write(b"one").await.unwrap();
+        flight.set_short(true);
+        before.write(&vec![b'x'; MEMORY_FIRST]).await.unwrap();
+        during.write(b"two").await.unwrap();
+        assert_eq!(files(folder.path()), 2);
+        flight.set_short(false);
+        let mut after = writer(folder.path(), &flight, 3);
+        after.write(b"three").await.unwrap();
+        assert!(after.finish().await.unwrap().file.is_none());
+        let content = during.finish().await.unwrap();
+        assert_eq!(std::fs::read(content.file.as_ref().unwrap().path()).unwrap(), b"two");
+        assert_eq!(before.finish().await.unwrap().body.size_bytes(), 3 + MEMORY_FIRST as u64);
     }
 
     #[tokio::test]

@@ -117,8 +117,21 @@ pub enum Shortage {
     Disk(String),
     #[error("{messages} messages wait, limits.queue_messages is {max}")]
     Queue { messages: u64, max: u64 },
+    #[error("memory is short: {0}")]
+    Memory(String),
     #[error("the spool cannot write: {0}")]
     Unhealthy(String),
+}
+
+/// How much memory there is for what comes in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// As much as the spool takes by itself.
+    Ample,
+    /// Contents go to the disk at once.
+    Short,
+    /// No message is begun; the text says how much is in use.
+    Out(String),
 }
 
 /// The spool as everybody but its writer holds it. Cheap to clone.
@@ -141,6 +154,7 @@ struct Shared {
     settled: Notify,
     durable: watch::Receiver<u64>,
     fault: Mutex<Option<String>>,
+    memory_fault: Mutex<Option<String>>,
     reader: Reader,
     _lock: File,
 }
@@ -152,10 +166,15 @@ struct Handed {
     settles: VecDeque<store::Settle>,
 }
 
+/// Makes a data folder if it is not there, for its owner alone.
+pub fn make_folder(folder: &Path) -> Result<(), SpoolError> {
+    crate::sqlite::make_folder(folder).map_err(|error| SpoolError::Failed(error.to_string()))
+}
+
 /// Takes possession of a data folder, which is made if it is not there, for as long as the file is held: for work on it
 /// while no relay runs.
 pub fn own_folder(folder: &Path) -> Result<File, SpoolError> {
-    crate::sqlite::make_folder(folder).map_err(|error| SpoolError::Failed(error.to_string()))?;
+    make_folder(folder)?;
     lock::take(folder)
 }
 
@@ -174,12 +193,14 @@ impl Spool {
         let lock = lock::take(&folder)?;
         sqlite::make_folder(&bodies)?;
         sqlite::sync_folder(&folder)?;
-        let store = store::Store::open(&folder, journal)?;
+        let store = store::Store::open(&folder, journal, clock.clone())?;
         let counters = store.counters();
+        let stands = store.after()?;
         let ids = QueueIds::new(counters.last_id, fastrand::u64(..));
         let first = ids.next(clock.now());
         let room = room::Room::new(&options);
-        room.update(store::positive(counters.messages), 0);
+        // A drained queue that was left large has room from the first moment on.
+        room.update(stands.messages, stands.spare);
         let (requests, incoming) = mpsc::channel(REQUESTS_MAX);
         let (durable_now, durable) = watch::channel(0);
         let shared = Arc::new(Shared {
@@ -194,6 +215,7 @@ impl Spool {
             settled: Notify::new(),
             durable,
             fault: Mutex::default(),
+            memory_fault: Mutex::default(),
             reader: Reader::open(&folder)?,
             folder,
             _lock: lock,
@@ -206,8 +228,11 @@ impl Spool {
             durable: durable_now,
             kept: VecDeque::new(),
             checkpoint: None,
-            log_pages: 0,
-            tidy_after: None,
+            checkpoint_after: Timestamp::EPOCH,
+            log_pages: stands.log.pages,
+            // What a run left that ended in haste: free pages, a long log.
+            tidy_after: Some(writer::IDLE),
+            said: writer::Said::default(),
         };
         Ok((Spool(shared), writer))
     }
@@ -226,12 +251,27 @@ impl Spool {
         if let Some(fault) = self.0.fault() {
             return Err(Shortage::Unhealthy(fault));
         }
+        if let Some(text) = self.memory_fault() {
+            return Err(Shortage::Memory(text));
+        }
         self.0.room.check(&self.0.folder, self.0.clock.now(), size, self.0.flight.bytes())
     }
 
     /// Bytes the file system of the data folder has free (for metrics and alerts).
     pub fn free_bytes(&self) -> std::io::Result<u64> {
         self.0.room.free_bytes(&self.0.folder, self.0.clock.now())
+    }
+
+    /// Takes as much memory from now on as there is.
+    pub fn set_memory(&self, memory: Memory) {
+        self.0.flight.set_short(memory != Memory::Ample);
+        let fault = if let Memory::Out(text) = memory { Some(text) } else { None };
+        *self.0.memory_fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+    }
+
+    /// Why no message is begun, if memory is the reason.
+    pub fn memory_fault(&self) -> Option<String> {
+        self.0.memory_fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Can the spool write? While it cannot, outcomes could be lost: no new delivery should start.
@@ -247,7 +287,7 @@ impl Spool {
         let fault = |error| SpoolError::Failed(format!("the content of {}: {error}", envelope.id));
         let content = body.finish().await.map_err(fault)?;
         let (answer, answered) = oneshot::channel();
-        let accept = store::Accept { envelope, deliveries, content, events, fault: None };
+        let accept = store::Accept { envelope, deliveries, content, events, fault: None, told: false };
         let closed = || SpoolError::Failed("the spool is closed".to_string());
         self.0.requests.send(writer::Request { accept, answer }).await.map_err(|_| closed())?;
         answered.await.map_err(|_| closed())?

@@ -1,9 +1,12 @@
 //! Is there room for another message? Asked at MAIL, before a client sends what could not be kept.
 //!
 //! Rules that always hold:
-//! - bytes that were begun but are not written yet count as taken;
-//! - pages of the database that hold nothing count as free, or a drained queue would still refuse; but the log and the
-//!   files of large contents need space of their own, so some of the file system must be free in any case;
+//! - bytes that were begun but are not written yet count as taken, and so does what was written since the file system was
+//!   asked;
+//! - pages of the database that hold nothing, and what the log's file has to spare, count as free, or a drained queue would
+//!   still refuse; but the log must be able to grow and a large content needs a file, so some of the file system must be
+//!   free in any case;
+//! - what stands in the log alone needs its place in the database as well: that is not free any more;
 //! - asking is cheap: the file system is asked once a second, or when much was taken since.
 
 use std::path::Path;
@@ -11,6 +14,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use rustix::fs::StatVfsMountFlags;
+
+use super::store::Spare;
 use super::{Options, Shortage};
 use crate::types::{ByteSize, Timestamp};
 
@@ -28,7 +34,11 @@ pub(super) struct Room {
     min_free_bytes: u64,
     messages_max: u64,
     messages: AtomicU64,
-    free_page_bytes: AtomicU64,
+    page_bytes: AtomicU64,
+    log_bytes: AtomicU64,
+    owed_bytes: AtomicU64,
+    /// Contents committed since the file system was asked.
+    written: AtomicU64,
     answer: Mutex<Option<Answer>>,
 }
 
@@ -38,6 +48,8 @@ struct Answer {
     free_bytes: u64,
     /// None: the file system counts no inodes (btrfs).
     free_inodes: Option<u64>,
+    /// Nothing can be written, whatever is free.
+    read_only: bool,
     taken: u64,
 }
 
@@ -47,15 +59,25 @@ impl Room {
             min_free_bytes: options.min_free_bytes,
             messages_max: options.queue_messages,
             messages: AtomicU64::new(0),
-            free_page_bytes: AtomicU64::new(0),
+            page_bytes: AtomicU64::new(0),
+            log_bytes: AtomicU64::new(0),
+            owed_bytes: AtomicU64::new(0),
+            written: AtomicU64::new(0),
             answer: Mutex::new(None),
         }
     }
 
     /// What the writer knows after each commit.
-    pub(super) fn update(&self, messages: u64, free_page_bytes: u64) {
+    pub(super) fn update(&self, messages: u64, spare: Spare) {
         self.messages.store(messages, Ordering::Relaxed);
-        self.free_page_bytes.store(free_page_bytes, Ordering::Relaxed);
+        self.page_bytes.store(spare.page_bytes, Ordering::Relaxed);
+        self.log_bytes.store(spare.log_bytes, Ordering::Relaxed);
+        self.owed_bytes.store(spare.owed_bytes, Ordering::Relaxed);
+    }
+
+    /// Contents of so many bytes are in the spool now, and in flight no more.
+    pub(super) fn wrote(&self, bytes: u64) {
+        self.written.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Messages in the spool.
@@ -69,20 +91,41 @@ impl Room {
     }
 
     pub(super) fn check(&self, folder: &Path, now: Timestamp, size: u64, in_flight: u64) -> Result<(), Shortage> {
+        let judged = self.judge(folder, now, size, in_flight);
+        if judged.is_err() && self.written.load(Ordering::Relaxed) > 0 {
+            // That was a guess on the safe side. The file system knows.
+            *self.answer.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            return self.judge(folder, now, size, in_flight);
+        }
+        judged
+    }
+
+    fn judge(&self, folder: &Path, now: Timestamp, size: u64, in_flight: u64) -> Result<(), Shortage> {
         if self.messages() >= self.messages_max {
             return Err(Shortage::Queue { messages: self.messages(), max: self.messages_max });
         }
         let answer =
             self.ask(folder, now, size).map_err(|e| Shortage::Disk(format!("the disk cannot be asked: {e}")))?;
-        let wanted = size.saturating_add(in_flight);
-        let with_pages = answer.free_bytes.saturating_add(self.free_page_bytes.load(Ordering::Relaxed));
+        if answer.read_only {
+            return Err(Shortage::Disk(format!(
+                "{} lies on a file system that is mounted read-only",
+                folder.display()
+            )));
+        }
+        // What was written stands in the log, and soon in the database as well.
+        let written = self.written.load(Ordering::Relaxed).saturating_mul(2);
+        let wanted = size.saturating_add(in_flight).saturating_add(written);
+        let free = answer.free_bytes.saturating_sub(self.owed_bytes.load(Ordering::Relaxed));
+        let with_log = free.saturating_add(self.log_bytes.load(Ordering::Relaxed));
+        let with_pages = with_log.saturating_add(self.page_bytes.load(Ordering::Relaxed));
         let bare_min = self.min_free_bytes.min(LOG_BYTES);
         if with_pages < self.min_free_bytes.saturating_add(wanted)
-            || answer.free_bytes < bare_min.saturating_add(wanted)
+            || with_log < bare_min.saturating_add(wanted)
+            || free < wanted
         {
             return Err(Shortage::Disk(format!(
                 "{} free, limits.min_free_disk is {}",
-                ByteSize(answer.free_bytes & !0xFFFFF),
+                ByteSize(free & !0xFFFFF),
                 ByteSize(self.min_free_bytes)
             )));
         }
@@ -99,16 +142,18 @@ impl Room {
         if let Some(known) = guard.as_mut()
             && now.since(known.at) < FRESH
             && now >= known.at
-            && known.taken < TAKEN_MAX
+            && known.taken.saturating_add(self.written.load(Ordering::Relaxed)) < TAKEN_MAX
         {
             known.taken = known.taken.saturating_add(size);
             return Ok(*known);
         }
+        self.written.store(0, Ordering::Relaxed);
         let found = rustix::fs::statvfs(folder)?;
         let answer = Answer {
             at: now,
             free_bytes: found.f_bavail.saturating_mul(found.f_frsize),
             free_inodes: (found.f_files > 0).then_some(found.f_favail),
+            read_only: found.f_flag.contains(StatVfsMountFlags::RDONLY),
             taken: size,
         };
         *guard = Some(answer);
@@ -130,25 +175,43 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     fn free(free_bytes: u64) -> Answer {
-        Answer { at: NOW, free_bytes, free_inodes: Some(5000), taken: 0 }
+        Answer { at: NOW, free_bytes, free_inodes: Some(5000), read_only: false, taken: 0 }
     }
 
     #[test]
     fn the_promise_is_kept_free() {
-        for (free_mib, pages_mib, in_flight_mib, size_mib, has_room) in [
-            (300, 0, 0, 10, true),
-            (260, 0, 0, 10, false),
-            (300, 0, 40, 10, false),
+        for (free_mib, pages_mib, log_mib, owed_mib, in_flight_mib, size_mib, has_room) in [
+            (300, 0, 0, 0, 0, 10, true),
+            (260, 0, 0, 0, 0, 10, false),
+            (300, 0, 0, 0, 40, 10, false),
+            // The log has still to be copied into a database that must grow for it.
+            (300, 0, 0, 40, 0, 10, false),
             // A drained queue: the file system looks full, the database has room.
-            (100, 500, 0, 10, true),
+            (100, 500, 0, 0, 0, 10, true),
             // But not if the log could not grow.
-            (60, 500, 0, 10, false),
+            (60, 500, 0, 0, 0, 10, false),
+            // It need not, where its file is large already and may be written anew.
+            (60, 500, 40, 0, 0, 10, true),
+            // A large content needs a file in any case.
+            (60, 500, 400, 0, 0, 61, false),
         ] {
             let room = room(256 * MIB, free(free_mib * MIB));
-            room.update(0, pages_mib * MIB);
+            let spare = Spare { page_bytes: pages_mib * MIB, log_bytes: log_mib * MIB, owed_bytes: owed_mib * MIB };
+            room.update(0, spare);
             let answer = room.check(Path::new("/"), NOW, size_mib * MIB, in_flight_mib * MIB);
-            assert_eq!(answer.is_ok(), has_room, "{free_mib} {pages_mib} {in_flight_mib}: {answer:?}");
+            assert_eq!(answer.is_ok(), has_room, "{free_mib} {pages_mib} {log_mib} {in_flight_mib}: {answer:?}");
         }
+    }
+
+    #[test]
+    fn what_was_written_since_the_answer_is_not_free_any_more() {
+        let room = room(256 * MIB, free(260 * MIB));
+        assert!(room.check(Path::new("/"), NOW, 0, 0).is_ok());
+        room.wrote(3 * MIB);
+        assert!(room.judge(Path::new("/"), NOW, 0, 0).is_err());
+        // But before a client is refused for it the file system is asked.
+        let _ = room.check(Path::new("/"), NOW, 0, 0);
+        assert_eq!(room.written.load(Ordering::Relaxed), 0);
     }
 
     #[test]
@@ -158,11 +221,17 @@ mod tests {
     }
 
     #[test]
+    fn a_file_system_that_takes_no_writes_has_no_room() {
+        let room = room(MIB, Answer { read_only: true, ..free(1 << 40) });
+        assert!(room.check(Path::new("/data"), NOW, 1, 0).unwrap_err().to_string().contains("/data lies on"));
+    }
+
+    #[test]
     fn a_full_queue_is_full() {
         let room = room(MIB, free(1 << 40));
-        room.update(10, 0);
+        room.update(10, Spare::default());
         assert!(room.check(Path::new("/"), NOW, 1, 0).unwrap_err().to_string().contains("queue_messages"));
-        room.update(9, 0);
+        room.update(9, Spare::default());
         assert!(room.check(Path::new("/"), NOW, 1, 0).is_ok());
     }
 
@@ -173,6 +242,11 @@ mod tests {
         assert!(!asked(NOW + Duration::from_millis(999), 1));
         assert!(!asked(NOW, TAKEN_MAX));
         assert!(asked(NOW, 1));
+        *room.answer.lock().unwrap() = Some(free(7));
+        room.wrote(TAKEN_MAX - 1);
+        assert!(!asked(NOW, 0));
+        room.wrote(1);
+        assert!(asked(NOW, 0));
         *room.answer.lock().unwrap() = Some(free(7));
         assert!(asked(NOW + Duration::from_secs(1), 1));
     }

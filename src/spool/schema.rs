@@ -62,6 +62,11 @@ pub(super) fn database(folder: &Path) -> PathBuf {
     folder.join("spool.sqlite")
 }
 
+/// The write-ahead log of SQLite.
+pub(super) fn log_file(folder: &Path) -> PathBuf {
+    folder.join("spool.sqlite-wal")
+}
+
 pub(super) fn bodies(folder: &Path) -> PathBuf {
     folder.join("bodies")
 }

@@ -118,7 +118,7 @@ impl Running {
     }
 }
 
-fn envelope(id: QueueId, size: usize) -> Envelope {
+pub(super) fn envelope(id: QueueId, size: usize) -> Envelope {
     Envelope {
         id,
         received: START,
@@ -141,7 +141,7 @@ fn recipient(address: &str) -> Recipient {
     Recipient { address: Mailbox::parse(address).unwrap(), orcpt: None, notify: Notify::default() }
 }
 
-fn delivery(id: QueueId, part: u16, domain: &str) -> Delivery {
+pub(super) fn delivery(id: QueueId, part: u16, domain: &str) -> Delivery {
     Delivery {
         id: DeliveryId { message: id, part },
         domain: Domain::parse(domain).unwrap(),

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::store::{self, Accept, After, Batch, Settle, Store};
 use super::{Change, Committed, Shared, SpoolError, body, read, schema};
-use crate::types::Body;
+use crate::types::{Body, Seldom, Timestamp};
 
 /// Contents that one commit takes at most: beyond it a longer transaction gains nothing.
 const BATCH_BYTES: usize = 16 << 20;
@@ -35,8 +35,12 @@ const PROBE: Duration = Duration::from_secs(1);
 /// Tries after a stop while the disk fails: what is then still not written happens again after the next start.
 const LAST_TRIES: u32 = 5;
 /// Quiet time before free pages are given back, and from one slice to the next.
-const IDLE: Duration = Duration::from_secs(1);
+pub(super) const IDLE: Duration = Duration::from_secs(1);
 const SLICE: Duration = Duration::from_millis(50);
+/// Until it is tried again after it failed: on a full disk it may be what makes room.
+const TIDY_RETRY: Duration = Duration::from_secs(60);
+/// Until the log is copied again after that failed, so that not every commit tries it in vain.
+const CHECKPOINT_RETRY: Duration = Duration::from_secs(5);
 
 /// An acceptance on its way, and who waits for it.
 pub(super) struct Request {
@@ -54,11 +58,26 @@ pub struct Writer {
     pub(super) durable: watch::Sender<u64>,
     /// Changes taken from the queue that no commit holds yet.
     pub(super) kept: VecDeque<Settle>,
-    pub(super) checkpoint: Option<JoinHandle<()>>,
+    pub(super) checkpoint: Option<JoinHandle<Result<(), SpoolError>>>,
+    /// None is begun before then: the last one failed.
+    pub(super) checkpoint_after: Timestamp,
     /// The length of the log after the last commit.
     pub(super) log_pages: u64,
     /// What there is to do in an idle moment, and when it is looked at.
     pub(super) tidy_after: Option<Duration>,
+    pub(super) said: Said,
+}
+
+/// Which faults of the disk were told of lately: one that comes and goes must not fill it.
+pub(super) struct Said {
+    fault: Seldom,
+    checkpoint: Seldom,
+}
+
+impl Default for Said {
+    fn default() -> Said {
+        Said { fault: Seldom::minutely(), checkpoint: Seldom::minutely() }
+    }
 }
 
 /// A batch with those who wait for its acceptances, in the same order.
@@ -67,7 +86,7 @@ type Waiting = (Batch, Vec<oneshot::Sender<Result<(), SpoolError>>>);
 enum Wake {
     Stop,
     Work(Option<Request>),
-    CheckpointDone,
+    CheckpointDone(Result<(), SpoolError>),
     Idle,
 }
 
@@ -83,7 +102,7 @@ impl Writer {
                     let (batch, answers) = self.gather(first).await;
                     self.commit(batch, answers, &stop).await;
                 }
-                Wake::CheckpointDone => self.finish_checkpoint().await,
+                Wake::CheckpointDone(copied) => self.finish_checkpoint(copied).await,
                 Wake::Idle => self.tidy().await,
             }
         }
@@ -101,7 +120,7 @@ impl Writer {
         tokio::select! {
             biased;
             // Before the work: under constant load there is always work, and the log would never start again.
-            () = finished(&mut self.checkpoint) => Wake::CheckpointDone,
+            copied = finished(&mut self.checkpoint) => Wake::CheckpointDone(copied),
             request = self.requests.recv() => request.map_or(Wake::Stop, |request| Wake::Work(Some(request))),
             () = self.shared.settled.notified() => Wake::Work(None),
             () = stop.cancelled() => Wake::Stop,
@@ -187,10 +206,11 @@ impl Writer {
         after: After,
         stop: &CancellationToken,
     ) {
-        self.shared.room.update(after.messages, after.free_page_bytes);
+        self.shared.room.update(after.messages, after.spare);
         self.tidy_after = Some(IDLE);
         self.log_pages = after.log.pages;
-        if after.log.pages > store::LOG_PAGES_MAX && self.checkpoint.is_none() {
+        let is_long = after.log.pages > store::LOG_PAGES_MAX;
+        if is_long && self.checkpoint.is_none() && self.shared.clock.now() >= self.checkpoint_after {
             self.start_checkpoint();
         }
         let number = batch.settles.last().map(|settle| settle.number);
@@ -198,6 +218,7 @@ impl Writer {
         let mut news: Vec<Committed> = reports.collect();
         let mut results = Vec::with_capacity(answers.len());
         for accept in batch.accepts {
+            self.shared.room.wrote(accept.envelope.size_bytes);
             results.push(match accept.fault {
                 Some(text) => Err(SpoolError::Failed(text)),
                 None => Ok(()),
@@ -234,7 +255,10 @@ impl Writer {
 
     /// Tries once a second until a commit succeeds, and refuses whoever comes meanwhile.
     async fn recover(&mut self, mut error: SpoolError, stop: &CancellationToken) {
-        tracing::error!("the spool cannot write: {error}; nothing is accepted or newly sent until it can");
+        let is_told = self.said.fault.is_due(self.shared.clock.now());
+        if is_told {
+            tracing::error!("the spool cannot write: {error}; nothing is accepted or newly sent until it can");
+        }
         let mut last_tries = 0;
         loop {
             self.shared.set_health(Some(error.to_string()));
@@ -245,7 +269,9 @@ impl Writer {
                 Ok((batch, after)) => {
                     self.announce(batch, Vec::new(), after, stop).await;
                     self.shared.set_health(None);
-                    tracing::warn!("the spool can write again");
+                    if is_told {
+                        tracing::warn!("the spool can write again");
+                    }
                     return;
                 }
                 Err(again) => error = again,
@@ -270,39 +296,46 @@ impl Writer {
     }
 
     async fn tidy(&mut self) {
-        let more = self.with_store(|store| store.tidy()).await;
+        let (more, after) = self.with_store(|store| (store.tidy(), store.after())).await;
+        if let Ok(after) = after {
+            self.shared.room.update(after.messages, after.spare);
+        }
         self.tidy_after = match more {
             Ok(true) => Some(SLICE),
             Ok(false) => None,
             Err(error) => {
                 tracing::warn!("free pages of the spool cannot be given back now: {error}");
-                None
+                Some(TIDY_RETRY)
             }
         };
     }
 
     fn start_checkpoint(&mut self) {
         let shared = Arc::clone(&self.shared);
-        self.checkpoint = Some(tokio::task::spawn_blocking(move || {
-            if let Err(error) = store::checkpoint_beside(&shared.folder) {
-                tracing::warn!("the log of the spool cannot be copied now: {error}");
-            }
-        }));
+        self.checkpoint = Some(tokio::task::spawn_blocking(move || store::checkpoint_beside(&shared.folder)));
     }
 
     /// Where commits are faster than the copying of the log, they wait for it: the log would grow without end.
     async fn bound_log(&mut self) {
         if self.log_pages > LOG_PAGES_LIMIT && self.checkpoint.is_some() {
-            finished(&mut self.checkpoint).await;
-            self.finish_checkpoint().await;
+            let copied = finished(&mut self.checkpoint).await;
+            self.finish_checkpoint(copied).await;
             self.log_pages = 0;
         }
     }
 
-    async fn finish_checkpoint(&mut self) {
+    async fn finish_checkpoint(&mut self, copied: Result<(), SpoolError>) {
         self.checkpoint = None;
-        if let Err(error) = self.with_store(|store| store.checkpoint()).await {
-            tracing::warn!("the log of the spool cannot be copied now: {error}");
+        let finished = match copied {
+            Ok(()) => self.with_store(|store| store.checkpoint()).await.map_err(SpoolError::from),
+            Err(error) => Err(error),
+        };
+        let now = self.shared.clock.now();
+        if let Err(error) = finished {
+            self.checkpoint_after = now + CHECKPOINT_RETRY;
+            if self.said.checkpoint.is_due(now) {
+                tracing::warn!("the log of the spool cannot be copied now, it grows until it can: {error}");
+            }
         }
     }
 
@@ -399,11 +432,9 @@ fn committed_report(change: Change) -> Option<Committed> {
     }
 }
 
-async fn finished(task: &mut Option<JoinHandle<()>>) {
+async fn finished(task: &mut Option<JoinHandle<Result<(), SpoolError>>>) -> Result<(), SpoolError> {
     match task {
-        Some(task) => {
-            let _ = task.await;
-        }
+        Some(task) => task.await.unwrap_or_else(|error| Err(SpoolError::Failed(error.to_string()))),
         None => pending().await,
     }
 }

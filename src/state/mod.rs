@@ -19,6 +19,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::types::Seldom;
 use file::File;
 
 /// A receiver that has not seen us for so long has forgotten us too.
@@ -65,6 +66,7 @@ pub struct Writer {
     file: Option<File>,
     durable: watch::Sender<u64>,
     clock: Clock,
+    said: Seldom,
 }
 
 /// A store with what the last run left in it.
@@ -82,7 +84,8 @@ pub fn open(data_dir: &Path, clock: Clock) -> Opened {
     let file::Start { file, records, problem } = File::start(data_dir, clock.now());
     let (durable_now, durable) = watch::channel(0);
     let shared = Arc::new(Shared { pending: Mutex::default(), handed: Notify::new(), durable });
-    let writer = Writer { shared: shared.clone(), file: Some(file), durable: durable_now, clock };
+    let writer =
+        Writer { shared: shared.clone(), file: Some(file), durable: durable_now, clock, said: Seldom::minutely() };
     Opened { store: Store(shared), writer, records, problem }
 }
 
@@ -182,9 +185,11 @@ impl Writer {
                 true
             }
             Err(error) => {
-                tracing::error!(
-                    "state.sqlite: what was learned of the receivers cannot be written, trying again: {error}"
-                );
+                if self.said.is_due(now) {
+                    tracing::error!(
+                        "state.sqlite: what was learned of the receivers cannot be written, trying again: {error}"
+                    );
+                }
                 self.take_back(records);
                 false
             }

@@ -21,6 +21,7 @@ mod store;
 mod sweep;
 mod transfer;
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -36,12 +37,14 @@ pub use transfer::{CSV_HEADER, LineReader, csv_line};
 
 use crate::clock::Clock;
 use crate::sqlite;
-use crate::types::{Domain, Mailbox};
+use crate::types::{Domain, Mailbox, Seldom};
 use operation::{Operation, Outcome};
 use options::Policy;
 
 /// Writes that wait for the next commit.
 const WRITES_MAX: usize = 256;
+/// Refusals that are kept in memory while the disk fails: as many as can be told before deliveries stop, and more.
+const KEPT_MAX: usize = 10_000;
 /// Entries of one piece of an import or of a removal: some milliseconds of writing.
 pub const PIECE: usize = 500;
 /// Connections for look-ups; one more is opened while all are in use, and closed again.
@@ -95,7 +98,11 @@ pub struct Importing<'a> {
 pub struct Writer {
     connection: Option<Connection>,
     writes: mpsc::Receiver<Write>,
+    /// What receivers said and the disk has not taken yet.
+    kept: VecDeque<Write>,
     path: PathBuf,
+    clock: Clock,
+    said: Seldom,
 }
 
 impl List {
@@ -106,8 +113,9 @@ impl List {
         }
         let connection = sqlite::open_writer(path, store::MIGRATIONS, store::CACHE_KIB)?;
         let (sender, writes) = mpsc::channel(WRITES_MAX);
-        let list = List::with(path, clock, Some(sender));
-        Ok((list, Writer { connection: Some(connection), writes, path: path.to_owned() }))
+        let list = List::with(path, clock.clone(), Some(sender));
+        let (kept, said, path) = (VecDeque::new(), Seldom::minutely(), path.to_owned());
+        Ok((list, Writer { connection: Some(connection), writes, kept, path, clock, said }))
     }
 
     /// Opens the list to read it, whether a relay runs or not.
@@ -321,17 +329,20 @@ impl Writer {
     /// Writes until `stop`, then what is still handed over, and ends.
     pub async fn run(mut self, stop: CancellationToken) {
         loop {
-            let first = tokio::select! {
-                biased;
-                write = self.writes.recv() => write,
-                () = stop.cancelled() => {
-                    self.writes.close();
-                    self.writes.recv().await
-                }
+            let first = match self.kept.pop_front() {
+                Some(kept) => Some(kept),
+                None => tokio::select! {
+                    biased;
+                    write = self.writes.recv() => write,
+                    () = stop.cancelled() => {
+                        self.writes.close();
+                        self.writes.recv().await
+                    }
+                },
             };
             let Some(first) = first else { return };
             let batch = self.gather(first);
-            self.commit(batch).await;
+            self.commit(batch, stop.is_cancelled()).await;
         }
     }
 
@@ -340,7 +351,7 @@ impl Writer {
         let mut operations = first.operations.len();
         let mut batch = vec![first];
         while operations < operation::OPERATIONS_MAX
-            && let Ok(next) = self.writes.try_recv()
+            && let Some(next) = self.kept.pop_front().or_else(|| self.writes.try_recv().ok())
         {
             operations += next.operations.len();
             batch.push(next);
@@ -349,36 +360,80 @@ impl Writer {
     }
 
     /// One transaction on a thread of its own; after an error the file is opened afresh (see `spool::store`).
-    async fn commit(&mut self, batch: Vec<Write>) {
+    async fn commit(&mut self, batch: Vec<Write>, is_last: bool) {
+        // An operator can say it again; a receiver's word comes once.
+        let lasting: Vec<Option<Vec<Operation>>> = batch.iter().map(Write::lasting).collect();
         let (operations, answers): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|write| (write.operations, write.answer)).unzip();
         let (connection, path) = (self.connection.take(), self.path.clone());
         let done = tokio::task::spawn_blocking(move || {
             let opened = match connection {
                 Some(connection) => Ok(connection),
-                None => sqlite::open_writer(&path, store::MIGRATIONS, store::CACHE_KIB).map_err(ListError::from),
+                None => sqlite::open_writer(&path, store::MIGRATIONS, store::CACHE_KIB).map_err(Failed::from),
             };
             opened.and_then(|mut connection| {
                 let outcomes = operation::commit(&mut connection, operations)?;
                 Ok((connection, outcomes))
             })
         });
-        match done.await.unwrap_or_else(|error| Err(ListError(error.to_string()))) {
+        let panicked =
+            |error: tokio::task::JoinError| Failed { error: ListError(error.to_string()), of_the_disk: false };
+        match done.await.unwrap_or_else(|error| Err(panicked(error))) {
             Ok((connection, outcomes)) => {
                 self.connection = Some(connection);
                 for (answer, outcome) in answers.into_iter().zip(outcomes) {
                     let _ = answer.send(Ok(outcome));
                 }
             }
-            Err(error) => {
-                tracing::error!("{error}");
-                for answer in answers {
-                    let _ = answer.send(Err(error.clone()));
+            Err(Failed { error, of_the_disk }) => {
+                if self.said.is_due(self.clock.now()) {
+                    tracing::error!("{error}");
                 }
+                let mut kept = VecDeque::new();
+                for (answer, lasting) in answers.into_iter().zip(lasting) {
+                    match lasting {
+                        Some(operations) if of_the_disk && !is_last && self.kept.len() + kept.len() < KEPT_MAX => {
+                            kept.push_back(Write { operations, answer });
+                        }
+                        _ => drop(answer.send(Err(error.clone()))),
+                    }
+                }
+                kept.append(&mut self.kept);
+                self.kept = kept;
                 // No busy loop on a disk that fails.
-                tokio::time::sleep(RETRY).await;
+                if !is_last {
+                    tokio::time::sleep(RETRY).await;
+                }
             }
         }
+    }
+}
+
+impl Write {
+    /// The operations once more, if all of them are what a receiver said.
+    fn lasting(&self) -> Option<Vec<Operation>> {
+        let is_heard = |operation: &Operation| matches!(operation, Operation::Hit(..) | Operation::Delivered { .. });
+        self.operations.iter().all(is_heard).then(|| self.operations.clone())
+    }
+}
+
+/// Why a transaction came to nothing.
+#[derive(Debug)]
+struct Failed {
+    error: ListError,
+    /// So that the same may succeed later.
+    of_the_disk: bool,
+}
+
+impl From<rusqlite::Error> for Failed {
+    fn from(error: rusqlite::Error) -> Failed {
+        Failed { of_the_disk: sqlite::is_of_the_disk(&error), error: error.into() }
+    }
+}
+
+impl From<sqlite::OpenError> for Failed {
+    fn from(error: sqlite::OpenError) -> Failed {
+        Failed { of_the_disk: true, error: error.into() }
     }
 }
 

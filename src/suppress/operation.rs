@@ -6,7 +6,7 @@
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::ListError;
+use super::Failed;
 use super::decision::{self, Count, Decision};
 use super::entry::{Entry, Hit, Noted, Place, Source, scope};
 use super::options::Policy;
@@ -74,7 +74,7 @@ pub(super) enum Outcome {
 }
 
 /// Makes all operations in one transaction; the answers come in their order.
-pub(super) fn commit(connection: &mut Connection, writes: Vec<Vec<Operation>>) -> Result<Vec<Vec<Outcome>>, ListError> {
+pub(super) fn commit(connection: &mut Connection, writes: Vec<Vec<Operation>>) -> Result<Vec<Vec<Outcome>>, Failed> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut all = Vec::with_capacity(writes.len());
     let grows = writes.iter().flatten().any(|operation| matches!(operation, Operation::Merge(_)));

@@ -5,6 +5,9 @@
 //! blocks torn; a name is safe once its folder was synced. On every such disk the spool must open, hold every message
 //! that was acknowledged, whole, and none that was known to be settled. A control on which syncs do nothing must lose
 //! messages, or the test would not see anything.
+//!
+//! A second run has syncs that fail. After one the kernel takes the pages for clean, written or not, and the next sync says
+//! that all is well: on the disks of that run what a failed sync was for is kept or lost for good, block by block.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
@@ -90,7 +93,14 @@ async fn session(spool: Spool, folder: PathBuf, number: u64) {
         for piece in content(id, size).chunks(30_000) {
             body.write(piece).await.unwrap();
         }
-        spool.accept(message(id, size, body)).await.unwrap();
+        if let Err(error) = spool.accept(message(id, size, body)).await {
+            assert!(std::env::var_os("POWER_FAIL").is_some(), "{error}");
+            // As a client does: not before the disk is well again.
+            while !spool.healthy() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            continue;
+        }
         mark(&folder, 'A', id);
         if chance.u8(..10) < 6 {
             mark(&folder, 'S', id);
@@ -146,6 +156,7 @@ enum Call {
     Write { path: String, offset: usize, bytes: Vec<u8> },
     Truncate { path: String, length: usize },
     Sync(String),
+    FailedSync(String),
     Unlink(String),
     Mark(char, QueueId),
 }
@@ -178,6 +189,7 @@ fn read_record(mut log: &[u8]) -> Vec<Call> {
             b'W' => Call::Write { path, offset, bytes },
             b'T' => Call::Truncate { path, length: offset },
             b'S' => Call::Sync(path),
+            b'F' => Call::FailedSync(path),
             b'U' => Call::Unlink(path),
             other => panic!("a record of kind {other}"),
         });
@@ -186,7 +198,7 @@ fn read_record(mut log: &[u8]) -> Vec<Call> {
 }
 
 /// Compiles the shim, runs the workload below it; none where there is no C compiler.
-fn record(folder: &Path) -> Option<Vec<Call>> {
+fn record(folder: &Path, fail: Option<u32>) -> Option<Vec<Call>> {
     let (shim, log, data) = (folder.join("shim.so"), folder.join("log"), folder.join("data"));
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/power/shim.c");
     let compiled =
@@ -200,6 +212,7 @@ fn record(folder: &Path) -> Option<Vec<Call>> {
     }
     std::fs::create_dir_all(data.join("bodies")).unwrap();
     let child = Command::new(std::env::current_exe().unwrap())
+        .envs(fail.map(|every| ("POWER_FAIL", every.to_string())))
         .args(["--exact", "workload", "--ignored"])
         .env("LD_PRELOAD", &shim)
         .env("POWER_FOLDER", &data)
@@ -224,7 +237,15 @@ struct File {
 
 #[derive(Clone)]
 enum Step {
-    Write { offset: usize, bytes: Vec<u8> },
+    /// Taken for clean after a failed sync: on the disk or not, and no later sync changes it.
+    Doubtful {
+        offset: usize,
+        bytes: Vec<u8>,
+    },
+    Write {
+        offset: usize,
+        bytes: Vec<u8>,
+    },
     Truncate(usize),
 }
 
@@ -259,6 +280,11 @@ impl Disk {
                 Some(file) => file.sync(),
                 None => self.sync_folder(path),
             },
+            Call::FailedSync(path) => {
+                if let Some(file) = self.files.get_mut(path) {
+                    file.fail_to_sync();
+                }
+            }
             Call::Unlink(path) => {
                 if let Some(file) = self.files.get_mut(path) {
                     file.unlinked = true;
@@ -296,6 +322,16 @@ impl File {
             match step {
                 Step::Write { offset, bytes } => put(&mut self.safe, offset, &bytes),
                 Step::Truncate(length) => self.safe.resize(length, 0),
+                // The worst case: the next sync says yes, and this was never written.
+                Step::Doubtful { .. } => {}
+            }
+        }
+    }
+
+    fn fail_to_sync(&mut self) {
+        for step in &mut self.waiting {
+            if let Step::Write { offset, bytes } = step {
+                *step = Step::Doubtful { offset: *offset, bytes: std::mem::take(bytes) };
             }
         }
     }
@@ -306,7 +342,7 @@ impl File {
             match step {
                 Step::Truncate(length) if chance.u8(..10) < kept_of_ten => content.resize(*length, 0),
                 Step::Truncate(_) => {}
-                Step::Write { offset, bytes } => {
+                Step::Write { offset, bytes } | Step::Doubtful { offset, bytes } => {
                     for (n, block) in bytes.chunks(BLOCK).enumerate() {
                         let torn = if chance.u8(..10) == 0 { chance.usize(0..=BLOCK / SECTOR) * SECTOR } else { BLOCK };
                         if chance.u8(..10) < kept_of_ten {
@@ -394,7 +430,7 @@ fn cuts(calls: &[Call], states: u64, seed: u64, ignores_syncs: bool) -> Vec<Stri
 #[test]
 fn no_power_cut_loses_what_was_acknowledged() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(calls) = record(folder.path()) else { return };
+    let Some(calls) = record(folder.path(), None) else { return };
     let marks =
         |wanted: char| calls.iter().filter(|call| matches!(call, Call::Mark(kind, _) if *kind == wanted)).count();
     let syncs = calls.iter().filter(|call| matches!(call, Call::Sync(_))).count();
@@ -413,4 +449,19 @@ fn no_power_cut_loses_what_was_acknowledged() {
         "without syncs only {} of 40 disks lost something: this test sees nothing",
         control.len()
     );
+}
+
+#[test]
+fn no_power_cut_after_failed_syncs_loses_what_was_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(calls) = record(folder.path(), Some(29)) else { return };
+    let failed = calls.iter().filter(|call| matches!(call, Call::FailedSync(_))).count();
+    let accepted = calls.iter().filter(|call| matches!(call, Call::Mark('A', _))).count();
+    assert!(failed > 2 && accepted > 20, "{failed} syncs failed, {accepted} messages were accepted");
+    let (states, seed) = match std::env::var("WEIR_TEST").as_deref() {
+        Ok("long") => (3000, fastrand::u64(..)),
+        _ => (80, 2),
+    };
+    let faults = cuts(&calls, states, seed, false);
+    assert!(faults.is_empty(), "{} of {states} disks:\n{}", faults.len(), faults.join("\n"));
 }

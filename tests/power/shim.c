@@ -1,8 +1,10 @@
 /* Records what a process writes below $POWER_FOLDER, in order, to $POWER_LOG: preloaded into the workload of the
  * power-cut test. One record: kind, length of the path, path, offset, length, bytes. The lock makes the order of the
- * records the order of the calls. */
+ * records the order of the calls. With $POWER_FAIL, one sync in so many fails, and the disk may keep or lose what it
+ * was for. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -164,8 +166,28 @@ int ftruncate64(int fd, off_t length) {
     return cut(real, fd, length);
 }
 
+/* One sync in $POWER_FAIL fails, and one in three of the contents, which are fewer; which ones differs from run to run of the
+ * threads, and the record says it. */
+static int sync_fails(const char *name) {
+    static int every = -1, count, contents;
+    if (every < 0) {
+        const char *text = getenv("POWER_FAIL");
+        every = text ? atoi(text) : 0;
+    }
+    if (every && !strncmp(name, "bodies/", 7)) return ++contents % 3 == 0;
+    return every && ++count % every == 0;
+}
+
 /* A log and a content have one writer each, so no write comes between the call and its record. */
 static int synced(int (*real)(int), int fd) {
+    pthread_mutex_lock(&lock);
+    if (name_of(fd) && sync_fails(names[fd])) {
+        record('F', names[fd], 0, NULL, 0);
+        pthread_mutex_unlock(&lock);
+        errno = EIO;
+        return -1;
+    }
+    pthread_mutex_unlock(&lock);
     int result = real(fd);
     if (!name_of(fd)) return result;
     pthread_mutex_lock(&lock);

@@ -15,6 +15,7 @@ mod status;
 use lettre::message::header::{ContentTransferEncoding, ContentType, HeaderName, HeaderValue};
 use lettre::message::{Body, MultiPart, SinglePart};
 
+use crate::types::printable;
 use crate::types::reply::Enhanced;
 use crate::types::{
     BodyType, Envelope, Notify, Origin, Priority, QueueId, Recipient, Reply, Ret, ReversePath, Timestamp,
@@ -272,7 +273,7 @@ fn opening(kind: ReportKind) -> &'static str {
 }
 
 fn about(kind: ReportKind, recipient: &ReportedRecipient<'_>) -> String {
-    let mut text = format!("\n<{}>\n", recipient.recipient.address);
+    let mut text = format!("\n<{}>\n", one_line(recipient.recipient.address.as_str(), LINE_MAX / 2));
     if !recipient.cause.is_empty() && kind != ReportKind::Relayed {
         text.push_str(&wrapped(&format!("What happened: {}", recipient.cause), "  "));
     }
@@ -329,7 +330,7 @@ fn wrapped(text: &str, indent: &str) -> String {
 fn one_line(text: &str, limit: usize) -> String {
     let mut line = String::with_capacity(text.len().min(limit));
     for c in text.chars() {
-        let c = if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') { ' ' } else { c };
+        let c = if printable::steers(c) { ' ' } else { c };
         if line.len() + c.len_utf8() > limit {
             break;
         }

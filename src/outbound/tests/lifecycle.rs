@@ -262,3 +262,33 @@ async fn an_address_that_is_not_ours_is_named() {
     assert_eq!(error.stage, OpenStage::Connect);
     assert!(error.text.contains("cannot send from 192.0.2.77"), "{}", error.text);
 }
+
+/// Has no descriptor free for the first so many connections.
+struct Short(Mutex<usize>, Pipes);
+
+impl Network for Short {
+    fn connect<'a>(&'a self, plan: &'a Plan) -> network::Connecting<'a> {
+        let mut left = self.0.lock().unwrap();
+        if *left == 0 {
+            return self.1.connect(plan);
+        }
+        *left -= 1;
+        Box::pin(async { Err(std::io::Error::from_raw_os_error(rustix::io::Errno::MFILE.raw_os_error())) })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shortage_of_our_own_is_waited_out_and_never_told_as_the_receivers() {
+    let (near, mut far) = tokio::io::duplex(64);
+    let network = Short(Mutex::new(40), Pipes(Mutex::new([near].into())));
+    let (connector, plan) = (Connector::new(Arc::new(network)).unwrap(), plan(TlsMode::Off));
+    let clock = Clock::starting_at(Timestamp::from_secs(1));
+    let (connection, ()) = tokio::join!(connector.open(&plan), welcome(&mut far, &[]));
+    assert!(connection.is_ok());
+    assert_eq!(clock.now().since(Timestamp::from_secs(1)), Duration::from_secs(10));
+
+    let connector = Connector::new(Arc::new(Short(Mutex::new(usize::MAX), Pipes(Mutex::default())))).unwrap();
+    let error = connector.open(&plan).await.err().unwrap();
+    assert!(error.stage == OpenStage::Ours && error.text.contains("open files"), "{error:?}");
+    assert_eq!(clock.now().since(Timestamp::from_secs(1)), Duration::from_secs(40));
+}
