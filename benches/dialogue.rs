@@ -9,6 +9,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use weir::smtp::command::{Command, ForwardPath};
 use weir::smtp::header::Header;
 use weir::smtp::incoming::{Decoder, Piece};
+use weir::smtp::offers::Offers;
 use weir::smtp::replies;
 use weir::smtp::session::{Action, Session, Settings};
 use weir::smtp::trace::Trace;
@@ -52,7 +53,7 @@ fn dialogue(c: &mut Criterion) {
 }
 
 fn play(settings: Arc<Settings>, out: &mut Vec<u8>) {
-    let mut session = Session::new(settings);
+    let mut session = Session::new(settings, Offers::default(), true);
     session.greet(out);
     for line in [LINES[0], LINES[1], LINES[2], LINES[3], LINES[6]] {
         match session.command(line, out) {
@@ -118,6 +119,7 @@ fn header(c: &mut Criterion) {
     group.throughput(Throughput::Bytes(fields.len() as u64));
     group.bench_function("eight fields", |b| {
         let trace = Trace {
+            tls: None,
             helo: "app.example.com",
             client: IpAddr::V4(Ipv4Addr::LOCALHOST),
             hostname: "relay.example.com",

@@ -12,9 +12,10 @@
 
 use std::borrow::Cow;
 
-use crate::types::{AddressError, BodyType, Mailbox, Notify, Ret, ReversePath};
+use crate::types::{AddressError, BodyType, Mailbox, Notify, Ret, ReversePath, Secret};
 
 use super::replies::{self, Said};
+use super::sasl::Mechanism;
 use super::xtext::{is_orcpt, is_xtext};
 
 /// The longest name kept from EHLO and HELO (RFC 5321 section 4.5.3.1.2).
@@ -39,12 +40,27 @@ pub enum Command {
     },
     Help,
     Quit,
-    /// CHUNKING is not offered, but the announced octets follow on the wire and must not be read as commands (RFC 3030).
+    /// Offered or not, the announced octets follow on the wire and must not be read as commands (RFC 3030). `octets` is
+    /// none where no number can be read.
     Bdat {
-        octets: u64,
+        octets: Option<u64>,
+        last: bool,
     },
-    /// Known words for what is not offered: EXPN, STARTTLS, AUTH and the like.
+    StartTls,
+    Auth(Auth),
+    /// Words of HTTP: a browser was made to talk to us.
+    Http,
+    /// Known words for what is never offered: EXPN, ETRN and the like.
     NotOffered(&'static str),
+}
+
+/// AUTH and its arguments (RFC 4954 section 4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Auth {
+    /// None for one that is not known here.
+    pub mechanism: Option<Mechanism>,
+    /// The initial response, in base64.
+    pub initial: Option<Secret>,
 }
 
 /// MAIL FROM and its parameters.
@@ -83,7 +99,9 @@ impl Command {
         let text = String::from_utf8_lossy(line);
         let is_foreign = matches!(text, Cow::Owned(_)) && !is_greeting(line);
         if is_foreign || text.chars().any(|c| c.is_control() && c != '\t') {
-            return Err(replies::BAD_CHARACTERS.plain());
+            // Content follows, and nobody knows how much: it is not to be read as commands.
+            let is_chunk = line.get(..5).is_some_and(|verb| verb.eq_ignore_ascii_case(b"BDAT "));
+            return if is_chunk { Ok(bdat("")) } else { Err(replies::BAD_CHARACTERS.plain()) };
         }
         let text = text.trim_end_matches([' ', '\t']);
         let (verb, argument) = text.split_at(text.find([' ', '\t']).unwrap_or(text.len()));
@@ -103,7 +121,10 @@ impl Command {
             "NOOP" => Ok(Command::Noop),
             "HELP" => Ok(Command::Help),
             "VRFY" => Ok(Command::Vrfy { needs_smtputf8: !argument.is_ascii() && !says_smtputf8(argument) }),
-            "BDAT" => bdat(argument),
+            "BDAT" => Ok(bdat(argument)),
+            "STARTTLS" => alone(Command::StartTls),
+            "AUTH" => auth(argument).map(Command::Auth),
+            "GET" | "POST" | "PUT" | "HEAD" | "CONNECT" | "OPTIONS" | "DELETE" | "PATCH" | "TRACE" => Ok(Command::Http),
             word => match NOT_OFFERED.iter().find(|known| **known == word) {
                 Some(known) => Ok(Command::NotOffered(known)),
                 None => Err(replies::UNKNOWN_COMMAND.plain()),
@@ -112,7 +133,7 @@ impl Command {
     }
 }
 
-const NOT_OFFERED: [&str; 7] = ["EXPN", "STARTTLS", "AUTH", "TURN", "ETRN", "SEND", "BURL"];
+const NOT_OFFERED: [&str; 7] = ["EXPN", "TURN", "ETRN", "SEND", "SOML", "SAML", "BURL"];
 
 fn is_greeting(line: &[u8]) -> bool {
     line.get(..5).is_some_and(|verb| verb.eq_ignore_ascii_case(b"EHLO ") || verb.eq_ignore_ascii_case(b"HELO "))
@@ -129,12 +150,23 @@ fn helo(argument: &str) -> Result<String, Said> {
     }
 }
 
-/// `BDAT 86 LAST`. A size that cannot be read leaves no way to find the next command: it counts as endless.
-fn bdat(argument: &str) -> Result<Command, Said> {
-    let number = argument.split([' ', '\t']).next().unwrap_or_default();
+/// `BDAT 86 LAST` (RFC 3030 section 2).
+fn bdat(argument: &str) -> Command {
+    let mut words = argument.split([' ', '\t']).filter(|word| !word.is_empty());
+    let number = words.next().unwrap_or_default();
     let digits = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
-    let octets = if digits { number.parse().unwrap_or(u64::MAX) } else { u64::MAX };
-    Ok(Command::Bdat { octets })
+    let (mark, rest) = (words.next(), words.next());
+    let last = mark.is_some_and(|word| word.eq_ignore_ascii_case("LAST"));
+    let good = digits && rest.is_none() && (last || mark.is_none());
+    Command::Bdat { octets: number.parse().ok().filter(|_| good), last }
+}
+
+fn auth(argument: &str) -> Result<Auth, Said> {
+    let mut words = argument.split([' ', '\t']).filter(|word| !word.is_empty());
+    let mechanism = words.next().ok_or_else(|| replies::BAD_SYNTAX.with("write AUTH PLAIN or AUTH LOGIN"))?;
+    let initial = words.next().map(Secret::new);
+    check(words.next().is_none(), "AUTH takes a mechanism and at most one response")?;
+    Ok(Auth { mechanism: Mechanism::parse(mechanism), initial })
 }
 
 fn mail(argument: &str) -> Result<Mail, Said> {
@@ -323,7 +355,13 @@ mod tests {
             ("AUTH PLAIN AGEAYg==", "taken"),
             ("STARTTLS", "taken"),
             ("BDAT 10 LAST", "taken"),
-            ("GET / HTTP/1.1", "500 5.5.2"),
+            ("GET / HTTP/1.1", "taken"),
+            ("post /x HTTP/1.1", "taken"),
+            ("Host: relay.example", "500 5.5.2"),
+            ("AUTH", "501 5.5.4"),
+            ("AUTH PLAIN AGEAYg== x", "501 5.5.4"),
+            ("AUTH X-UNKNOWN", "taken"),
+            ("STARTTLS now", "501 5.5.4"),
             ("", "500 5.5.2"),
             ("MAILFROM:<a@b.example>", "500 5.5.2"),
             ("NOOP\0", "501 5.5.2"),
@@ -463,16 +501,21 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_of_unreadable_size_counts_as_endless() {
-        for (line, octets) in [
-            ("BDAT 0", 0),
-            ("bdat 86 LAST", 86),
-            ("BDAT 99999999999999999999999", u64::MAX),
-            ("BDAT -5", u64::MAX),
-            ("BDAT +5", u64::MAX),
-            ("BDAT", u64::MAX),
+    fn a_chunk_says_its_size_or_nobody_knows_where_it_ends() {
+        for (line, octets, last) in [
+            ("BDAT 0", Some(0), false),
+            ("bdat 86 LAST", Some(86), true),
+            ("BDAT 86  last ", Some(86), true),
+            ("BDAT 99999999999999999999999", None, false),
+            ("BDAT -5", None, false),
+            ("BDAT +5", None, false),
+            ("BDAT 5 FIRST", None, false),
+            ("BDAT 5 LAST 5", None, true),
+            ("BDAT 5 LAST\0", None, false),
+            ("bdat 5\u{7f}", None, false),
+            ("BDAT", None, false),
         ] {
-            assert_eq!(Command::parse(line.as_bytes()), Ok(Command::Bdat { octets }), "{line}");
+            assert_eq!(Command::parse(line.as_bytes()), Ok(Command::Bdat { octets, last }), "{line}");
         }
     }
 

@@ -17,6 +17,7 @@ use memchr::memchr;
 
 use crate::types::{Priority, Span};
 
+use super::from::{Authors, FROM_MAX};
 use super::trace::Trace;
 
 /// What must arrive within this time (`X-Weir-Expire`) is urgent: a login code, whoever sends it with what header.
@@ -42,6 +43,8 @@ pub struct Facts {
     pub class: Option<Priority>,
     /// It says itself that it goes to many: List-Unsubscribe, List-Id or `Precedence: bulk`.
     pub is_bulk: bool,
+    /// Whom it is from; `Missing` where nobody asked (`Header::reading_from`).
+    pub authors: Authors,
 }
 
 impl Facts {
@@ -65,6 +68,7 @@ pub struct Header {
     message_id: String,
     has_date: bool,
     has_message_id: bool,
+    reads_from: bool,
     facts: Facts,
     progress: Progress,
     /// Octets that were not passed on, all of the header unless it was `Released`.
@@ -99,6 +103,7 @@ enum Field {
     Expire,
     Class,
     Precedence,
+    From,
     Other,
 }
 
@@ -129,6 +134,7 @@ impl Header {
             message_id: trace.message_id(),
             has_date: false,
             has_message_id: false,
+            reads_from: false,
             facts: Facts::default(),
             progress: Progress::Held,
             held: Vec::new(),
@@ -138,6 +144,11 @@ impl Header {
             field: Field::None,
             value: Vec::new(),
         }
+    }
+
+    /// Finds out whom the message is from, too.
+    pub fn reading_from(self) -> Header {
+        Header { reads_from: true, ..self }
     }
 
     /// Is everything from here on body?
@@ -254,6 +265,8 @@ impl Header {
             self.field = Field::Class;
         } else if is("Precedence") {
             self.field = Field::Precedence;
+        } else if is("From") && self.reads_from {
+            self.field = Field::From;
         } else if is("List-Unsubscribe") || is("List-Id") {
             self.facts.is_bulk = true;
         }
@@ -261,10 +274,14 @@ impl Header {
 
     /// Keeps the value of a field that is read.
     fn note(&mut self, octets: &[u8]) {
-        if matches!(self.field, Field::MessageId | Field::Expire | Field::Class | Field::Precedence) {
-            let room = VALUE_MAX.saturating_sub(self.value.len()).min(octets.len());
-            self.value.extend_from_slice(&octets[..room]);
-        }
+        let max = match self.field {
+            Field::MessageId | Field::Expire | Field::Class | Field::Precedence => VALUE_MAX,
+            // One octet more shows that there is more.
+            Field::From => FROM_MAX + 1,
+            Field::None | Field::Other => return,
+        };
+        let room = max.saturating_sub(self.value.len()).min(octets.len());
+        self.value.extend_from_slice(&octets[..room]);
     }
 
     /// Notes what is to be taken out.
@@ -289,6 +306,7 @@ impl Header {
             Field::Class => {
                 self.facts.class = text.trim().to_ascii_lowercase().parse().ok().or(self.facts.class);
             }
+            Field::From => self.facts.authors.add(&value),
             Field::Precedence => self.facts.is_bulk |= text.trim().eq_ignore_ascii_case("bulk"),
             _ => {}
         }

@@ -1,4 +1,5 @@
-//! Framing of content after DATA (RFC 5321 sections 4.1.1.4 and 4.5.2): where it ends, and its octets without stuffing.
+//! Framing of content after DATA (RFC 5321 sections 4.1.1.4 and 4.5.2): where it ends, and its octets without stuffing. Content in
+//! chunks (RFC 3030) has its length beside it: nothing in it ends it, and no dot is stuffing.
 //!
 //! Rules that always hold:
 //! - the content ends at CR LF . CR LF, or at . CR LF right after 354, and at nothing else: no bare CR, bare LF, NUL, blank or foreign
@@ -15,6 +16,8 @@ const CRLF: &[u8] = b"\r\n";
 #[derive(Clone, Debug, Default)]
 pub struct Decoder {
     state: State,
+    /// The content comes in chunks.
+    is_counted: bool,
     bare_newline: bool,
     nul: bool,
 }
@@ -44,8 +47,14 @@ enum State {
 }
 
 impl Decoder {
+    /// For content behind DATA.
     pub fn new() -> Decoder {
         Decoder::default()
+    }
+
+    /// For content in chunks: whoever reads it counts its octets, and says `finish` at its end.
+    pub fn counted() -> Decoder {
+        Decoder { is_counted: true, ..Decoder::default() }
     }
 
     /// Takes the next piece off `input`; `None` when more input is needed.
@@ -54,7 +63,7 @@ impl Decoder {
             let first = *input.first()?;
             match (self.state, first) {
                 (State::Ended, _) => return Some(Piece::End),
-                (State::LineStart, b'.') => self.step(input, State::Dot),
+                (State::LineStart, b'.') if !self.is_counted => self.step(input, State::Dot),
                 (State::Dot, b'\r') => self.step(input, State::DotCr),
                 // The dot was stuffing, or should have been: RFC 5321 section 4.5.2 takes it off either way.
                 (State::Dot, _) => self.state = State::Text,
@@ -73,6 +82,15 @@ impl Decoder {
                     }
                 }
             }
+        }
+    }
+
+    /// What is missing at the end of counted content: its last line may have come without a line end.
+    pub fn finish(&mut self) -> Option<Piece<'static>> {
+        match std::mem::replace(&mut self.state, State::Ended) {
+            State::Cr => Some(self.bare()),
+            State::Text => Some(Piece::Content(CRLF)),
+            _ => None,
         }
     }
 
@@ -98,7 +116,7 @@ impl Decoder {
             match (text[end], text.get(end + 1)) {
                 (b'\r', Some(b'\n')) => {
                     at = end + 2;
-                    if text.get(at).is_none_or(|&b| b == b'.') {
+                    if text.get(at).is_none_or(|&b| b == b'.' && !self.is_counted) {
                         return self.pass(input, at, State::LineStart);
                     }
                 }
@@ -129,10 +147,10 @@ impl Decoder {
         self.state = state;
     }
 
-    /// A newline that was none: text goes on behind it as far as framing is concerned.
+    /// A newline that was none: text goes on behind it as far as framing is concerned, where that looks for an end.
     fn bare(&mut self) -> Piece<'static> {
         self.bare_newline = true;
-        self.state = State::Text;
+        self.state = if self.is_counted { State::LineStart } else { State::Text };
         Piece::Content(CRLF)
     }
 }
@@ -271,7 +289,49 @@ mod tests {
         prop::collection::vec(octet, 0..24).prop_map(|parts| parts.concat())
     }
 
+    /// Content in chunks, read at these places; and whether a bare newline was noted.
+    fn count(wire: &[u8], cuts: &[usize]) -> (Vec<u8>, bool) {
+        let mut decoder = Decoder::counted();
+        let mut content = Vec::new();
+        let mut bounds: Vec<usize> = cuts.iter().map(|cut| cut % (wire.len() + 1)).collect();
+        bounds.extend([0, wire.len()]);
+        bounds.sort_unstable();
+        for pair in bounds.windows(2) {
+            let mut input = &wire[pair[0]..pair[1]];
+            while let Some(Piece::Content(octets)) = decoder.next(&mut input) {
+                content.extend_from_slice(octets);
+            }
+            assert!(input.is_empty(), "counted content has no end of its own");
+        }
+        if let Some(Piece::Content(octets)) = decoder.finish() {
+            content.extend_from_slice(octets);
+        }
+        (content, decoder.has_bare_newline())
+    }
+
+    #[test]
+    fn nothing_in_chunks_ends_them_and_their_last_line_gets_its_end() {
+        for (wire, content, bare) in [
+            (&b"a\r\n.\r\n.b\r\n..\r\n"[..], &b"a\r\n.\r\n.b\r\n..\r\n"[..], false),
+            (b".\r\n", b".\r\n", false),
+            (b"", b"", false),
+            (b"a", b"a\r\n", false),
+            (b"a\r", b"a\r\n", true),
+            (b"a\n.\n", b"a\r\n.\r\n", true),
+        ] {
+            assert_eq!(count(wire, &[]), (content.to_vec(), bare), "{}", wire.escape_ascii());
+        }
+    }
+
     proptest! {
+        #[test]
+        fn cuts_change_nothing_in_chunks_and_lines_end_in_crlf(wire in wire(), cuts in prop::collection::vec(any::<usize>(), 0..8)) {
+            let whole = count(&wire, &[]);
+            prop_assert_eq!(&count(&wire, &cuts), &whole);
+            prop_assert!(whole.0.is_empty() || whole.0.ends_with(CRLF));
+            prop_assert!(!String::from_utf8_lossy(&whole.0).replace("\r\n", "").contains(['\r', '\n']));
+        }
+
         #[test]
         fn cuts_change_nothing_and_the_end_is_the_books(wire in wire(), cuts in prop::collection::vec(any::<usize>(), 0..8)) {
             let whole = decode(&wire, &[]);

@@ -6,10 +6,13 @@
 //! - every reply the server gives stands in one table (`replies`), and `docs/replies.md` explains each.
 
 pub mod command;
+pub mod from;
 pub mod header;
 pub mod incoming;
+pub mod offers;
 pub mod outgoing;
 pub mod replies;
+pub mod sasl;
 pub mod session;
 pub mod trace;
 mod xtext;

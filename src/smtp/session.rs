@@ -5,19 +5,29 @@
 //! - a refused MAIL leaves no transaction, a refused RCPT leaves the transaction as it was, the end of the content always ends
 //!   the transaction, whatever is said to it;
 //! - a refused recipient is no error of the connection: a list with stale addresses never ends a client's session;
-//! - nobody can keep a connection by doing nothing useful on it: errors and idle commands have limits.
+//! - nobody can keep a connection by doing nothing useful on it: errors, idle commands and failed log-ins have limits;
+//! - TLS begins a new dialogue: nothing said before it counts, but the errors (RFC 3207 section 4.2);
+//! - nothing of a message's content is ever obeyed as a command: what came behind a refused DATA, and what a browser was made to
+//!   send, ends the connection.
+
+mod chunks;
+mod security;
+
+use std::sync::Arc;
 
 use crate::types::Recipient;
 
 use super::command::{Command, ForwardPath, Mail, Rcpt};
+use super::offers::{LogIn, Offers, Tls};
 use super::replies::{self, Said};
+use super::sasl::{Credentials, Exchange};
 
 /// Errors (unknown words, wrong syntax, wrong order, refused relaying) since the last accepted message. An administrator's test
 /// for open relays sends 40 to 120 forms on one connection and must get an answer to each.
-const ERRORS_MAX: u32 = 200;
+pub const ERRORS_MAX: u32 = 200;
 /// Commands that move nothing (NOOP, RSET, VRFY, HELP, EHLO) since the last accepted message. Such a test says RSET before each
 /// form.
-const IDLE_COMMANDS_MAX: u32 = 200;
+pub const IDLE_COMMANDS_MAX: u32 = 200;
 /// Refused recipients in one transaction for each that may be accepted: beyond, the client does not listen.
 const REFUSED_RECIPIENTS_FACTOR: usize = 10;
 
@@ -41,8 +51,16 @@ pub enum Action {
     AdmitRecipient(Box<Rcpt>),
     /// Read the content, then `end`.
     Receive,
+    /// Read so many octets into the message, then `taken`, or `end` if it was the last chunk.
+    ReceiveChunk { octets: u64, last: bool },
     /// Skip so many octets: content of a BDAT that was not taken.
     Skip(u64),
+    /// DATA was refused: if content is there already, `out_of_sync`.
+    Refused,
+    /// Throw away what has come, say what was written, do the handshake, then `secured`.
+    StartTls,
+    /// Check who it is: `logged_in` or `log_in_refused`.
+    LogIn(Credentials),
     /// The client is done: send what was written and close.
     Part,
     /// The client is sent away: send what was written and close.
@@ -57,6 +75,15 @@ pub struct Transaction {
     /// Taken with a 250, recorded and not sent to.
     pub dropped: Vec<Recipient>,
     refused: usize,
+    /// A chunk was announced: DATA cannot follow any more (RFC 3030 section 3).
+    chunked: bool,
+}
+
+impl Transaction {
+    /// Was one accepted?
+    pub fn has_recipients(&self) -> bool {
+        !self.recipients.is_empty() || !self.dropped.is_empty()
+    }
 }
 
 /// How the client greeted.
@@ -69,16 +96,50 @@ pub struct Hello {
 /// One connection's state. Replies are appended to the `out` of each call.
 #[derive(Debug)]
 pub struct Session {
-    settings: std::sync::Arc<Settings>,
+    settings: Arc<Settings>,
+    offers: Offers,
+    /// The client's network is trusted: it may log in without TLS.
+    trusted: bool,
+    secure: bool,
+    user: Option<Arc<str>>,
+    exchange: Option<Exchange>,
     hello: Option<Hello>,
     transaction: Option<Transaction>,
+    /// DATA was refused, and no command came since.
+    data_refused: bool,
     errors: u32,
     idle_commands: u32,
+    /// How many of each end the connection, just now.
+    errors_max: u32,
+    idle_commands_max: u32,
+    failed_log_ins: u32,
 }
 
 impl Session {
-    pub fn new(settings: std::sync::Arc<Settings>) -> Session {
-        Session { settings, hello: None, transaction: None, errors: 0, idle_commands: 0 }
+    /// `trusted`: the client's network is. A listener of implicit TLS has done its handshake before the session begins.
+    pub fn new(settings: Arc<Settings>, offers: Offers, trusted: bool) -> Session {
+        Session {
+            settings,
+            offers,
+            trusted,
+            secure: offers.tls == Tls::Implicit,
+            user: None,
+            exchange: None,
+            hello: None,
+            transaction: None,
+            data_refused: false,
+            errors: 0,
+            idle_commands: 0,
+            errors_max: ERRORS_MAX,
+            idle_commands_max: IDLE_COMMANDS_MAX,
+            failed_log_ins: 0,
+        }
+    }
+
+    /// So many errors and idle commands are borne from now on; what was counted stays counted.
+    pub fn tolerate(&mut self, errors: u32, idle_commands: u32) {
+        self.errors_max = errors;
+        self.idle_commands_max = idle_commands;
     }
 
     pub fn greet(&self, out: &mut Vec<u8>) {
@@ -93,9 +154,23 @@ impl Session {
         self.transaction.as_ref()
     }
 
+    /// Is the next line part of a log-in, which may be longer than a command?
+    pub fn is_logging_in(&self) -> bool {
+        self.exchange.is_some()
+    }
+
     /// Judges one line, given without its line end.
     pub fn command(&mut self, line: &[u8], out: &mut Vec<u8>) -> Action {
-        match Command::parse(line) {
+        if let Some(mut exchange) = self.exchange.take() {
+            let step = exchange.answer(line);
+            return self.log_in_step(exchange, step, out);
+        }
+        let command = Command::parse(line);
+        if std::mem::take(&mut self.data_refused) && command.is_err() {
+            return self.out_of_sync(out);
+        }
+        match command {
+            Ok(command) if self.waits_for_tls(&command) => self.error(&replies::TLS_FIRST.plain(), out),
             Ok(command) => self.judge(command, out),
             // A bad address among many is the message's trouble, not the connection's.
             Err(said) if self.transaction.is_some() && said.answer == replies::BAD_RECIPIENT => {
@@ -107,6 +182,9 @@ impl Session {
 
     /// A line came that is longer than any command.
     pub fn line_too_long(&mut self, out: &mut Vec<u8>) -> Action {
+        if self.exchange.take().is_some() {
+            return self.error(&replies::LOG_IN_TOO_LONG.plain(), out);
+        }
         self.error(&replies::LINE_TOO_LONG.plain(), out)
     }
 
@@ -129,7 +207,10 @@ impl Session {
                 replies::BYE.with(self.settings.hostname.clone()).write(out);
                 Action::Part
             }
-            Command::Bdat { octets } => self.bdat(octets, out),
+            Command::Bdat { octets, last } => self.bdat(octets, last, out),
+            Command::StartTls => self.start_tls(out),
+            Command::Auth(auth) => self.auth(&auth, out),
+            Command::Http => self.end_with(replies::NOT_HTTP, out),
             Command::NotOffered(word) => self.error(&replies::NOT_OFFERED.with(word), out),
         }
     }
@@ -139,13 +220,22 @@ impl Session {
         let said = replies::HELLO.with(self.settings.hostname.clone());
         let extended = hello.extended;
         self.hello = Some(hello);
-        if !extended || self.idle_commands >= IDLE_COMMANDS_MAX {
+        if !extended || self.idle_commands >= self.idle_commands_max {
             return self.idle(&said, out);
         }
         self.idle_commands += 1;
         said.write_line(b'-', out);
         for offer in ["PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN"] {
             replies::HELLO.with(offer).write_line(b'-', out);
+        }
+        for (offer, is_offered) in [
+            ("CHUNKING", self.offers.chunking),
+            ("STARTTLS", self.offers_tls()),
+            ("AUTH PLAIN LOGIN", self.may_log_in() && self.user.is_none()),
+        ] {
+            if is_offered {
+                replies::HELLO.with(offer).write_line(b'-', out);
+            }
         }
         replies::HELLO.with(format!("SIZE {}", self.settings.message_size)).write(out);
         Action::Listen
@@ -157,6 +247,9 @@ impl Session {
         }
         if self.transaction.is_some() {
             return self.error(&replies::OUT_OF_ORDER.with("a message is already begun"), out);
+        }
+        if self.offers.log_in == LogIn::Require && self.user.is_none() {
+            return self.error(&replies::LOG_IN_FIRST.plain(), out);
         }
         if mail.size_bytes.is_some_and(|size| size > self.settings.message_size) {
             return self.refuse(&replies::TOO_BIG.with(self.settings.message_size.to_string()), out);
@@ -171,6 +264,9 @@ impl Session {
         let Some(transaction) = &self.transaction else {
             return self.error(&replies::OUT_OF_ORDER.with("say MAIL first"), out);
         };
+        if transaction.chunked {
+            return self.error(&replies::OUT_OF_ORDER.with("the content has begun"), out);
+        }
         if transaction.recipients.len() + transaction.dropped.len() >= self.settings.recipients {
             let said = replies::TOO_MANY_RECIPIENTS.with(self.settings.recipients.to_string());
             return self.refuse_recipient(&said, out);
@@ -183,29 +279,37 @@ impl Session {
     }
 
     fn data(&mut self, out: &mut Vec<u8>) -> Action {
-        let Some(transaction) = &self.transaction else {
-            return self.error(&replies::OUT_OF_ORDER.with("say MAIL first"), out);
-        };
-        if transaction.recipients.is_empty() && transaction.dropped.is_empty() {
+        let said = match &self.transaction {
+            None => return self.refuse_data(true, "say MAIL first", out),
+            Some(transaction) if transaction.chunked => {
+                return self.refuse_data(true, "the message has begun with BDAT", out);
+            }
             // With PIPELINING this is no error of the client: it could not know (RFC 2920 section 3.1).
-            return self.refuse(&replies::OUT_OF_ORDER.with("no recipient was accepted"), out);
-        }
-        replies::GO_AHEAD.plain().write(out);
+            Some(transaction) if !transaction.has_recipients() => {
+                return self.refuse_data(false, "no recipient was accepted", out);
+            }
+            Some(_) => replies::GO_AHEAD.plain(),
+        };
+        said.write(out);
         Action::Receive
     }
 
-    /// The octets behind BDAT are skipped, never read as commands; more of them than a message may have end the connection.
-    fn bdat(&mut self, octets: u64, out: &mut Vec<u8>) -> Action {
-        self.transaction = None;
-        match self.error(&replies::NOT_OFFERED.with("BDAT"), out) {
-            Action::Listen if octets <= self.settings.message_size => Action::Skip(octets),
-            _ => Action::Close,
-        }
+    fn refuse_data(&mut self, is_error: bool, why: &'static str, out: &mut Vec<u8>) -> Action {
+        self.data_refused = true;
+        let said = replies::OUT_OF_ORDER.with(why);
+        let action = if is_error { self.error(&said, out) } else { self.refuse(&said, out) };
+        if action == Action::Listen { Action::Refused } else { action }
+    }
+
+    /// Content came behind a refused DATA. Nothing of it may be taken for a command.
+    pub fn out_of_sync(&mut self, out: &mut Vec<u8>) -> Action {
+        self.end_with(replies::OUT_OF_SYNC, out)
     }
 
     /// The sender is welcome: the transaction begins.
     pub fn begin(&mut self, mail: Mail, out: &mut Vec<u8>) -> Action {
-        self.transaction = Some(Transaction { mail, recipients: Vec::new(), dropped: Vec::new(), refused: 0 });
+        self.transaction =
+            Some(Transaction { mail, recipients: Vec::new(), dropped: Vec::new(), refused: 0, chunked: false });
         replies::SENDER_TAKEN.plain().write(out);
         Action::Listen
     }
@@ -249,7 +353,7 @@ impl Session {
     /// Refuses and counts it: after some the connection ends.
     pub fn error(&mut self, said: &Said, out: &mut Vec<u8>) -> Action {
         self.errors += 1;
-        if self.errors > ERRORS_MAX {
+        if self.errors > self.errors_max {
             return self.end_with(replies::TOO_MANY_ERRORS, out);
         }
         self.refuse(said, out)
@@ -272,7 +376,7 @@ impl Session {
 
     fn idle(&mut self, said: &Said, out: &mut Vec<u8>) -> Action {
         self.idle_commands += 1;
-        if self.idle_commands > IDLE_COMMANDS_MAX {
+        if self.idle_commands > self.idle_commands_max {
             return self.end_with(replies::TOO_MANY_COMMANDS, out);
         }
         self.refuse(said, out)
@@ -286,159 +390,4 @@ impl Session {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn session() -> Session {
-        session_for(3)
-    }
-
-    fn session_for(recipients: usize) -> Session {
-        let settings = Settings { hostname: "relay.example".to_string(), message_size: 1000, recipients };
-        Session::new(Arc::new(settings))
-    }
-
-    /// Plays lines with an owner that admits everybody; gives the reply lines.
-    fn play(session: &mut Session, lines: &[&str]) -> Vec<String> {
-        let mut replies = Vec::new();
-        for line in lines {
-            let mut out = Vec::new();
-            let mut action = session.command(line.as_bytes(), &mut out);
-            action = match action {
-                Action::Admit(mail) => session.begin(*mail, &mut out),
-                Action::AdmitRecipient(rcpt) => match rcpt.path {
-                    ForwardPath::Mailbox(address) => {
-                        let recipient = Recipient { address, orcpt: rcpt.orcpt, notify: rcpt.notify };
-                        session.add(recipient, &mut out)
-                    }
-                    ForwardPath::Postmaster => session.refuse_recipient(&replies::NO_POSTMASTER.plain(), &mut out),
-                },
-                other => other,
-            };
-            let text = String::from_utf8(out).unwrap();
-            replies.push(text.lines().map(|l| l.get(..9).unwrap_or(l).trim_end()).collect::<Vec<_>>().join(","));
-            if matches!(action, Action::Close | Action::Part) {
-                replies.push("closed".to_string());
-                break;
-            }
-        }
-        replies
-    }
-
-    #[test]
-    fn commands_out_of_order_are_refused() {
-        for (lines, replies) in [
-            (&["MAIL FROM:<>"][..], &["503 5.5.1"][..]),
-            (&["HELO a", "RCPT TO:<a@b.example>"], &["250 relay", "503 5.5.1"]),
-            (&["HELO a", "DATA"], &["250 relay", "503 5.5.1"]),
-            (&["HELO a", "MAIL FROM:<>", "MAIL FROM:<>"], &["250 relay", "250 2.1.0", "503 5.5.1"]),
-            (&["HELO a", "MAIL FROM:<>", "DATA"], &["250 relay", "250 2.1.0", "503 5.5.1"]),
-            (&["HELO a", "MAIL FROM:<>", "RSET", "DATA"], &["250 relay", "250 2.1.0", "250 2.0.0", "503 5.5.1"]),
-            (
-                &["HELO a", "MAIL FROM:<>", "HELO b", "RCPT TO:<a@b.example>"],
-                &["250 relay", "250 2.1.0", "250 relay", "503 5.5.1"],
-            ),
-            (
-                &["RSET", "NOOP", "HELP", "VRFY a", "QUIT"],
-                &["250 2.0.0", "250 2.0.0", "214 2.0.0", "252 2.0.0", "221 2.0.0", "closed"],
-            ),
-            (&["HELO a", "MAIL FROM:<> SIZE=1001", "RCPT TO:<a@b.example>"], &["250 relay", "552 5.3.4", "503 5.5.1"]),
-            (&["HELO a", "MAIL FROM:<> SIZE=1000"], &["250 relay", "250 2.1.0"]),
-            (&["STARTTLS", "EXPN a"], &["502 5.5.1", "502 5.5.1"]),
-        ] {
-            assert_eq!(play(&mut session(), lines), replies, "{lines:?}");
-        }
-    }
-
-    #[test]
-    fn an_address_beyond_ascii_without_smtputf8_leaves_the_state_as_it_was() {
-        let mut one = session();
-        let replies = play(
-            &mut one,
-            &["EHLO a", "MAIL FROM:<ü@b.example>", "DATA", "MAIL FROM:<a@b.example>", "RCPT TO:<ü@b.example>", "DATA"],
-        );
-        assert_eq!(replies[1..], ["553 5.6.7", "503 5.5.1", "250 2.1.0", "553 5.6.7", "503 5.5.1"]);
-        assert_eq!(play(&mut one, &["RCPT TO:<a@b.example>", "DATA"]), ["250 2.1.5", "354 send"]);
-        assert_eq!(play(&mut session(), &["EHLO a", "MAIL FROM:<ü@b.example> SMTPUTF8"])[1], "250 2.1.0");
-        assert_eq!(play(&mut session(), &["VRFY ü"]), ["553 5.6.7"]);
-    }
-
-    #[test]
-    fn recipients_beyond_the_limit_are_put_off_alone() {
-        let mut one = session();
-        let rcpt = "RCPT TO:<a@b.example>";
-        let replies = play(&mut one, &["EHLO a", "MAIL FROM:<>", rcpt, rcpt, rcpt, rcpt, "DATA"]);
-        assert_eq!(replies[2..], ["250 2.1.5", "250 2.1.5", "250 2.1.5", "452 4.5.3", "354 send"]);
-        assert_eq!(one.take_transaction().unwrap().recipients.len(), 3);
-    }
-
-    #[test]
-    fn offers_what_it_does_and_nothing_else() {
-        let mut out = Vec::new();
-        session().command(b"EHLO a", &mut out);
-        let expected = "250-relay.example\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-ENHANCEDSTATUSCODES\r\n250-DSN\r\n250 SIZE 1000\r\n";
-        assert_eq!(String::from_utf8(out).unwrap(), expected);
-    }
-
-    #[test]
-    fn the_end_of_the_content_ends_the_transaction() {
-        for said in [replies::QUEUED.with("X"), replies::SPOOL_FAILED.plain(), replies::NUL_IN_MESSAGE.plain()] {
-            let mut one = session();
-            play(&mut one, &["EHLO a", "MAIL FROM:<>", "RCPT TO:<a@b.example>", "DATA"]);
-            one.end(&said, &mut Vec::new());
-            assert_eq!(
-                play(&mut one, &["RCPT TO:<a@b.example>", "DATA", "MAIL FROM:<>"]),
-                ["503 5.5.1", "503 5.5.1", "250 2.1.0"]
-            );
-        }
-    }
-
-    #[test]
-    fn chunks_are_skipped_and_endless_ones_close() {
-        let mut one = session();
-        let mut out = Vec::new();
-        play(&mut one, &["EHLO a", "MAIL FROM:<>"]);
-        assert_eq!(one.command(b"BDAT 1000 LAST", &mut out), Action::Skip(1000));
-        assert_eq!(one.transaction(), None);
-        assert_eq!(one.command(b"BDAT 1001", &mut out), Action::Close);
-    }
-
-    #[test]
-    fn too_many_errors_end_the_connection() {
-        let replies = play(&mut session(), &["WRONG"; 300]);
-        assert_eq!((replies[199].as_str(), replies[200].as_str(), replies.len()), ("500 5.5.2", "421 4.7.0", 202));
-        let replies = play(&mut session(), &["NOOP"; 300]);
-        assert_eq!((replies[199].as_str(), replies[200].as_str(), replies.len()), ("250 2.0.0", "421 4.7.0", 202));
-        assert_eq!(play(&mut session(), &["EHLO a"; 300]).len(), 202);
-    }
-
-    #[test]
-    fn bad_addresses_among_many_do_not_end_the_connection() {
-        let mut lines = vec!["EHLO a", "MAIL FROM:<>"];
-        lines.extend(["RCPT TO:<no-domain>"; 300]);
-        lines.push("RCPT TO:<a@b.example>");
-        let replies = play(&mut session_for(30), &lines);
-        assert_eq!(replies.last().map(String::as_str), Some("250 2.1.5"));
-        lines.splice(2..2, ["RCPT TO:<no-domain>"]);
-        assert_eq!(play(&mut session_for(30), &lines).last().map(String::as_str), Some("closed"));
-    }
-
-    proptest! {
-        #[test]
-        fn every_line_gets_one_reply_in_every_state(
-            before in prop::sample::select(vec![0, 1, 2, 3]), line in prop::collection::vec(any::<u8>(), 0..80)
-        ) {
-            let mut one = session();
-            play(&mut one, &["EHLO a", "MAIL FROM:<>", "RCPT TO:<a@b.example>"][..before]);
-            let mut out = Vec::new();
-            let action = one.command(&line, &mut out);
-            let finals = out.split_inclusive(|&b| b == b'\n').filter(|l| l.get(3) == Some(&b' ')).count();
-            let asked = matches!(action, Action::Admit(_) | Action::AdmitRecipient(_));
-            prop_assert_eq!(finals, usize::from(!asked));
-        }
-    }
-}
+mod tests;

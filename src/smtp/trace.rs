@@ -14,8 +14,10 @@ pub struct Trace<'a> {
     pub helo: &'a str,
     pub client: IpAddr,
     pub hostname: &'a str,
-    /// ESMTP, SMTP or UTF8SMTP (RFC 3848, RFC 6531 section 4.3).
+    /// ESMTP, SMTP or UTF8SMTP, with S for TLS and A for a log-in (RFC 3848, RFC 6531 section 4.3).
     pub protocol: &'static str,
+    /// Version and suite of TLS, as in `TLSv1.3 TLS_AES_256_GCM_SHA384`.
+    pub tls: Option<&'a str>,
     pub id: QueueId,
     pub now: Timestamp,
 }
@@ -23,8 +25,11 @@ pub struct Trace<'a> {
 impl Trace<'_> {
     /// The `Received` field, with its line end.
     pub fn received(&self) -> String {
+        // The clause of RFC 8314 section 4.3 names the suite alone.
+        let suite = self.tls.and_then(|tls| tls.split(' ').next_back());
+        let tls = suite.map(|suite| format!(" tls {}", name(suite))).unwrap_or_default();
         format!(
-            "Received: from {} ({})\r\n\tby {} with {} id {};\r\n\t{}\r\n",
+            "Received: from {} ({})\r\n\tby {} with {} id {}{tls};\r\n\t{}\r\n",
             name(self.helo),
             Domain::literal_of(self.client.to_canonical()),
             name(self.hostname),
@@ -64,6 +69,7 @@ mod tests {
             client: "192.0.2.7".parse().unwrap(),
             hostname: "relay.example",
             protocol: "ESMTP",
+            tls: None,
             id: QueueId::from_key(5).unwrap(),
             now: Timestamp::from_secs(1_795_293_220),
         }
@@ -75,6 +81,13 @@ mod tests {
             trace("client.example").received(),
             "Received: from client.example ([192.0.2.7])\r\n\tby relay.example with ESMTP id 0000000000005;\r\n\tSat, 21 Nov 2026 20:33:40 +0000\r\n"
         );
+    }
+
+    #[test]
+    fn it_names_the_suite_of_tls() {
+        let trace = Trace { protocol: "ESMTPSA", tls: Some("TLSv1.3 TLS_AES_256_GCM_SHA384"), ..trace("x") };
+        let by = "\tby relay.example with ESMTPSA id 0000000000005 tls TLS_AES_256_GCM_SHA384;";
+        assert_eq!(trace.received().lines().nth(1), Some(by));
     }
 
     #[test]

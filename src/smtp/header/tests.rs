@@ -2,8 +2,9 @@
 
 use proptest::prelude::*;
 
+use super::super::from::FromFault;
 use super::*;
-use crate::types::{QueueId, Timestamp};
+use crate::types::{Mailbox, QueueId, Timestamp};
 
 fn trace() -> Trace<'static> {
     Trace {
@@ -11,6 +12,7 @@ fn trace() -> Trace<'static> {
         client: "192.0.2.7".parse().unwrap(),
         hostname: "relay.example",
         protocol: "ESMTP",
+        tls: None,
         id: QueueId::from_key(5).unwrap(),
         now: Timestamp::from_secs(1_795_293_220),
     }
@@ -222,4 +224,46 @@ proptest! {
             prop_assert!(is_kept && added <= 2, "{} became {}", content, plain);
         }
     }
+}
+
+/// Whom a message is from, in one piece and line by line.
+fn authors(content: &str) -> Authors {
+    let read = |pieces: Vec<&str>| {
+        let mut header = Header::new(&trace()).reading_from();
+        for piece in pieces {
+            header.pass(piece.as_bytes(), &mut Vec::new());
+        }
+        header.finish(&mut Vec::new());
+        header.facts().authors.clone()
+    };
+    let whole = read(vec![content]);
+    assert_eq!(read(content.split_inclusive('\n').collect()), whole);
+    whole
+}
+
+#[test]
+fn whom_a_message_is_from_stands_in_its_one_from_field() {
+    let a = Authors::Mailboxes(vec![Mailbox::parse("a@own.example").unwrap()]);
+    for (content, expected) in [
+        ("Subject: s\r\nFrom: a@own.example\r\n\r\nbody\r\n", a.clone()),
+        ("FROM : A\r\n <a@own.example>\r\n\r\n", a.clone()),
+        ("From: a@own.example\r\nReply-To: b@evil.example\r\nX-From: x\r\n\r\nFrom: b@evil.example\r\n", a.clone()),
+        ("From: a@own.example", a),
+        ("Subject: s\r\n\r\nFrom: a@own.example\r\n", Authors::Missing),
+        // A line that is no field ends the header, and a blank line is put before it.
+        ("Subject: s\r\nno field\r\nFrom: a@own.example\r\n\r\n", Authors::Missing),
+        ("From: a@own.example\r\nfrom: b@evil.example\r\n\r\n", Authors::Faulty(FromFault::Two)),
+        ("From: a@own.example\r\nSubject: s\r\n \r\nFrom\t: a@own.example\r\n\r\n", Authors::Faulty(FromFault::Two)),
+    ] {
+        assert_eq!(authors(content), expected, "{content:?}");
+    }
+    let long = format!("From: a@own.example,\r\n{}b@evil.example\r\n\r\n", " a@own.example,\r\n".repeat(FROM_MAX / 10));
+    assert_eq!(authors(&long), Authors::Faulty(FromFault::TooLong));
+}
+
+#[test]
+fn nobody_asked_nobody_is_told() {
+    let mut header = Header::new(&trace());
+    header.pass(b"From: a@own.example\r\n\r\n", &mut Vec::new());
+    assert_eq!(header.facts().authors, Authors::Missing);
 }
