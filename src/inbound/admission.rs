@@ -1,7 +1,9 @@
 //! Who may send through weir, from whom and to whom.
 //!
 //! Rules that always hold:
-//! - a client outside the trusted networks relays nothing, to whomever and in whatever spelling;
+//! - a client outside the trusted networks that did not log in relays nothing, to whomever and in whatever spelling;
+//! - a user sends from the domains that are his and from no other;
+//! - where From has to be aligned, every address in it is, by its exact domain; the empty sender of reports is asked for nothing;
 //! - only the domain behind the last `@` outside quotes counts: `%`, `!` and quotes admit nobody and change no way;
 //! - an IPv4 client is the same client whether it comes as 192.0.2.1 or as ::ffff:192.0.2.1;
 //! - every refusal names the key that would admit what was refused.
@@ -10,17 +12,29 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::auth::User;
+use crate::smtp::from::Authors;
 use crate::smtp::replies::{self, Said};
 use crate::smtp::{ForwardPath, Mail};
 use crate::types::{AddressError, Domain, Mailbox};
 
-use super::options::Relay;
+use super::options::{HeaderFrom, Relay};
 
 #[derive(Clone, Debug)]
 pub struct Admission {
     trusted_networks: Vec<IpNet>,
     sender_domains: Vec<Domain>,
+    from: HeaderFrom,
     postmaster: Option<Mailbox>,
+}
+
+/// Who sends.
+#[derive(Clone, Copy, Debug)]
+pub struct Sender<'a> {
+    /// Its network is trusted, or it has logged in.
+    pub may_relay: bool,
+    /// Who has logged in.
+    pub user: Option<&'a User>,
 }
 
 impl Admission {
@@ -33,6 +47,7 @@ impl Admission {
         Ok(Admission {
             trusted_networks: relay.trusted_networks.clone(),
             sender_domains: relay.sender_domains.clone(),
+            from: relay.from,
             postmaster,
         })
     }
@@ -48,20 +63,50 @@ impl Admission {
 
     /// Judges the sender. The empty one of reports is always taken; a client that may not relay hears so at RCPT, where
     /// every client can show it beside the address.
-    pub fn sender(&self, trusted: bool, mail: &Mail) -> Result<(), Said> {
-        match mail.sender.mailbox() {
-            Some(sender)
-                if trusted && !self.sender_domains.is_empty() && !self.sender_domains.contains(sender.domain()) =>
-            {
-                Err(replies::SENDER_DOMAIN.with(sender.to_string()))
+    pub fn sender(&self, who: Sender<'_>, mail: &Mail) -> Result<(), Said> {
+        let Some(sender) = mail.sender.mailbox().filter(|_| who.may_relay) else { return Ok(()) };
+        let is_listed = |domains: &[Domain]| domains.is_empty() || domains.contains(sender.domain());
+        if !is_listed(&self.sender_domains) {
+            return Err(replies::SENDER_DOMAIN.with(sender.to_string()));
+        }
+        match who.user {
+            Some(user) if !is_listed(&user.sender_domains) => {
+                Err(replies::USER_SENDER_DOMAIN.with(format!("{} may not send from {sender}", user.name)))
             }
             _ => Ok(()),
         }
     }
 
+    /// Does it have to be known whom a message is from?
+    pub fn reads_from(&self, mail: &Mail) -> bool {
+        self.from == HeaderFrom::Aligned && mail.sender.mailbox().is_some()
+    }
+
+    /// Judges whom a message from this sender says it is from.
+    pub fn authors(&self, user: Option<&User>, mail: &Mail, authors: &Authors) -> Result<(), Said> {
+        let Some(sender) = mail.sender.mailbox().filter(|_| self.from == HeaderFrom::Aligned) else { return Ok(()) };
+        let authors = match authors {
+            Authors::Mailboxes(authors) => authors,
+            Authors::Missing => return Err(replies::NOT_ALIGNED.with("the message has no From field")),
+            Authors::Faulty(fault) => return Err(replies::NOT_ALIGNED.with(format!("the message {fault}"))),
+        };
+        let own = std::slice::from_ref(sender.domain());
+        let (domains, list) = match user {
+            Some(user) if !user.sender_domains.is_empty() => {
+                (&user.sender_domains[..], format!("the sender_domains of {}", user.name))
+            }
+            _ if !self.sender_domains.is_empty() => (&self.sender_domains[..], "relay.sender_domains".to_string()),
+            _ => (own, format!("the sender's domain, {}", sender.domain())),
+        };
+        match authors.iter().find(|author| !domains.contains(author.domain())) {
+            None => Ok(()),
+            Some(stranger) => Err(replies::NOT_ALIGNED.with(format!("From names {stranger}, which is not in {list}"))),
+        }
+    }
+
     /// Judges the recipient and gives the mailbox it stands for.
-    pub fn recipient(&self, trusted: bool, client: IpAddr, path: ForwardPath) -> Result<Mailbox, Said> {
-        if !trusted {
+    pub fn recipient(&self, may_relay: bool, client: IpAddr, path: ForwardPath) -> Result<Mailbox, Said> {
+        if !may_relay {
             return Err(replies::MAY_NOT_RELAY.with(client.to_canonical().to_string()));
         }
         match path {
@@ -75,11 +120,18 @@ impl Admission {
 mod tests {
     use super::*;
     use crate::smtp::Command;
+    use crate::smtp::from::FromFault;
 
     fn admission(sender_domains: &[&str], postmaster: &str) -> Admission {
         let sender_domains = sender_domains.iter().map(|d| Domain::parse(d).unwrap()).collect();
         let trusted_networks = ["10.0.0.0/8", "::1/128", "::ffff:192.0.2.0/120"].map(|n| n.parse().unwrap()).to_vec();
-        Admission::new(&Relay { trusted_networks, sender_domains, postmaster: postmaster.to_string() }).unwrap()
+        Admission::new(&Relay {
+            trusted_networks,
+            sender_domains,
+            postmaster: postmaster.to_string(),
+            ..Relay::default()
+        })
+        .unwrap()
     }
 
     #[test]
@@ -112,6 +164,8 @@ mod tests {
             Err(said) => said.line(),
         }
     }
+
+    const TRUSTED: Sender<'_> = Sender { may_relay: true, user: None };
 
     /// S: a name of ours, I: an address of ours, D: a foreign domain. The forms of nmap's smtp-open-relay and more.
     const FORMS: [(&str, Option<&str>); 36] = [
@@ -161,7 +215,7 @@ mod tests {
             if domain.is_some() {
                 assert_eq!(
                     heard,
-                    "550 5.7.1 203.0.113.9 may not relay: add it to relay.trusted_networks (WEIR_RELAY__TRUSTED_NETWORKS)",
+                    "550 5.7.1 203.0.113.9 may not relay: add it to relay.trusted_networks (WEIR_RELAY__TRUSTED_NETWORKS) or log in",
                     "{path}"
                 );
             }
@@ -194,11 +248,67 @@ mod tests {
             let Ok(Command::Mail(mail)) = Command::parse(format!("MAIL FROM:{sender}").as_bytes()) else {
                 panic!("{sender}")
             };
-            assert_eq!(admission.sender(true, &mail).is_ok(), taken, "{sender}");
+            assert_eq!(admission.sender(TRUSTED, &mail).is_ok(), taken, "{sender}");
             if !taken {
-                let said = admission.sender(true, &mail).unwrap_err().line();
+                let said = admission.sender(TRUSTED, &mail).unwrap_err().line();
                 assert!(said.starts_with("550 5.7.1") && said.contains("relay.sender_domains"), "{said}");
             }
+        }
+    }
+
+    #[test]
+    fn an_aligned_from_names_only_what_the_sender_may() {
+        let domain = |text: &str| Domain::parse(text).unwrap();
+        let app = User {
+            name: "app".into(),
+            class: crate::types::Priority::Normal,
+            sender_domains: vec![domain("own.example"), domain("second.example")],
+            rate: crate::types::RateLimit::Unlimited,
+            daily_recipients: None,
+            expire: None,
+        };
+        let free = User { sender_domains: Vec::new(), ..app.clone() };
+        let strict = |sender_domains: &[&str]| Admission { from: HeaderFrom::Aligned, ..admission(sender_domains, "") };
+        let judge = |admission: &Admission, user, sender: &str, from: &[&str]| {
+            let Ok(Command::Mail(mail)) = Command::parse(format!("MAIL FROM:<{sender}>").as_bytes()) else { panic!() };
+            let authors = Authors::Mailboxes(from.iter().map(|from| Mailbox::parse(from).unwrap()).collect());
+            admission.authors(user, &mail, &authors).map_err(|said| said.line()).err().unwrap_or_default()
+        };
+        for (relay, user, sender, from, expected) in [
+            (&[][..], Some(&app), "a@own.example", &["b@second.example", "c@OWN.example"][..], ""),
+            (
+                &[],
+                Some(&app),
+                "a@own.example",
+                &["b@own.example", "c@evil.example"],
+                "c@evil.example, which is not in the sender_domains of app:",
+            ),
+            (&[], Some(&app), "a@own.example", &["b@sub.own.example"], "b@sub.own.example, which is not in"),
+            (&["relay.example"], Some(&app), "a@own.example", &["b@own.example"], ""),
+            (&["relay.example"], Some(&free), "a@relay.example", &["b@own.example"], "in relay.sender_domains:"),
+            (&["relay.example", "x.example"], None, "a@relay.example", &["b@x.example"], ""),
+            (&[], None, "a@own.example", &["b@own.example"], ""),
+            (&[], Some(&free), "a@own.example", &["b@x.example"], "in the sender's domain, own.example:"),
+            (&[], Some(&app), "", &["b@x.example"], ""),
+        ] {
+            let said = judge(&strict(relay), user, sender, from);
+            assert_eq!(said.is_empty(), expected.is_empty(), "{from:?}: {said}");
+            assert!(said.contains(expected) && (said.is_empty() || said.starts_with("550 5.7.1 ")), "{said}");
+            assert_eq!(judge(&admission(relay, ""), user, sender, from), "");
+        }
+    }
+
+    #[test]
+    fn an_aligned_message_says_whom_it_is_from() {
+        let Ok(Command::Mail(mail)) = Command::parse(b"MAIL FROM:<a@own.example>") else { panic!() };
+        let strict = Admission { from: HeaderFrom::Aligned, ..admission(&[], "") };
+        for (authors, expected) in [
+            (Authors::Missing, "the message has no From field: relay.from"),
+            (Authors::Faulty(FromFault::Two), "the message has more than one From field: relay.from"),
+        ] {
+            let said = strict.authors(None, &mail, &authors).unwrap_err().line();
+            assert!(said.contains(expected), "{said}");
+            assert!(admission(&[], "").authors(None, &mail, &authors).is_ok());
         }
     }
 

@@ -1,32 +1,30 @@
-//! Keeps the log readable when a client is refused, or the spool fails, over and over: a few lines, then one a minute, for each client
-//! and for the faults of all together.
+//! Keeps the log readable when a client or a user is refused, or the spool fails, over and over: a few lines, then one a minute, for
+//! each of them and for the faults of all together.
 
-use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use governor::clock::Clock as GovernorClock;
 use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::DashMapStateStore;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
+use super::governed::Time;
 use crate::clock::Clock;
-
-use super::overload::client_of;
+use crate::types::{Submitter, client_of};
 
 /// Lines of one kind in a row, before they come once a minute.
 const BURST: NonZeroU32 = NonZeroU32::new(3).unwrap();
-/// Clients remembered at most: who scans from more addresses is not listed one by one.
-const CLIENTS_MAX: usize = 10_000;
+/// Clients and users remembered at most: who scans from more addresses is not listed one by one.
+const SUBMITTERS_MAX: usize = 10_000;
 /// How often clients that have been quiet are forgotten.
 const SWEEP_MILLIS: i64 = 60_000;
 
 /// Says which refusals and faults are written to the log.
 #[derive(Debug)]
 pub(super) struct Complaints {
-    limiter: RateLimiter<IpAddr, DashMapStateStore<IpAddr>, Time, NoOpMiddleware<Duration>>,
+    limiter: RateLimiter<Submitter, DashMapStateStore<Submitter>, Time, NoOpMiddleware<Duration>>,
     faults: RateLimiter<NotKeyed, InMemoryState, Time, NoOpMiddleware<Duration>>,
     clock: Clock,
     swept: AtomicI64,
@@ -41,10 +39,14 @@ impl Complaints {
         Complaints { limiter, faults, clock, swept }
     }
 
-    /// Shall this refusal of `client` be logged?
-    pub(super) fn is_due(&self, client: IpAddr) -> bool {
+    /// Shall this refusal be logged?
+    pub(super) fn is_due(&self, who: Submitter) -> bool {
         self.sweep();
-        self.limiter.len() < CLIENTS_MAX && self.limiter.check_key(&client_of(client)).is_ok()
+        let who = match who {
+            Submitter::Client(client) => Submitter::Client(client_of(client)),
+            user => user,
+        };
+        self.limiter.len() < SUBMITTERS_MAX && self.limiter.check_key(&who).is_ok()
     }
 
     /// Shall this fault of our own be logged? The disk that fails one message fails them all, whoever sends.
@@ -62,18 +64,6 @@ impl Complaints {
     }
 }
 
-/// Our clock as governor sees it, so that it follows virtual time.
-#[derive(Clone, Debug)]
-struct Time(Clock);
-
-impl GovernorClock for Time {
-    type Instant = Duration;
-
-    fn now(&self) -> Duration {
-        Duration::from_millis(u64::try_from(self.0.now().millis()).unwrap_or(0))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,15 +72,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_few_lines_then_one_a_minute_for_each_client() {
         let complaints = Complaints::new(Clock::starting_at(Timestamp::from_secs(1000)));
-        let (one, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
-        assert_eq!([(); 5].map(|()| complaints.is_due(one)), [true, true, true, false, false]);
-        assert!(complaints.is_due(other));
+        let one = || Submitter::Client([192, 0, 2, 1].into());
+        assert_eq!([(); 5].map(|()| complaints.is_due(one())), [true, true, true, false, false]);
+        assert!(complaints.is_due(Submitter::Client([192, 0, 2, 2].into())));
+        assert!(complaints.is_due(Submitter::User("app".into())));
         assert_eq!([(); 4].map(|()| complaints.fault_is_due()), [true, true, true, false]);
         tokio::time::sleep(Duration::from_secs(61)).await;
-        assert_eq!([(); 2].map(|()| complaints.is_due(one)), [true, false]);
+        assert_eq!([(); 2].map(|()| complaints.is_due(one())), [true, false]);
         assert_eq!([(); 2].map(|()| complaints.fault_is_due()), [true, false]);
         tokio::time::sleep(Duration::from_secs(600)).await;
-        assert!(complaints.is_due(one));
+        assert!(complaints.is_due(one()));
         assert_eq!(complaints.limiter.len(), 1);
     }
 }

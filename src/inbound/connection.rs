@@ -4,8 +4,9 @@
 //! - `250` for a message is written only after the intake has it safe, and nothing slow stands between the two (RFC 1047);
 //! - a session that waits for a command ends at once when the relay stops; one past the end of the content is always
 //!   answered; content that still flows may come to its end;
-//! - slow clients hold nothing for long: a command has to be whole in 5 minutes, content needs a minimum rate, a message
-//!   one hour in all (RFC 5321 section 4.5.3.2.7 wants at least 5 minutes a step).
+//! - slow clients hold nothing for long: a command, content, a message and the reading of replies have limits of time, which
+//!   shrink while places are short (`pressure`);
+//! - a session outside a transaction ends at once when it is asked to make room, whatever it waits for.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,62 +17,92 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::smtp::header::Header;
+use crate::auth::{Denied, User};
+use crate::smtp::offers::Tls;
 use crate::smtp::replies::{self, Said};
-use crate::smtp::session::Hello;
-use crate::smtp::trace::Trace;
+use crate::smtp::sasl::{self, Credentials};
 use crate::smtp::{Action, Mail, Rcpt, Session, Transaction};
-use crate::types::{Envelope, Origin, Priority, QueueId, Recipient, ReversePath, Timestamp};
+use crate::types::{QueueId, Recipient, ReversePath, Submitter, Timestamp};
 
-use super::admission::Admission;
-use super::content::{Content, Refused, Whole};
+use super::admission::{Admission, Sender};
+use super::allowances::{Aside, UsedUp};
+use super::door::Door;
 use super::front::Front;
-use super::intake::{AcceptError, Intake, Received, RefusedRecipient, Standing, Suppressed};
-use super::overload::Place;
-use super::wire::{Line, Lost, Wire};
+use super::held::Hold;
+use super::intake::{Intake, RefusedRecipient, Standing, Suppressed};
+use super::overload::{Gauge, Place, Rank};
+use super::receive::Incoming;
+use super::wire::{self, Line, Lost, Wire};
 
-/// For a command line to be whole (RFC 5321 section 4.5.3.2.7).
-const COMMAND_MAX: Duration = Duration::from_secs(300);
-/// For the next octets of content.
-const SILENCE_MAX: Duration = Duration::from_secs(300);
-/// Content may take this long, and a second more for each `RATE_MIN` octets of it.
-const CONTENT_START: Duration = Duration::from_secs(300);
-/// Octets a second: a modem of 1990 is faster, a client that only wants to hold the connection is not.
-const RATE_MIN: u64 = 1000;
-/// From MAIL to the end of the content.
-const MESSAGE_MAX: Duration = Duration::from_secs(3600);
-/// While the relay stops, content that does not flow is not waited for longer than this.
-const STOPPING_SILENCE_MAX: Duration = Duration::from_secs(1);
+/// While the relay stops, content that does not flow, and a client that does not read, are not waited for longer than this.
+pub(super) const STOPPING_SILENCE_MAX: Duration = Duration::from_secs(1);
 
-pub(super) struct Connection<'a, I, S> {
-    front: &'a Front<I>,
-    wire: Wire<S>,
-    session: Session,
-    client: IpAddr,
+pub(super) struct Connection<'a, I: Intake, S> {
+    pub(super) front: &'a Front<I>,
+    door: &'a Door,
+    pub(super) wire: Wire<S>,
+    pub(super) session: Session,
+    pub(super) client: IpAddr,
     trusted: bool,
-    admission: Arc<Admission>,
+    /// Who logged in.
+    pub(super) user: Option<Arc<User>>,
+    pub(super) admission: Arc<Admission>,
     place: &'a Place,
-    stop: &'a CancellationToken,
+    pub(super) gauge: Gauge<'a>,
+    /// For the recipients of the current transaction.
+    hold: Hold,
+    pub(super) stop: &'a CancellationToken,
     /// When the current transaction began.
     begun: Option<Timestamp>,
+    /// A message that comes in chunks and is not complete.
+    pub(super) chunks: Option<Box<Incoming<I::Body>>>,
+    /// What the current message takes of the user's day.
+    pub(super) aside: Option<Aside>,
 }
 
 impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, S> {
     pub(super) fn new(
         front: &'a Front<I>,
+        door: &'a Door,
         stream: S,
         client: IpAddr,
         admission: Arc<Admission>,
         place: &'a Place,
         stop: &'a CancellationToken,
     ) -> Connection<'a, I, S> {
-        let session = Session::new(front.settings.clone());
         let trusted = admission.trusts(client);
-        Connection { front, wire: Wire::new(stream), session, client, trusted, admission, place, stop, begun: None }
+        let session = Session::new(front.settings.clone(), front.offers(door), trusted);
+        Connection {
+            front,
+            door,
+            wire: Wire::new(stream),
+            session,
+            client,
+            trusted,
+            user: None,
+            admission,
+            place,
+            gauge: place.gauge(),
+            hold: front.recipients.hold(),
+            stop,
+            begun: None,
+            chunks: None,
+            aside: None,
+        }
     }
 
     pub(super) async fn run(mut self) {
         tracing::debug!("{} connected", self.client);
+        let place = self.place;
+        tokio::select! {
+            biased;
+            // Outside a transaction there is nothing that may not be cut off.
+            () = place.asked_to_leave() => self.wire.close_at_once(&replies::MADE_ROOM.plain()).await,
+            () = self.talk_to_the_end() => {}
+        }
+    }
+
+    async fn talk_to_the_end(&mut self) {
         let Err(lost) = self.talk().await;
         tracing::debug!("{} left: {lost:?}", self.client);
         let last_word = match lost {
@@ -80,7 +111,7 @@ impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, 
             Lost::Stopping => Some(replies::STOPPING),
             Lost::Gone => return,
             Lost::SentAway => {
-                if self.front.complaints.is_due(self.client) {
+                if self.front.complaints.is_due(Submitter::Client(self.client)) {
                     tracing::warn!("{} sent away: too many errors or idle commands on one connection", self.client);
                 }
                 None
@@ -94,16 +125,25 @@ impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, 
     }
 
     async fn talk(&mut self) -> Result<std::convert::Infallible, Lost> {
+        if self.door.offers.tls == Tls::Implicit {
+            self.secure().await?;
+        }
         self.session.greet(&mut self.wire.output);
         loop {
             let action = self.hear().await?;
             let action = self.decide(action).await?;
-            self.mark_place();
+            self.mark_place()?;
+            if self.session.transaction().is_none() {
+                self.chunks = None;
+                self.aside = None;
+                self.hold.resize(0);
+            }
             match action {
                 Action::Part => return Err(Lost::Parted),
                 Action::Close => return Err(Lost::SentAway),
-                Action::Skip(octets) => self.skip(octets).await?,
-                _ => self.wire.flush_if_full().await?,
+                Action::Skip(octets) => self.pass_over(octets, None).await?,
+                _ if self.wire.is_full() => self.flush().await?,
+                _ => {}
             }
         }
     }
@@ -112,7 +152,10 @@ impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, 
     async fn hear(&mut self) -> Result<Action, Lost> {
         let since = self.now();
         loop {
-            match self.wire.line() {
+            let patience = self.gauge.patience();
+            self.session.tolerate(patience.errors, patience.idle_commands);
+            let line_max = if self.session.is_logging_in() { sasl::LINE_MAX } else { wire::LINE_MAX };
+            match self.wire.line(line_max) {
                 Line::Whole(length, whole) => {
                     let action = self.session.command(&self.wire.input[..length], &mut self.wire.output);
                     self.wire.input.advance(whole);
@@ -125,13 +168,13 @@ impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, 
                 }
                 Line::Partial => {}
             }
-            self.wire.flush().await?;
-            let left = left(since, COMMAND_MAX, self.now()).min(self.message_time_left());
+            self.flush().await?;
+            let left = left(since, self.gauge.patience().command, self.now()).min(self.message_time_left());
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Err(Lost::Stopping),
-                () = self.place.asked_to_leave(), if self.begun.is_none() => return Err(Lost::MakeRoom),
-                read = timeout(left, self.wire.read_command()) => read.map_err(|_| Lost::Silent)??,
+                () = self.gauge.changed() => {}
+                read = timeout(left, self.wire.read_command()) => drop(read.map_err(|_| Lost::Silent)??),
             };
         }
     }
@@ -145,18 +188,75 @@ impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, 
                 let said = self.receive().await?;
                 Ok(self.session.end(&said, &mut self.wire.output))
             }
+            Action::ReceiveChunk { octets, last } => self.receive_chunk(octets, last).await,
+            Action::Refused if !self.wire.input.is_empty() => Ok(self.session.out_of_sync(&mut self.wire.output)),
+            Action::StartTls => {
+                self.secure().await?;
+                self.session.secured();
+                self.recognise(None);
+                Ok(Action::Listen)
+            }
+            Action::LogIn(credentials) => self.log_in(credentials).await,
             other => Ok(other),
         }
     }
 
+    async fn secure(&mut self) -> Result<(), Lost> {
+        let Some(acceptor) = &self.door.acceptor else { return Err(Lost::Gone) };
+        let handshake = timeout(self.gauge.patience().handshake, self.wire.secure(acceptor));
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err(Lost::Gone),
+            secured = handshake => secured.unwrap_or(Err(Lost::Gone)),
+        }
+    }
+
+    async fn log_in(&mut self, credentials: Credentials) -> Result<Action, Lost> {
+        self.flush().await?;
+        let Credentials { user, password } = &credentials;
+        let checked = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => return Err(Lost::Stopping),
+            checked = self.front.auth.log_in(self.client, user, password.expose()) => checked,
+        };
+        Ok(match checked {
+            Ok(user) => {
+                tracing::debug!("{} logged in as {}", self.client, user.name);
+                let action = self.session.logged_in(user.name.clone(), &mut self.wire.output);
+                self.recognise(Some(user));
+                action
+            }
+            Err(Denied::Wrong) => self.session.log_in_refused(&replies::LOG_IN_REFUSED.plain(), &mut self.wire.output),
+            Err(denied) => {
+                let said = replies::LOG_IN_LATER.with(denied.to_string());
+                self.session.log_in_refused(&said, &mut self.wire.output)
+            }
+        })
+    }
+
+    /// Who logs in is known from then on, and who begins anew behind STARTTLS is not.
+    fn recognise(&mut self, user: Option<Arc<User>>) {
+        self.user = user;
+        self.place.set_rank(if self.may_relay() { Rank::Known } else { Rank::Stranger });
+    }
+
+    fn sender(&self) -> Sender<'_> {
+        Sender { may_relay: self.may_relay(), user: self.user.as_deref() }
+    }
+
+    /// May this client send through weir?
+    fn may_relay(&self) -> bool {
+        self.trusted || self.user.is_some()
+    }
+
     fn admit(&mut self, mail: Mail) -> Action {
         let room = || self.front.intake.room(mail.size_bytes.unwrap_or(0)).map_err(|no| replies::NO_ROOM.with(no.0));
-        let slowed = self
-            .front
-            .slowed
-            .reason(self.client, self.now())
-            .map_or(Ok(()), |why| Err(replies::SLOWED.with(why.to_string())));
-        match slowed.and_then(|()| self.admission.sender(self.trusted, &mail)).and_then(|()| room()) {
+        let admitted = self
+            .pace()
+            .and_then(|()| self.admission.sender(self.sender(), &mail))
+            .and_then(|()| room())
+            .and_then(|()| self.count());
+        match admitted {
             Ok(()) => self.session.begin(mail, &mut self.wire.output),
             Err(said) => {
                 self.complain(&said);
@@ -165,12 +265,58 @@ impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, 
         }
     }
 
+    fn submitter(&self) -> Submitter {
+        Submitter::new(self.user.as_deref().map(|user| &*user.name), self.client)
+    }
+
+    /// The user as the settings are by now: limits that were changed hold on connections that are open, too.
+    fn user_now(&self) -> Option<Arc<User>> {
+        let user = self.user.as_ref()?;
+        Some(self.front.auth.user(&user.name).unwrap_or_else(|| user.clone()))
+    }
+
+    /// May a message come now, for all that is known before it is counted?
+    fn pace(&self) -> Result<(), Said> {
+        if let Some(why) = self.front.slowed.reason(&self.submitter(), self.now()) {
+            return Err(replies::SLOWED.with(why.to_string()));
+        }
+        let Some(user) = self.user_now() else { return Ok(()) };
+        let Some(limit) = user.daily_recipients else { return Ok(()) };
+        let has_room = self.front.allowances.has_room(&user.name, limit, self.now());
+        has_room.map_err(|used_up| day_used_up(&user.name, limit, used_up))
+    }
+
+    /// Counts the message. The user's rate comes first: what it refuses takes nothing from others at the same address.
+    fn count(&self) -> Result<(), Said> {
+        if let Some(user) = self.user_now() {
+            self.front.rates.user(&user.name, user.rate).map_err(|then| {
+                replies::TOO_FAST.with(format!("{} has a rate of {} and goes on at {then}", user.name, user.rate))
+            })?;
+        }
+        self.front.rates.client(self.client).map_err(|(rate, then)| {
+            let client = self.client;
+            replies::TOO_FAST.with(format!("{client} has limits.messages_per_client = {rate} and goes on at {then}"))
+        })
+    }
+
+    /// Takes what one more recipient takes: memory while its message is under way, and a part of the user's day.
+    fn take_up(&mut self, recipient: &Recipient) -> Result<(), Said> {
+        if !self.hold.add(recipient) {
+            return Err(replies::TOO_MANY_UNDER_WAY.plain());
+        }
+        let Some(user) = self.user_now() else { return Ok(()) };
+        let Some(limit) = user.daily_recipients else { return Ok(()) };
+        let now = self.now();
+        let taken = self.front.allowances.set_aside(&mut self.aside, &user.name, limit, now);
+        taken.map_err(|used_up| day_used_up(&user.name, limit, used_up))
+    }
+
     fn admit_recipient(&mut self, rcpt: Rcpt) -> Action {
-        let address = match self.admission.recipient(self.trusted, self.client, rcpt.path) {
+        let address = match self.admission.recipient(self.may_relay(), self.client, rcpt.path) {
             Ok(address) => address,
             Err(said) => {
                 self.complain(&said);
-                return if self.trusted {
+                return if self.may_relay() {
                     self.session.refuse_recipient(&said, &mut self.wire.output)
                 } else {
                     self.session.error(&said, &mut self.wire.output)
@@ -179,7 +325,14 @@ impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, 
         };
         let recipient = Recipient { address, orcpt: rcpt.orcpt, notify: rcpt.notify };
         let sender = self.session.transaction().map_or(&ReversePath::Null, |t| &t.mail.sender);
-        match self.front.intake.standing(&recipient.address, sender) {
+        let standing = self.front.intake.standing(&recipient.address, sender);
+        if !matches!(standing, Standing::Refuse(_))
+            && let Err(said) = self.take_up(&recipient)
+        {
+            self.complain(&said);
+            return self.session.refuse_recipient(&said, &mut self.wire.output);
+        }
+        match standing {
             Standing::Welcome => self.session.add(recipient, &mut self.wire.output),
             Standing::Drop => self.session.add_dropped(recipient, &mut self.wire.output),
             Standing::Refuse(suppressed) => {
@@ -198,141 +351,32 @@ impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, 
         }
     }
 
-    /// Reads the content to its end and hands the message over; gives the reply.
-    async fn receive(&mut self) -> Result<Said, Lost> {
-        let Some(transaction) = self.session.take_transaction() else {
-            return Ok(replies::OUT_OF_ORDER.with("say MAIL first"));
-        };
-        let now = self.now();
-        let id = self.front.intake.next_id(now);
-        let hello = self.session.hello().cloned().unwrap_or(Hello { name: String::new(), extended: false });
-        let trace = Trace {
-            helo: &hello.name,
-            client: self.client,
-            hostname: &self.front.settings.hostname,
-            protocol: protocol(&hello, &transaction.mail),
-            id,
-            now,
-        };
-        let (body, hold) = (self.front.intake.body(id), self.front.headers.hold());
-        let mut content = Content::new(body, Header::new(&trace), hold, &self.front.limits);
-        self.read_content(&mut content, now).await?;
-        match content.finish() {
-            Ok(whole) => Ok(self.hand_over(id, now, transaction, whole).await),
-            Err(Refused { said, fault: Some(fault) }) => {
-                self.report(id, &format!("writing the content: {fault}"));
-                Ok(said)
-            }
-            Err(Refused { said, fault: None }) => {
-                tracing::info!("{}: message from <{}> refused: {}", self.client, transaction.mail.sender, said.line());
-                Ok(said)
-            }
-        }
-    }
-
-    async fn read_content(&mut self, content: &mut Content<I::Body>, since: Timestamp) -> Result<(), Lost> {
-        let mut octets: u64 = 0;
-        loop {
-            let mut input = &self.wire.input[..];
-            let is_complete = content.take(&mut input).await;
-            let used = self.wire.input.len() - input.len();
-            self.wire.input.advance(used);
-            if is_complete {
-                return Ok(());
-            }
-            self.wire.flush().await?;
-            let allowed = CONTENT_START + Duration::from_secs(octets / RATE_MIN);
-            let mut wait = left(since, allowed, self.now()).min(SILENCE_MAX).min(self.message_time_left());
-            let stopping = self.stop.is_cancelled();
-            if stopping {
-                wait = wait.min(STOPPING_SILENCE_MAX);
-            }
-            tokio::select! {
-                biased;
-                () = self.stop.cancelled(), if !stopping => {}
-                read = timeout(wait, self.wire.read_content()) => match read {
-                    Ok(count) => octets += count? as u64,
-                    Err(_) if stopping => return Err(Lost::Stopping),
-                    Err(_) => return Err(Lost::Silent),
-                },
-            }
-        }
-    }
-
-    async fn hand_over(
-        &self,
-        id: QueueId,
-        received: Timestamp,
-        transaction: Transaction,
-        whole: Whole<I::Body>,
-    ) -> Said {
-        let Transaction { mail, recipients, dropped, .. } = transaction;
-        let count = recipients.len() + dropped.len();
-        let sender = mail.sender.to_string();
-        let size_bytes = whole.size_bytes;
-        let class = whole.facts.priority(Priority::Normal);
-        let envelope = Envelope {
-            id,
-            received,
-            sender: mail.sender,
-            ret: mail.ret,
-            envid: mail.envid,
-            body_type: mail.body_type,
-            smtputf8: mail.smtputf8,
-            size_bytes,
-            message_id: whole.facts.message_id,
-            client: Some(self.client),
-            user: None,
-            expire: whole.facts.expire,
-            class,
-            origin: Origin::Client,
-        };
-        let client = self.client;
-        match self.front.intake.accept(Received { envelope, recipients, dropped, body: whole.body }).await {
-            Ok(()) => {
-                tracing::info!(%id, %client, sender, recipients = count, size_bytes, "accepted");
-                replies::QUEUED.with(id.to_string())
-            }
-            Err(error) => {
-                self.report(id, &error.to_string());
-                match error {
-                    AcceptError::NoRoom(why) => replies::NO_ROOM.with(why),
-                    AcceptError::Failed(_) => replies::SPOOL_FAILED.plain(),
-                }
-            }
-        }
-    }
-
-    /// Passes over octets that belong to no command.
-    async fn skip(&mut self, octets: u64) -> Result<(), Lost> {
+    /// Sends the replies that have gathered, to a client that reads them in time.
+    pub(super) async fn flush(&mut self) -> Result<(), Lost> {
         let since = self.now();
-        let mut rest = octets;
         loop {
-            let here = usize::try_from(rest).unwrap_or(usize::MAX).min(self.wire.input.len());
-            self.wire.input.advance(here);
-            rest -= here as u64;
-            if rest == 0 {
-                return Ok(());
-            }
-            self.wire.flush().await?;
-            let allowed = CONTENT_START + Duration::from_secs((octets - rest) / RATE_MIN);
-            let wait = left(since, allowed, self.now());
+            let stopping = self.stop.is_cancelled();
+            let allowed = if stopping { STOPPING_SILENCE_MAX } else { self.gauge.patience().write };
+            let left = left(since, allowed, self.now());
             tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return Err(Lost::Stopping),
-                read = timeout(wait, self.wire.read_content()) => read.map_err(|_| Lost::Silent)??,
-            };
+                sent = timeout(left, self.wire.flush()) => return sent.unwrap_or(Err(Lost::Gone)),
+                () = self.stop.cancelled(), if !stopping => {}
+                () = self.gauge.changed() => {}
+            }
         }
     }
 
     /// Keeps the place's mark in step: only a connection outside a transaction may be asked to make room. The transaction
     /// of a client without an accepted recipient that is not trusted protects nothing.
-    fn mark_place(&mut self) {
-        let counts = |t: &Transaction| self.trusted || !t.recipients.is_empty();
+    fn mark_place(&mut self) -> Result<(), Lost> {
+        let counts = |t: &Transaction| self.may_relay() || !t.recipients.is_empty();
         match (self.session.transaction().is_some_and(counts), self.begun) {
             (true, None) => {
                 self.begun = Some(self.now());
-                self.place.busy();
+                if !self.place.busy() {
+                    return Err(Lost::MakeRoom);
+                }
             }
             (false, Some(_)) => {
                 self.begun = None;
@@ -340,41 +384,42 @@ impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, 
             }
             _ => {}
         }
+        Ok(())
     }
 
     fn complain(&self, said: &Said) {
-        if self.front.complaints.is_due(self.client) {
-            tracing::warn!("{} refused: {}", self.client, said.line());
+        let who = self.submitter();
+        if self.front.complaints.is_due(who.clone()) {
+            match who {
+                Submitter::User(name) => tracing::warn!("{} ({name}) refused: {}", self.client, said.line()),
+                Submitter::Client(_) => tracing::warn!("{} refused: {}", self.client, said.line()),
+            }
         }
     }
 
     /// Tells the operator of a message that could not be stored.
-    fn report(&self, id: QueueId, why: &str) {
+    pub(super) fn report(&self, id: QueueId, why: &str) {
         if self.front.complaints.fault_is_due() {
             tracing::error!(%id, client = %self.client, "message not stored: {why}");
         }
     }
 
-    fn message_time_left(&self) -> Duration {
-        self.begun.map_or(Duration::MAX, |begun| left(begun, MESSAGE_MAX, self.now()))
+    pub(super) fn message_time_left(&self) -> Duration {
+        self.begun.map_or(Duration::MAX, |begun| left(begun, self.gauge.patience().message, self.now()))
     }
 
-    fn now(&self) -> Timestamp {
+    pub(super) fn now(&self) -> Timestamp {
         self.front.clock.now()
     }
 }
 
-fn left(since: Timestamp, allowed: Duration, now: Timestamp) -> Duration {
+pub(super) fn left(since: Timestamp, allowed: Duration, now: Timestamp) -> Duration {
     allowed.saturating_sub(now.since(since))
 }
 
-/// RFC 3848, RFC 6531 section 4.3.
-fn protocol(hello: &Hello, mail: &Mail) -> &'static str {
-    match (mail.smtputf8, hello.extended) {
-        (true, _) => "UTF8SMTP",
-        (false, true) => "ESMTP",
-        (false, false) => "SMTP",
-    }
+fn day_used_up(user: &str, limit: u64, used_up: UsedUp) -> Said {
+    let until = used_up.until;
+    replies::DAY_USED_UP.with(format!("{user} has had its daily_recipients = {limit} and goes on at {until}"))
 }
 
 /// Reason and date, then the receiver's words.

@@ -1,8 +1,8 @@
 //! The content of one message on its way from the wire into its body: framed, looked at, measured.
 //!
 //! Rules that always hold:
-//! - content is read to its end whatever is wrong with it, or the client would take what follows for our reply's fault: the first
-//!   thing found wrong is what it hears there;
+//! - content is read to its end whatever is wrong with it, or the client would take what follows for our reply's fault;
+//! - what it hears there is the gravest of what was wrong, whatever was found first: it does not depend on how the octets were cut;
 //! - once something is wrong nothing more is kept.
 
 use std::io;
@@ -49,9 +49,10 @@ pub(super) struct Refused {
 }
 
 impl<B: BodySink> Content<B> {
-    pub(super) fn new(body: B, header: Header, hold: Hold, limits: &Limits) -> Content<B> {
+    /// `decoder`: how the content is framed.
+    pub(super) fn new(decoder: Decoder, body: B, header: Header, hold: Hold, limits: &Limits) -> Content<B> {
         Content {
-            decoder: Decoder::new(),
+            decoder,
             header,
             hold,
             body: Some(body),
@@ -78,6 +79,19 @@ impl<B: BodySink> Content<B> {
         false
     }
 
+    /// The last chunk of counted content was taken.
+    pub(super) async fn finish_chunks(&mut self) {
+        if let Some(Piece::Content(octets)) = self.decoder.finish() {
+            self.pass(octets).await;
+        }
+        self.finish_header().await;
+    }
+
+    /// What the client hears, if it is clear already that the message is not taken.
+    pub(super) fn refusal(&self) -> Option<&Said> {
+        self.refusal.as_ref()
+    }
+
     /// The message, or what the client hears instead.
     pub(super) fn finish(mut self) -> Result<Whole<B>, Refused> {
         if self.header.facts().received > RECEIVED_MAX {
@@ -93,12 +107,9 @@ impl<B: BodySink> Content<B> {
 
     async fn pass(&mut self, octets: &[u8]) {
         self.size_bytes += octets.len() as u64;
-        if self.size_bytes > self.size_max {
-            self.refuse(replies::TOO_BIG.with(self.size_max.to_string()));
-        } else if self.decoder.has_nul() {
-            self.refuse(replies::NUL_IN_MESSAGE.plain());
-        } else if self.decoder.has_bare_newline() && self.bare_newlines == BareNewlines::Reject {
-            self.refuse(replies::BARE_NEWLINES.plain());
+        if let Some(wrong) = self.wrong() {
+            self.body = None;
+            self.refusal = Some(wrong);
         }
         if self.body.is_none() {
             return;
@@ -113,6 +124,19 @@ impl<B: BodySink> Content<B> {
         }
         self.write(&passed).await;
         self.write(rest).await;
+    }
+
+    /// What is wrong with the content as far as it has come.
+    fn wrong(&self) -> Option<Said> {
+        if self.size_bytes > self.size_max {
+            Some(replies::TOO_BIG.with(self.size_max.to_string()))
+        } else if self.decoder.has_nul() {
+            Some(replies::NUL_IN_MESSAGE.plain())
+        } else if self.decoder.has_bare_newline() && self.bare_newlines == BareNewlines::Reject {
+            Some(replies::BARE_NEWLINES.plain())
+        } else {
+            None
+        }
     }
 
     async fn finish_header(&mut self) {
@@ -137,7 +161,7 @@ impl<B: BodySink> Content<B> {
         }
     }
 
-    /// The first refusal is the one that counts.
+    /// Where nothing is wrong with the content itself, the first refusal is the one that counts.
     fn refuse(&mut self, said: Said) {
         self.body = None;
         self.refusal.get_or_insert(said);
@@ -149,10 +173,10 @@ mod tests {
     use std::future::Future;
 
     use super::*;
-    use crate::inbound::held::HeldHeaders;
+    use crate::inbound::held::Held;
     use crate::smtp::header::HELD_MAX;
     use crate::smtp::trace::Trace;
-    use crate::types::{QueueId, Timestamp};
+    use crate::types::{ByteSize, QueueId, Timestamp};
 
     struct Sheet(Vec<u8>);
 
@@ -169,15 +193,16 @@ mod tests {
             client: "192.0.2.7".parse().unwrap(),
             hostname: "relay.example",
             protocol: "ESMTP",
+            tls: None,
             id: QueueId::from_key(5).unwrap(),
             now: Timestamp::from_secs(1_795_293_220),
         })
     }
 
     /// What is written of `message` when it comes in reads of these sizes, the last one repeated.
-    async fn receive(message: &[u8], reads: &[usize], headers: &HeldHeaders) -> Vec<u8> {
+    async fn receive(message: &[u8], reads: &[usize], headers: &Held) -> Vec<u8> {
         let stuffed = [message, b".\r\n"].concat();
-        let mut content = Content::new(Sheet(Vec::new()), header(), headers.hold(), &Limits::default());
+        let mut content = Content::new(Decoder::new(), Sheet(Vec::new()), header(), headers.hold(), &Limits::default());
         let (mut rest, mut sizes, mut is_complete) = (&stuffed[..], reads.iter(), false);
         let mut size = stuffed.len();
         while !rest.is_empty() {
@@ -195,7 +220,7 @@ mod tests {
     #[tokio::test]
     async fn what_the_client_sent_follows_what_is_added_as_one_piece() {
         for message in ["Subject: s\r\nTo:\r\n a@b\r\n\r\nbody\r\n", "Date: x\r\n\r\n", "\r\nbody\r\n"] {
-            let headers = HeldHeaders::default();
+            let headers = Held::headers();
             for read in 0..message.len() {
                 for reads in [&[read, usize::MAX][..], &[read, 1]] {
                     let written = receive(message.as_bytes(), reads, &headers).await;
@@ -206,9 +231,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_wrong_is_the_same_however_it_is_cut() {
+        let limits = Limits { message_size: ByteSize(30), bare_newlines: BareNewlines::Reject, ..Limits::default() };
+        for (message, code) in [
+            (&b"S: s\r\n\r\na\nb\0c\n0123456789012345\r\n"[..], "552 5.3.4"),
+            (b"S: s\r\n\r\na\nb\0c\nd\r\n", "550 5.6.0 a NUL"),
+            (b"S: s\r\n\r\na\nb\r\n", "550 5.6.0 a CR or LF"),
+        ] {
+            for read in 1..=message.len() {
+                let headers = Held::headers();
+                let mut content = Content::new(Decoder::new(), Sheet(Vec::new()), header(), headers.hold(), &limits);
+                for mut octets in message.chunks(read) {
+                    content.take(&mut octets).await;
+                }
+                let said = content.finish().err().map(|refused| refused.said.line()).unwrap_or_default();
+                assert!(said.starts_with(code), "in reads of {read}: {said}");
+            }
+        }
+    }
+
+    #[tokio::test]
     async fn a_header_that_is_not_held_loses_nothing() {
         let date = b"Date: Sat, 21 Nov 2026 20:33:40 +0000\r\n";
-        let headers = HeldHeaders::default();
+        let headers = Held::headers();
         let mut hold = headers.hold();
         let short = b"Subject: s\r\nMessage-ID: <a@b>\r\n".to_vec();
         let long = [&short[..], &b"X-Filler: 1234\r\n".repeat(HELD_MAX / 16)].concat();

@@ -7,17 +7,22 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::Auth;
 use crate::clock::Clock;
+use crate::smtp::offers::{LogIn, Offers};
 use crate::smtp::session::Settings;
-use crate::types::AddressError;
+use crate::types::{AddressError, Submitter};
 
 use super::admission::Admission;
+use super::allowances::Allowances;
 use super::complaints::Complaints;
 use super::connection::Connection;
-use super::held::HeldHeaders;
+use super::door::Door;
+use super::held::Held;
 use super::intake::Intake;
 use super::options::{Limits, Relay};
-use super::overload::{Gate, Place};
+use super::overload::{Gate, Place, Rank};
+use super::rates::Rates;
 use super::slowed::Slowed;
 
 /// How long the greeting of an untrusted client that has too many connections waits for one of them to end.
@@ -36,8 +41,12 @@ pub struct Front<I> {
     pub(super) settings: Arc<Settings>,
     pub(super) limits: Limits,
     pub(super) complaints: Complaints,
-    pub(super) headers: HeldHeaders,
+    pub(super) headers: Held,
+    pub(super) recipients: Held,
     pub(super) slowed: Slowed,
+    pub(super) rates: Rates,
+    pub(super) allowances: Allowances,
+    pub(super) auth: Auth,
     admission: RwLock<Arc<Admission>>,
     gate: Gate,
 }
@@ -48,6 +57,7 @@ impl<I: Intake> Front<I> {
         hostname: &str,
         relay: &Relay,
         limits: &Limits,
+        auth: Auth,
         intake: Arc<I>,
         clock: Clock,
     ) -> Result<Front<I>, FrontError> {
@@ -61,8 +71,12 @@ impl<I: Intake> Front<I> {
             settings: Arc::new(settings),
             limits: limits.clone(),
             complaints: Complaints::new(clock.clone()),
-            headers: HeldHeaders::default(),
+            headers: Held::headers(),
+            recipients: Held::recipients(),
             slowed: Slowed::default(),
+            rates: Rates::new(limits.messages_per_client, clock.clone()),
+            allowances: Allowances::default(),
+            auth,
             clock,
             admission: RwLock::new(Arc::new(admission(relay)?)),
             gate: Gate::new(limits.connections, limits.connections_per_client),
@@ -76,39 +90,63 @@ impl<I: Intake> Front<I> {
         Ok(())
     }
 
-    /// The clients that are kept waiting at MAIL; whoever holds a clone may add some.
-    /// Obeys this list of clients that are to come slowly.
+    /// Obeys this list of those who are to come slowly.
     pub fn with_slowed(mut self, slowed: Slowed) -> Front<I> {
         self.slowed = slowed;
         self
     }
 
+    /// Who is kept waiting at MAIL; whoever holds a clone may add to it.
     pub fn slowed(&self) -> &Slowed {
         &self.slowed
+    }
+
+    /// What users had of their day; whoever holds a clone may keep it over a restart.
+    pub fn allowances(&self) -> &Allowances {
+        &self.allowances
     }
 
     pub fn gate(&self) -> &Gate {
         &self.gate
     }
 
+    /// A place for a connection of `client`, at once or when one is free.
+    pub async fn enter(&self, client: IpAddr) -> Place {
+        let rank = if self.admission().trusts(client) { Rank::Known } else { Rank::Stranger };
+        self.gate.enter(rank, self.clock.now()).await
+    }
+
+    /// What a session of this door may offer: a log-in only where there is somebody who could.
+    pub(super) fn offers(&self, door: &Door) -> Offers {
+        let log_in = match door.offers.log_in {
+            LogIn::Optional if !self.auth.has_users() => LogIn::Off,
+            log_in => log_in,
+        };
+        Offers { log_in, ..door.offers }
+    }
+
     /// Serves one connection from greeting to end. `place` is held until then.
-    pub async fn serve<S>(&self, stream: S, client: IpAddr, place: Place, stop: &CancellationToken)
+    pub async fn serve<S>(&self, door: &Door, stream: S, client: IpAddr, place: Place, stop: &CancellationToken)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
         let client = client.to_canonical();
-        let admission = self.admission.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let admission = self.admission();
         let mut client_place = None;
         if !admission.trusts(client) {
+            place.set_rank(Rank::Surplus);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
                 () = place.asked_to_leave() => return,
                 got = tokio::time::timeout(GREETING_WAIT_MAX, self.gate.client(client)) => match got {
-                    Ok(got) => client_place = Some(got),
+                    Ok(got) => {
+                        place.set_rank(Rank::Stranger);
+                        client_place = Some(got);
+                    }
                     // Closed without a word: a refusal here would stop or bounce the client's other mail.
                     Err(_) => {
-                        if self.complaints.is_due(client) {
+                        if self.complaints.is_due(Submitter::Client(client)) {
                             tracing::warn!("{client} has more than limits.connections_per_client connections: one was closed");
                         }
                         return;
@@ -116,8 +154,12 @@ impl<I: Intake> Front<I> {
                 },
             }
         }
-        Connection::new(self, stream, client, admission, &place, stop).run().await;
+        Connection::new(self, door, stream, client, admission, &place, stop).run().await;
         drop(client_place);
+    }
+
+    fn admission(&self) -> Arc<Admission> {
+        self.admission.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

@@ -16,12 +16,15 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::door::Door;
 use super::front::Front;
 use super::intake::Intake;
 use super::options::Listener;
+use super::tls::{InForce, TlsError};
 
-/// Connections the kernel holds ready for accept.
-const BACKLOG: i32 = 1024;
+/// Connections the kernel holds ready for accept, as far as `net.core.somaxconn` lets it: who finds no room there tries again only a
+/// second later.
+const BACKLOG: i32 = 4096;
 /// After an error of accept (no file descriptor is free) the next try waits this long, doubled up to the second.
 const ERROR_WAIT: Duration = Duration::from_millis(50);
 const ERROR_WAIT_MAX: Duration = Duration::from_secs(1);
@@ -44,36 +47,45 @@ fn remedy(error: &io::Error) -> &'static str {
     }
 }
 
+/// Why the listeners cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
 /// Sockets that listen, before anything is taken off them.
-#[derive(Debug)]
 pub struct Bound {
-    sockets: Vec<TcpListener>,
+    sockets: Vec<(TcpListener, Arc<Door>)>,
 }
 
 impl Bound {
-    /// Binds every address, or none. Called within a runtime.
-    pub fn bind(listeners: &[Listener]) -> Result<Bound, BindError> {
+    /// Binds every address, or none. `certificate` is for those that speak TLS. Called within a runtime.
+    pub fn bind(listeners: &[Listener], certificate: Option<&InForce>) -> Result<Bound, ListenError> {
         let mut sockets = Vec::with_capacity(listeners.len());
         for listener in listeners {
             let address = listener.address;
             // An IPv6 socket takes IPv4 clients as well, unless a listener of its own is there for them.
             let has_v4 = listeners.iter().any(|l| l.address.is_ipv4() && l.address.port() == address.port());
-            sockets.push(bind_one(address, has_v4).map_err(|source| BindError { address, source })?);
+            let door = Arc::new(Door::new(listener, certificate)?);
+            sockets.push((bind_one(address, has_v4).map_err(|source| BindError { address, source })?, door));
         }
         Ok(Bound { sockets })
     }
 
     /// The real addresses, in the order of the configuration: port 0 has become a port.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect()
+        self.sockets.iter().filter_map(|(socket, _)| socket.local_addr().ok()).collect()
     }
 
     /// Takes connections until `stop`, each a task of `sessions`. Returns when no more are taken; sessions that are past the end of
     /// a message's content go on, and the caller bounds how long `sessions` is waited for.
     pub async fn serve<I: Intake>(self, front: Arc<Front<I>>, sessions: TaskTracker, stop: CancellationToken) {
         let loops = TaskTracker::new();
-        for socket in self.sockets {
-            loops.spawn(accept(socket, front.clone(), sessions.clone(), stop.clone()));
+        for (socket, door) in self.sockets {
+            loops.spawn(accept(socket, door, front.clone(), sessions.clone(), stop.clone()));
         }
         loops.close();
         loops.wait().await;
@@ -113,6 +125,7 @@ impl Entrance for TcpListener {
 
 async fn accept<I: Intake>(
     socket: impl Entrance,
+    door: Arc<Door>,
     front: Arc<Front<I>>,
     sessions: TaskTracker,
     stop: CancellationToken,
@@ -130,7 +143,7 @@ async fn accept<I: Intake>(
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => return,
-                    () = admit(&front, stream, client, &sessions, &stop) => {}
+                    () = admit(&front, &door, stream, client, &sessions, &stop) => {}
                 }
             }
             Err(error) => {
@@ -152,14 +165,15 @@ async fn accept<I: Intake>(
 /// Waits for a place and starts the session.
 async fn admit<I: Intake>(
     front: &Arc<Front<I>>,
+    door: &Arc<Door>,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static,
     client: IpAddr,
     sessions: &TaskTracker,
     stop: &CancellationToken,
 ) {
-    let place = front.gate().enter(front.clock.now()).await;
-    let (front, stop) = (front.clone(), stop.clone());
-    sessions.spawn(async move { front.serve(stream, client, place, &stop).await });
+    let place = front.enter(client).await;
+    let (front, door, stop) = (front.clone(), door.clone(), stop.clone());
+    sessions.spawn(async move { front.serve(&door, stream, client, place, &stop).await });
 }
 
 #[cfg(test)]
@@ -198,7 +212,7 @@ mod tests {
         let (sessions, stop) = (TaskTracker::new(), CancellationToken::new());
         let front = Arc::new(front(Shelf::new(), &limits()));
         let (clock, began) = (front.clock.clone(), front.clock.now());
-        let serving = accept(Scripted(Mutex::new(script)), front, sessions.clone(), stop.clone());
+        let serving = accept(Scripted(Mutex::new(script)), Arc::default(), front, sessions.clone(), stop.clone());
         let client = async {
             let mut greeting = [0; 4];
             here.read_exact(&mut greeting).await.unwrap();
@@ -223,7 +237,7 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(10_000)).await;
             stop.cancel();
         };
-        tokio::join!(accept(Scripted(Mutex::new(script)), front, sessions, stop.clone()), stopper);
+        tokio::join!(accept(Scripted(Mutex::new(script)), Arc::default(), front, sessions, stop.clone()), stopper);
         assert_eq!(clock.now().since(began), Duration::from_millis(10_000));
     }
 }

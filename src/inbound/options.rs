@@ -1,17 +1,59 @@
-//! `[[listener]]`, `[relay]` and `[limits]`: where mail comes in, from whom, and how much.
+//! `[[listener]]`, `[tls]`, `[relay]` and `[limits]`: where mail comes in, how, from whom, and how much.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::types::{ByteSize, Domain};
+use crate::auth::options::User;
+use crate::smtp::offers::Offers;
+pub use crate::smtp::offers::{LogIn, Tls as ListenerTls};
+use crate::types::{ByteSize, Domain, RateLimit};
 
 /// One address to listen on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listener {
     pub address: SocketAddr,
+    /// Whether it speaks TLS, and when. Anything but `off` takes a certificate in `[tls]`.
+    #[serde(default)]
+    pub tls: ListenerTls,
+    /// Whether clients may log in, or must; only inside TLS or from the trusted networks.
+    #[serde(default)]
+    pub auth: LogIn,
+    /// BDAT beside DATA (RFC 3030). Exim uses it for every message where it is offered.
+    #[serde(default)]
+    pub chunking: Chunking,
+}
+
+impl Listener {
+    /// In clear text, with nothing but the defaults.
+    pub fn at(address: SocketAddr) -> Listener {
+        Listener { address, tls: ListenerTls::Off, auth: LogIn::Optional, chunking: Chunking::Off }
+    }
+
+    pub fn offers(&self) -> Offers {
+        Offers { tls: self.tls, log_in: self.auth, chunking: self.chunking == Chunking::On }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Chunking {
+    #[default]
+    Off,
+    On,
+}
+
+/// `[tls]`: what the listeners show of themselves. Both files are read again when they change.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tls {
+    /// The certificate, then those that signed it, in PEM.
+    pub certificate: PathBuf,
+    /// Its key, in PEM, without a passphrase.
+    pub key: PathBuf,
 }
 
 /// `[relay]`: who may send through weir.
@@ -22,8 +64,15 @@ pub struct Relay {
     pub trusted_networks: Vec<IpNet>,
     /// If not empty: the only domains mail may come from (the empty sender of a report is always taken).
     pub sender_domains: Vec<Domain>,
+    /// What may stand in the From field of a message's header.
+    pub from: HeaderFrom,
     /// Where mail to a bare `<postmaster>`, and reports that can be returned to nobody, go. Empty: refused.
     pub postmaster: String,
+    /// A file with one `name:hash` a line: users who may log in. Empty: none but those of `user`.
+    pub users_file: String,
+    /// Users who may log in, and settings for those of `users_file`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub user: Vec<User>,
 }
 
 impl Default for Relay {
@@ -31,9 +80,21 @@ impl Default for Relay {
         Relay {
             trusted_networks: ["127.0.0.0/8", "::1/128"].iter().filter_map(|n| n.parse().ok()).collect(),
             sender_domains: Vec::new(),
+            from: HeaderFrom::Any,
             postmaster: String::new(),
+            users_file: String::new(),
+            user: Vec::new(),
         }
     }
+}
+
+/// Whom a message may say it is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HeaderFrom {
+    Any,
+    /// Only addresses of the user's `sender_domains`, else of `relay.sender_domains`, else of the envelope sender's domain.
+    Aligned,
 }
 
 /// `[limits]`: what one message, one client and all of them together may take.
@@ -48,6 +109,8 @@ pub struct Limits {
     pub connections: usize,
     /// Inbound connections of one client outside the trusted networks. Over it, the greeting waits.
     pub connections_per_client: usize,
+    /// Messages in a time from one client, trusted or not; beyond it `450 4.7.1` at MAIL.
+    pub messages_per_client: RateLimit,
     /// Messages in the queue; beyond it `452 4.3.1` at MAIL.
     pub queue_messages: u64,
     /// What happens to a CR or LF that stands alone in a message.
@@ -72,6 +135,7 @@ impl Default for Limits {
             recipients: 1000,
             connections: 1000,
             connections_per_client: 200,
+            messages_per_client: RateLimit::Unlimited,
             queue_messages: 5_000_000,
             bare_newlines: BareNewlines::Normalize,
             min_free_disk: ByteSize(256 << 20),

@@ -1,25 +1,25 @@
-//! Clients that are kept waiting because receivers do not know whom they write to.
+//! Users and clients that are kept waiting because receivers do not know whom they write to.
 //!
 //! A client whose recipients are mostly unknown checks addresses by sending to them, or has a list that is. Receivers forbid
 //! the one and distrust the other, and it is our address that pays. Rules that always hold:
 //!
-//! - a slowed client hears `450 4.7.1` at MAIL, with the reason, and nothing else is changed for it: no connection is refused and
+//! - a user is slowed wherever it comes from, and nobody else at its addresses; a client's address where it sends without a log-in;
+//! - who is slowed hears `450 4.7.1` at MAIL, with the reason, and nothing else is changed: no connection is refused and
 //!   no message under way is cut off;
 //! - it is over by itself at the time that was set;
-//! - each time a client is slowed it stands in the log by name.
+//! - who is slowed stands in the log by name, each time.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
-use crate::types::Timestamp;
+use crate::types::{Submitter, Timestamp};
 
-/// Clients slowed at once. One more takes the place of the one whose time ends first.
-const CLIENTS_MAX: usize = 1000;
+/// Slowed at once. One more takes the place of the one whose time ends first.
+const SLOWED_MAX: usize = 1000;
 
-/// The clients that are slowed. Clones share them.
+/// Who is slowed. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct Slowed(Arc<RwLock<BTreeMap<IpAddr, Slow>>>);
+pub struct Slowed(Arc<RwLock<BTreeMap<Submitter, Slow>>>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Slow {
@@ -28,21 +28,20 @@ struct Slow {
 }
 
 impl Slowed {
-    /// Keeps `client` waiting until then. `reason`: in words, for the client and the log.
-    pub fn slow(&self, client: IpAddr, reason: &str, until: Timestamp) {
-        tracing::warn!("{} is slowed down until {until}: {reason}", client.to_canonical());
-        let mut clients = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let client = client.to_canonical();
-        if clients.len() >= CLIENTS_MAX && !clients.contains_key(&client) {
-            let first = clients.iter().min_by_key(|(_, slow)| slow.until).map(|(client, _)| *client);
-            first.map(|first| clients.remove(&first));
+    /// Keeps `who` waiting until then. `reason`: in words, for the client and the log.
+    pub fn slow(&self, who: Submitter, reason: &str, until: Timestamp) {
+        tracing::warn!("{who} is slowed down until {until}: {reason}");
+        let mut slowed = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if slowed.len() >= SLOWED_MAX && !slowed.contains_key(&who) {
+            let first = slowed.iter().min_by_key(|(_, slow)| slow.until).map(|(who, _)| who.clone());
+            first.map(|first| slowed.remove(&first));
         }
-        clients.insert(client, Slow { until, reason: reason.into() });
+        slowed.insert(who, Slow { until, reason: reason.into() });
     }
 
-    /// Why `client` is kept waiting; none: it is not.
-    pub fn reason(&self, client: IpAddr, now: Timestamp) -> Option<Arc<str>> {
-        let slow = self.read().get(&client.to_canonical())?.clone();
+    /// Why `who` is kept waiting; none: it is not.
+    pub fn reason(&self, who: &Submitter, now: Timestamp) -> Option<Arc<str>> {
+        let slow = self.read().get(who)?.clone();
         if now < slow.until {
             return Some(slow.reason);
         }
@@ -50,18 +49,18 @@ impl Slowed {
         None
     }
 
-    /// Every client that is kept waiting, until when and why.
-    pub fn list(&self, now: Timestamp) -> Vec<(IpAddr, Timestamp, Arc<str>)> {
-        let clients = self.read();
-        let slowed = clients.iter().filter(|(_, slow)| now < slow.until);
-        slowed.map(|(client, slow)| (*client, slow.until, slow.reason.clone())).collect()
+    /// Everybody who is kept waiting, until when and why.
+    pub fn list(&self, now: Timestamp) -> Vec<(Submitter, Timestamp, Arc<str>)> {
+        let slowed = self.read();
+        let slowed = slowed.iter().filter(|(_, slow)| now < slow.until);
+        slowed.map(|(who, slow)| (who.clone(), slow.until, slow.reason.clone())).collect()
     }
 
     fn sweep(&self, now: Timestamp) {
         self.0.write().unwrap_or_else(PoisonError::into_inner).retain(|_, slow| now < slow.until);
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<IpAddr, Slow>> {
+    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<Submitter, Slow>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -74,27 +73,42 @@ mod tests {
         Timestamp::from_secs(secs)
     }
 
+    fn client(address: &str) -> Submitter {
+        Submitter::new(None, address.parse().unwrap())
+    }
+
     #[test]
     fn a_client_is_slowed_until_then_and_under_either_form_of_its_address() {
         let slowed = Slowed::default();
-        slowed.slow("::ffff:192.0.2.5".parse().unwrap(), "why", at(100));
-        let client = IpAddr::from([192, 0, 2, 5]);
-        assert_eq!(slowed.reason(client, at(99)).as_deref(), Some("why"));
-        assert_eq!(slowed.reason([192, 0, 2, 6].into(), at(99)), None);
-        slowed.slow(client, "again", at(200));
-        assert_eq!(slowed.list(at(150)), [(client, at(200), "again".into())]);
-        assert_eq!(slowed.reason(client, at(200)), None);
+        slowed.slow(client("::ffff:192.0.2.5"), "why", at(100));
+        let one = client("192.0.2.5");
+        assert_eq!(slowed.reason(&one, at(99)).as_deref(), Some("why"));
+        assert_eq!(slowed.reason(&client("192.0.2.6"), at(99)), None);
+        slowed.slow(one.clone(), "again", at(200));
+        assert_eq!(slowed.list(at(150)), [(one.clone(), at(200), "again".into())]);
+        assert_eq!(slowed.reason(&one, at(200)), None);
         assert!(slowed.read().is_empty());
+    }
+
+    #[test]
+    fn a_user_is_slowed_and_its_neighbours_at_the_same_address_are_not() {
+        let slowed = Slowed::default();
+        let address = [192, 0, 2, 5].into();
+        let [app, other] = ["app", "other"].map(|user| Submitter::new(Some(user), address));
+        slowed.slow(app.clone(), "why", at(100));
+        assert!(slowed.reason(&app, at(99)).is_some());
+        assert!(slowed.reason(&other, at(99)).is_none() && slowed.reason(&client("192.0.2.5"), at(99)).is_none());
     }
 
     #[test]
     fn it_never_remembers_more_than_its_limit() {
         let slowed = Slowed::default();
+        let one = |n: u32| Submitter::Client(std::net::Ipv4Addr::from(n).into());
         for n in 0..2000u32 {
-            slowed.slow(std::net::Ipv4Addr::from(n).into(), "why", at(1000 + i64::from(n)));
+            slowed.slow(one(n), "why", at(1000 + i64::from(n)));
         }
-        assert_eq!(slowed.list(at(0)).len(), CLIENTS_MAX);
-        assert!(slowed.reason(std::net::Ipv4Addr::from(1999).into(), at(0)).is_some());
-        assert!(slowed.reason(std::net::Ipv4Addr::from(0).into(), at(0)).is_none());
+        assert_eq!(slowed.list(at(0)).len(), SLOWED_MAX);
+        assert!(slowed.reason(&one(1999), at(0)).is_some());
+        assert!(slowed.reason(&one(0), at(0)).is_none());
     }
 }

@@ -1,7 +1,7 @@
 //! Octets of one connection: what has come and was not used yet, and what is to be sent.
 //!
 //! Rules that always hold:
-//! - every read and every write has a time limit;
+//! - every read and every write has a time limit, here or where it is called;
 //! - replies are sent when nothing more can be done without hearing from the client, so that the answers to a pipelined batch
 //!   travel together (RFC 2920 section 3.2);
 //! - a connection that waits for a command holds a small buffer; the large one exists only while content comes.
@@ -12,18 +12,24 @@ use bytes::{Buf, BufMut, BytesMut};
 use memchr::memchr;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+use super::stream::Stream;
+
+use crate::smtp::replies::Said;
 
 /// The longest command line with its line end: 512 octets (RFC 5321 section 4.5.3.1.4) and what SIZE, BODY, SMTPUTF8, DSN and AUTH
 /// add to MAIL and RCPT, which is under 1,200 together.
 pub(super) const LINE_MAX: usize = 2048;
 /// What is skipped of a longer line before the client is given up.
 const SKIPPED_MAX: u64 = 4 << 20;
-/// What is read at once while content comes.
-const CONTENT_CHUNK: usize = 32 << 10;
+/// What is read at once while content comes: little of a client that sends little, so that many slow ones hold little.
+const CONTENT_CHUNK_MIN: usize = 4 << 10;
+const CONTENT_CHUNK_MAX: usize = 32 << 10;
 /// Replies that are held back for the batch at most.
 const OUTPUT_MAX: usize = 8 << 10;
-/// A client that does not read for this long is gone.
-const WRITE_MAX: Duration = Duration::from_secs(300);
+/// For the last word: a client that does not read it by then is gone.
+const WRITE_MAX: Duration = Duration::from_secs(10);
 /// After the last reply: how long, and for how much, the client may still talk, so that a reset does not take the reply from it.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 256 << 10;
@@ -50,7 +56,7 @@ pub(super) enum Lost {
 pub(super) enum Line {
     /// Its length without and with its line end.
     Whole(usize, usize),
-    /// A line longer than `LINE_MAX` was skipped.
+    /// A line that was too long was skipped.
     TooLong,
     /// It does not end.
     Endless,
@@ -59,28 +65,59 @@ pub(super) enum Line {
 }
 
 pub(super) struct Wire<S> {
-    stream: S,
+    stream: Stream<S>,
     pub(super) input: BytesMut,
     pub(super) output: Vec<u8>,
     /// Octets skipped so far of a line that is too long.
     skipped: u64,
+    /// What the next read of content takes at most.
+    chunk: usize,
+    /// Replies are on their way that the client has not taken yet.
+    sending: bool,
+    /// The client has been greeted.
+    has_spoken: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     pub(super) fn new(stream: S) -> Wire<S> {
-        Wire { stream, input: BytesMut::new(), output: Vec::new(), skipped: 0 }
+        Wire {
+            stream: Stream::Clear(stream),
+            input: BytesMut::new(),
+            output: Vec::new(),
+            skipped: 0,
+            chunk: CONTENT_CHUNK_MIN,
+            sending: false,
+            has_spoken: false,
+        }
     }
 
-    /// Looks for a line in what has come. Commands may end in a bare LF, as everywhere; content may not.
-    pub(super) fn line(&mut self) -> Line {
+    /// Goes over to TLS. What the client sent before it is thrown away: somebody between the two may have written it
+    /// (CVE-2011-0411). The caller sets the limit of time.
+    pub(super) async fn secure(&mut self, acceptor: &TlsAcceptor) -> Result<(), Lost> {
+        self.flush().await?;
+        self.input = BytesMut::new();
+        self.skipped = 0;
+        self.stream.secure(acceptor).await.map_err(|error| {
+            tracing::debug!("handshake: {error}");
+            Lost::Gone
+        })
+    }
+
+    /// `TLSv1.3 TLS_AES_256_GCM_SHA384`; none in clear text.
+    pub(super) fn tls(&self) -> Option<String> {
+        self.stream.tls()
+    }
+
+    /// Looks for a line of less than `line_max` octets in what has come. Commands may end in a bare LF, as everywhere; content may not.
+    pub(super) fn line(&mut self, line_max: usize) -> Line {
         let Some(end) = memchr(b'\n', &self.input) else {
-            if self.input.len() >= LINE_MAX || self.skipped > 0 {
+            if self.input.len() >= line_max || self.skipped > 0 {
                 self.skipped += self.input.len() as u64;
                 self.input.clear();
             }
             return if self.skipped > SKIPPED_MAX { Line::Endless } else { Line::Partial };
         };
-        if self.skipped > 0 || end >= LINE_MAX {
+        if self.skipped > 0 || end >= line_max {
             self.skipped = 0;
             self.input.advance(end + 1);
             return Line::TooLong;
@@ -93,11 +130,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         if self.input.capacity() > 2 * LINE_MAX && self.input.len() < LINE_MAX {
             self.input = BytesMut::from(&self.input[..]);
         }
+        self.chunk = CONTENT_CHUNK_MIN;
         self.read(LINE_MAX).await
     }
 
     pub(super) async fn read_content(&mut self) -> Result<usize, Lost> {
-        self.read(CONTENT_CHUNK).await
+        let octets = self.read(self.chunk).await?;
+        if octets == self.chunk {
+            self.chunk = (2 * self.chunk).min(CONTENT_CHUNK_MAX);
+        }
+        Ok(octets)
     }
 
     /// Appends what comes, at most `limit` octets. Cancelled: nothing is lost.
@@ -109,29 +151,50 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    /// Sends the replies that have gathered if they are many.
-    pub(super) async fn flush_if_full(&mut self) -> Result<(), Lost> {
-        if self.output.len() < OUTPUT_MAX { Ok(()) } else { self.flush().await }
+    /// Have so many replies gathered that they have to be sent?
+    pub(super) fn is_full(&self) -> bool {
+        self.output.len() >= OUTPUT_MAX
     }
 
-    /// Sends the replies that have gathered.
+    /// Sends the replies that have gathered. It has no limit of time: the caller sets one. Cancelled: what was sent is not sent
+    /// again, and `output` holds the rest.
     pub(super) async fn flush(&mut self) -> Result<(), Lost> {
-        if self.output.is_empty() {
+        self.sending |= !self.output.is_empty();
+        if !self.sending {
             return Ok(());
         }
-        let Wire { stream, output, .. } = self;
-        let send = async {
-            stream.write_all(output).await?;
-            stream.flush().await
-        };
-        let sent = timeout(WRITE_MAX, send).await;
-        self.output = Vec::new();
-        if matches!(sent, Ok(Ok(()))) { Ok(()) } else { Err(Lost::Gone) }
+        while !self.output.is_empty() {
+            match self.stream.write(&self.output).await {
+                Ok(0) | Err(_) => return Err(Lost::Gone),
+                Ok(octets) if octets == self.output.len() => self.output = Vec::new(),
+                Ok(octets) => drop(self.output.drain(..octets)),
+            }
+        }
+        self.stream.flush().await.map_err(|_| Lost::Gone)?;
+        self.sending = false;
+        self.has_spoken = true;
+        Ok(())
+    }
+
+    /// Says the last word and closes, as far as that can be done at once: others wait for the place. Where earlier replies
+    /// still wait for the client to read, there is nothing to be said; and never before the greeting, or a refusal would stand in its
+    /// place.
+    pub(super) async fn close_at_once(&mut self, last_word: &Said) {
+        if self.has_spoken && self.output.is_empty() && !self.sending {
+            last_word.write(&mut self.output);
+            let parting = async {
+                self.flush().await?;
+                self.stream.shutdown().await.map_err(|_| Lost::Gone)
+            };
+            // Heard or not: the place is given back.
+            let _ = timeout(Duration::ZERO, parting).await;
+        }
     }
 
     /// Sends what is left and closes; a client that was sent away gets the time to read why.
-    pub(super) async fn close(mut self, linger: bool) {
-        if self.flush().await.is_err() || timeout(LINGER, self.stream.shutdown()).await.is_err() || !linger {
+    pub(super) async fn close(&mut self, linger: bool) {
+        let said = timeout(WRITE_MAX, self.flush()).await;
+        if !matches!(said, Ok(Ok(()))) || timeout(LINGER, self.stream.shutdown()).await.is_err() || !linger {
             return;
         }
         let rest = async {
@@ -167,6 +230,7 @@ mod tests {
         let clock = Clock::starting_at(START);
         let server = async {
             wire.close(linger).await;
+            drop(wire);
             clock.now().since(START)
         };
         let client = async {
@@ -205,6 +269,7 @@ mod tests {
         let mut wire = Wire::new(there);
         wire.output.extend_from_slice(&[b'x'; 100]);
         let clock = Clock::starting_at(START);
-        assert_eq!((wire.flush().await, clock.now().since(START)), (Err(Lost::Gone), WRITE_MAX));
+        wire.close(true).await;
+        assert_eq!(clock.now().since(START), WRITE_MAX);
     }
 }
