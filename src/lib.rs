@@ -7,6 +7,7 @@
 
 pub mod admin;
 pub mod alert;
+pub mod auth;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -16,9 +17,11 @@ pub mod event;
 pub mod inbound;
 pub mod limits;
 pub mod log;
+pub mod memory;
 pub mod outbound;
 pub mod queue;
 pub mod route;
+pub mod sandbox;
 pub mod server;
 pub mod simulate;
 pub mod smtp;

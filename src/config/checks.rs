@@ -10,6 +10,7 @@ use super::Config;
 use super::file::quoted;
 use super::finding::{Findings, Place};
 use super::tree::Places;
+use crate::inbound::options::LogIn;
 use crate::outbound::options::IpChoice;
 use crate::throttle::options::{PAUSE, PAUSE_MAX, ProviderOptions};
 use crate::types::nearest::nearest;
@@ -39,6 +40,7 @@ impl Checks<'_> {
         self.hostname();
         self.listeners();
         self.relay();
+        self.users();
         self.limits();
         self.queue();
         self.routes();
@@ -80,6 +82,27 @@ impl Checks<'_> {
                 self.fault(&format!("listener.{at}.address"), what, "take one out, or give it another port");
             }
         }
+        self.listeners_take();
+    }
+
+    /// What listeners need from elsewhere.
+    fn listeners_take(&mut self) {
+        let config = self.config;
+        let has_users = !config.relay.users_file.is_empty() || !config.relay.user.is_empty();
+        let missing = [("certificate", &config.tls.certificate), ("key", &config.tls.key)];
+        let missing = missing.iter().find(|(_, path)| path.as_os_str().is_empty()).map(|(key, _)| *key);
+        for (at, listener) in config.listener.iter().enumerate() {
+            let path = format!("listener.{at}");
+            if let Some(key) = missing.filter(|_| listener.tls.is_used()) {
+                let what = format!("the listener {} speaks TLS, and `tls.{key}` is not set", listener.address);
+                self.fault(&format!("{path}.tls"), what, "set tls.certificate and tls.key, or tls = \"off\" here");
+            }
+            if listener.auth == LogIn::Require && !has_users {
+                let what =
+                    format!("the listener {} wants every client to log in, and there are no users", listener.address);
+                self.fault(&format!("{path}.auth"), what, "set relay.users_file, or add a [[relay.user]]");
+            }
+        }
     }
 
     fn relay(&mut self) {
@@ -87,6 +110,34 @@ impl Checks<'_> {
             if network.prefix_len() == 0 {
                 let what = format!("`relay.trusted_networks` has {network}: everybody may send through this relay");
                 self.warning("relay.trusted_networks", what, "name the networks of your own hosts");
+            }
+        }
+    }
+
+    fn users(&mut self) {
+        let config = self.config;
+        self.unique("relay.user", config.relay.user.iter().map(|user| user.name.clone()), "name");
+        for (at, user) in config.relay.user.iter().enumerate() {
+            let given = [
+                ("password_hash", !user.password_hash.is_empty()),
+                ("password_file", !user.password_file.is_empty()),
+                ("password", !user.password.is_empty()),
+            ];
+            let given: Vec<&str> = given.iter().filter_map(|(key, given)| given.then_some(*key)).collect();
+            let name = quoted(&user.name);
+            if let [_, second, ..] = given[..] {
+                let what = format!("user {name} has {}", given.join(" and "));
+                self.fault(&format!("relay.user.{at}.{second}"), what, "keep one of them");
+            }
+            // A password that was told to be faulty is not told to be missing as well.
+            if given.is_empty() && config.relay.users_file.is_empty() && self.findings.faults.is_empty() {
+                let remedy = "give it `password_hash` or `password_file`, or name a file with `relay.users_file`";
+                self.fault(&format!("relay.user.{at}.name"), format!("user {name} has no password"), remedy);
+            }
+            if let Some(expire) = user.expire.filter(|expire| *expire > config.queue.expire) {
+                let what =
+                    format!("`expire` {expire} of user {name} is longer than `queue.expire`, {}", config.queue.expire);
+                self.warning(&format!("relay.user.{at}.expire"), what, "the shorter one holds; make this one shorter");
             }
         }
     }

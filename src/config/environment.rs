@@ -2,7 +2,7 @@
 //!
 //! `WEIR_` and the path in capitals, joined by two underscores: `WEIR_QUEUE__EXPIRE=2d`. Lists are comma separated,
 //! elements of lists of tables go by number (`WEIR_LISTENER__0__ADDRESS`) or, where they have one, by name
-//! (`WEIR_PROVIDER__OUTLOOK__MAX_CONNECTIONS`). A variable that names no key is a warning, for other programs put
+//! (`WEIR_PROVIDER__OUTLOOK__MAX_CONNECTIONS`); a list within a table has one more part (`WEIR_RELAY__USER__APP__RATE`). A variable that names no key is a warning, for other programs put
 //! variables there, too; a value that cannot stand is a fault that names the variable.
 
 use std::ops::RangeInclusive;
@@ -13,9 +13,10 @@ use super::file::quoted;
 use super::finding::{Findings, Place};
 use super::schema::{self, Key, Kind, Shape};
 use super::tree::{self, Node, Table};
+use super::users;
 
 /// Read elsewhere.
-const KNOWN: [&str; 3] = ["CONFIG", "CONTAINER", "TEST"];
+const KNOWN: [&str; 5] = ["CONFIG", "CONTAINER", "TEST", "USERS", "USERS_FILE"];
 /// Set by Kubernetes for a service that is called `weir`.
 const FOREIGN: [&str; 2] = ["PORT", "SERVICE_"];
 
@@ -46,6 +47,7 @@ pub(super) fn overlay(
     let mut settings = Vec::new();
     let mut sorted: Vec<_> = environment.iter().collect();
     sorted.sort();
+    users::overlay(root, environment, findings);
     for (variable, text) in sorted {
         let Some(rest) = variable.strip_prefix("WEIR_") else { continue };
         if KNOWN.contains(&rest) || FOREIGN.iter().any(|start| rest.starts_with(start)) {
@@ -90,21 +92,29 @@ fn resolve(rest: &str) -> Option<(&'static Key, Element)> {
         [section, table, name] if matches!(schema::shape(&format!("{section}.{table}")), Shape::Table) => {
             return schema::key_in(section, table, name).map(|key| (key, Element::None));
         }
-        [list, element, name] => {
-            let named = matches!(schema::shape(&format!("{list}[].name")), Shape::Value(_));
-            let element = match element.parse() {
-                Ok(number) => Element::Number(number),
-                Err(_) if named && !element.is_empty() => Element::Name(element.to_string()),
-                Err(_) => return None,
-            };
-            (format!("{list}[].{name}"), element)
+        [section, list, element, name] if matches!(schema::shape(&format!("{section}.{list}")), Shape::Tables) => {
+            return of_element(&format!("{section}.{list}"), element, name);
         }
+        [list, element, name] => return of_element(list, element, name),
         // A key of a rule: the rule itself is what cannot stand here.
-        [list, element, name, ..] if schema::takes_rules(list, name) => {
-            return resolve(&[list, element, name].join("__"));
-        }
+        [list, element, name, ..] if schema::takes_rules(list, name) => return of_element(list, element, name),
         _ => return None,
     };
+    value(path, element)
+}
+
+/// The key `name` in an element of `list`.
+fn of_element(list: &str, element: &str, name: &str) -> Option<(&'static Key, Element)> {
+    let named = matches!(schema::shape(&format!("{list}[].name")), Shape::Value(_));
+    let element = match element.parse() {
+        Ok(number) => Element::Number(number),
+        Err(_) if named && !element.is_empty() => Element::Name(element.to_string()),
+        Err(_) => return None,
+    };
+    value(format!("{list}[].{name}"), element)
+}
+
+fn value(path: String, element: Element) -> Option<(&'static Key, Element)> {
     match schema::shape(&path) {
         Shape::Value(key) => Some((key, element)),
         _ => None,
@@ -117,6 +127,7 @@ fn nearest(rest: &str) -> String {
     // The middle is a table, or a number or a name, and then no part of the key.
     let path = match parts[..] {
         [section, table, _] if matches!(schema::shape(&format!("{section}.{table}")), Shape::Table) => parts.join("."),
+        [section, list, _, name] => format!("{section}.{list}.{name}"),
         [list, _, name] => format!("{list}.{name}"),
         _ => parts.join("."),
     };
@@ -132,14 +143,18 @@ impl Setting<'_> {
     /// The table the value goes into, made if need be; `None` where a fault of the file stands in its place.
     fn table<'t>(&self, root: &'t mut Table, profiles: &[String]) -> Result<Option<&'t mut Table>, (String, String)> {
         let Some((section, name)) = self.key.path.split_once('.') else { return Ok(Some(root)) };
-        let Some(list) = section.strip_suffix("[]") else {
-            let table = tree::table_mut(root, section);
-            return Ok(match (table, name.split_once('.')) {
-                (Some(table), Some((inner, _))) => tree::table_mut(table, inner),
-                (table, _) => table,
-            });
+        let (elements, list) = match (section.strip_suffix("[]"), name.split_once("[].")) {
+            (Some(list), _) => (tree::list_mut(root, list), list),
+            (None, Some((list, _))) => (tree::table_mut(root, section).and_then(|t| tree::list_mut(t, list)), list),
+            (None, None) => {
+                let table = tree::table_mut(root, section);
+                return Ok(match (table, name.split_once('.')) {
+                    (Some(table), Some((inner, _))) => tree::table_mut(table, inner),
+                    (table, _) => table,
+                });
+            }
         };
-        let Some(elements) = tree::list_mut(root, list) else { return Ok(None) };
+        let Some(elements) = elements else { return Ok(None) };
         let at = match &self.element {
             Element::Number(number) if *number > elements.len() => {
                 let missing = elements.len();
@@ -201,6 +216,8 @@ fn read(kind: &Kind, text: &str) -> Result<Value, String> {
             let number = text.trim().parse::<f64>().ok().filter(|number| range.contains(number));
             number.map(Value::Float).ok_or_else(|| format!("is {}", quoted(text)))
         }
+        Kind::Secret(form) if (form.holds)(text) => Ok(Value::String(text.to_string())),
+        Kind::Secret(_) => Err("is something else".to_string()),
         Kind::Text(_) => Err(format!("is {}", quoted(text))),
         Kind::Rules => Err("names a rule, and no variable can hold one".to_string()),
     }

@@ -149,6 +149,7 @@ impl Reader<'_> {
     fn value(&mut self, key: &Key, value: &Spanned<DeValue<'_>>) -> Node {
         let read = match &key.kind {
             Kind::Text(form) => self.text(key, *form, value),
+            Kind::Secret(form) => self.secret(key, *form, value),
             Kind::Texts(form) => self.texts(key, *form, value),
             Kind::Rules => self.rules(key, value),
             Kind::Number(range) => {
@@ -169,6 +170,15 @@ impl Reader<'_> {
         let what = match value.get_ref() {
             DeValue::String(text) if (form.holds)(text) => return Ok(Value::String(text.to_string())),
             DeValue::String(text) => format!("`{}` is {}", spoken(key.path), quoted(text)),
+            other => wrong_type(key, other),
+        };
+        Err(self.expected(form.expected.to_string(), value.span(), what))
+    }
+
+    fn secret(&mut self, key: &Key, form: Form, value: &Spanned<DeValue<'_>>) -> Result<Value, Told> {
+        let what = match value.get_ref() {
+            DeValue::String(text) if (form.holds)(text) => return Ok(Value::String(text.to_string())),
+            DeValue::String(_) => format!("`{}` is something else", spoken(key.path)),
             other => wrong_type(key, other),
         };
         Err(self.expected(form.expected.to_string(), value.span(), what))

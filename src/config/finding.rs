@@ -1,13 +1,16 @@
 //! What is wrong with a configuration: what, where, and what to do.
 //!
 //! Rules that always hold: a finding is one line of text, however odd the value it speaks of; the place is the key's
-//! own, in the file or in the environment, never a guess; the excerpt of the file comes only where it is asked for.
+//! own, in the file or in the environment, never a guess; the excerpt of the file comes only where it is asked for, and no secret
+//! stands in either.
 
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+
+use crate::types::printable;
 
 /// The configuration cannot be used.
 pub type Fault = Finding;
@@ -33,7 +36,7 @@ pub enum Place {
         file: PathBuf,
         line: usize,
         column: usize,
-        /// The line and a second one with carets below the place; empty for a line too long to show.
+        /// The line and a second one with carets below the place; empty for a line too long to show, or with a secret.
         excerpt: String,
     },
     /// An environment variable.
@@ -91,6 +94,9 @@ impl fmt::Display for Place {
     }
 }
 
+/// A line with one of these in it may hold a secret, and is not shown.
+/// The second is a slip of the finger; the path of a webhook is its password.
+const SECRET_WORDS: [&str; 6] = ["pass", "pasw", "secret", "$argon2", "token", "webhook"];
 /// A longer line is not shown: the caret would stand somewhere on the third line of the screen.
 const EXCERPT_MAX: usize = 200;
 
@@ -131,12 +137,13 @@ impl<'a> Document<'a> {
 }
 
 fn excerpt(line: usize, content: &str, column: usize, marked: usize) -> String {
-    if content.chars().count() > EXCERPT_MAX {
+    let lower = content.to_lowercase();
+    if content.chars().count() > EXCERPT_MAX || SECRET_WORDS.iter().any(|word| lower.contains(word)) {
         return String::new();
     }
     let number = line.to_string();
     let margin = " ".repeat(number.len());
-    let content: String = content.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let content: String = content.chars().map(|c| if printable::steers(c) { ' ' } else { c }).collect();
     format!("{number} | {content}\n{margin} | {}{}", " ".repeat(column - 1), "^".repeat(marked))
 }
 
@@ -151,7 +158,7 @@ fn one_line(text: &str) -> String {
     for c in text.chars() {
         match c {
             '\n' => line.push(' '),
-            c if c.is_control() => line.extend(c.escape_default()),
+            c if printable::steers(c) => line.extend(c.escape_default()),
             c => line.push(c),
         }
     }
@@ -181,6 +188,14 @@ mod tests {
                 let place = document.place(start..end);
                 assert!(matches!(place, Place::File { line: 1..=4, .. }), "{place:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_line_that_may_hold_a_secret_is_not_shown() {
+        for text in ["password_hash = $argon2id$v=19$x", "webhook = \"htps://h/T0KEN\"", "user = [{ password = 5 }]"] {
+            let place = Document::new(Path::new("w.toml"), text).place(0..3);
+            assert!(matches!(&place, Place::File { excerpt, .. } if excerpt.is_empty()), "{place:?}");
         }
     }
 

@@ -4,7 +4,8 @@
 //! - an empty configuration is a working relay for this host;
 //! - the options live beside the code that uses them and know nothing of each other, of files or of variables;
 //! - loading reads nothing but what `Sources` names, and tells every fault it finds, each with its place;
-//! - what `print` writes, loads as the same configuration.
+//! - what `print` writes, loads as the same configuration, but for secrets, which it hides;
+//! - no secret is shown: not in a fault, not by `show`, not by `Debug`.
 
 mod checks;
 mod container;
@@ -15,6 +16,7 @@ mod schema;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod users;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -29,11 +31,12 @@ pub use finding::{Fault, Finding, Place, Warning};
 use crate::alert::options::Alerts;
 use crate::dispatch::options::Bounces;
 use crate::event::options::Events;
-use crate::inbound::options::{Limits, Listener, Relay};
+use crate::inbound::options::{Limits, Listener, Relay, Tls};
 use crate::log::Log;
 use crate::outbound::options::{Delivery, Source};
 use crate::queue::options::Queue;
 use crate::route::options::{Dns, RouteEntry};
+use crate::sandbox::Sandbox;
 use crate::suppress::options::Suppression;
 use crate::throttle::options::ProviderOptions;
 use crate::types::Span;
@@ -49,7 +52,10 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// How long a stop waits for what is past the end of data.
     pub shutdown_grace: Span,
+    /// Whether the process is shut into its own folders.
+    pub sandbox: Sandbox,
     pub listener: Vec<Listener>,
+    pub tls: Tls,
     pub relay: Relay,
     pub limits: Limits,
     pub queue: Queue,
@@ -78,8 +84,10 @@ impl Default for Config {
             hostname: String::new(),
             data_dir: PathBuf::from("./weir-data"),
             shutdown_grace: Span(Duration::from_secs(8)),
+            sandbox: Sandbox::Auto,
             // Debian's Exim freezes mail for a smarthost on 127.0.0.1: it takes that for itself.
             listener: [Ipv4Addr::new(127, 0, 0, 1), Ipv4Addr::new(127, 0, 0, 2)].map(listener).to_vec(),
+            tls: Tls::default(),
             relay: Relay::default(),
             limits: Limits::default(),
             queue: Queue::default(),
@@ -99,7 +107,7 @@ impl Default for Config {
 }
 
 fn listener(ip: Ipv4Addr) -> Listener {
-    Listener { address: SocketAddr::from((ip, 2525)) }
+    Listener::at(SocketAddr::from((ip, 2525)))
 }
 
 /// Tells the networks this host is attached to, and the gateways in them.
@@ -111,7 +119,7 @@ pub struct Sources<'a> {
     pub file: Option<PathBuf>,
     /// Where a file is looked for that nobody named.
     pub search: Vec<PathBuf>,
-    /// What does not begin with `WEIR_` is passed over.
+    /// What neither begins with `WEIR_` nor is a familiar name of other programs is passed over.
     pub environment: Vec<(String, String)>,
     /// The names of the providers weir has profiles for.
     pub profiles: Vec<String>,
@@ -127,7 +135,9 @@ impl<'a> Sources<'a> {
         Sources {
             file,
             search: ["weir.toml", "/etc/weir/weir.toml"].map(PathBuf::from).to_vec(),
-            environment: environment.filter(|(name, _)| name.starts_with("WEIR_")).collect(),
+            environment: environment
+                .filter(|(name, _)| name.starts_with("WEIR_") || users::is_familiar(name))
+                .collect(),
             profiles,
             attached,
         }
@@ -174,9 +184,16 @@ impl Config {
         if findings.faults.is_empty() { Ok((config, findings.warnings)) } else { Err(findings.faults) }
     }
 
-    /// The configuration as a file. It loads as this one.
+    /// The configuration as a file. It loads as this one, unless it has secrets: those are shown as `***`.
     pub fn print(&self) -> String {
         toml::to_string_pretty(self).unwrap_or_else(|error| format!("# cannot be written as TOML: {error}\n"))
+    }
+
+    /// The configuration for people to see: as `print`, with marks in the place of secrets (passwords have theirs already).
+    pub fn show(&self) -> String {
+        let mut shown = self.clone();
+        shown.alerts.webhook = self.alerts.webhook_shown();
+        shown.print()
     }
 
     /// What differs in `other` and takes effect only at a start: it is bound, opened or shared out there.
@@ -184,6 +201,7 @@ impl Config {
         [
             ("hostname", self.hostname != other.hostname),
             ("data_dir", self.data_dir != other.data_dir),
+            ("sandbox", self.sandbox != other.sandbox),
             ("listener", self.listener != other.listener),
             ("limits", self.limits != other.limits),
             ("dns.servers", self.dns.servers != other.dns.servers),

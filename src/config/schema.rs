@@ -10,14 +10,16 @@ use serde::de::IntoDeserializer;
 use serde::de::value::{Error as WordError, StrDeserializer};
 
 use crate::alert::options::{Target, words};
+use crate::auth::options::{is_hash, is_password, is_user_name};
 use crate::dispatch::options::BounceMode;
 use crate::event::options::Output;
-use crate::inbound::options::BareNewlines;
+use crate::inbound::options::{BareNewlines, Chunking, HeaderFrom, ListenerTls as Tls, LogIn};
 use crate::log::{Format, Levels};
 use crate::outbound::options::{IpChoice, TlsMode};
+use crate::sandbox::Sandbox;
 use crate::suppress::options::AtInjection;
 use crate::types::nearest::distance;
-use crate::types::{ByteSize, Domain, Mailbox, Rate, RateLimit, Span};
+use crate::types::{ByteSize, Domain, Mailbox, Priority, Rate, RateLimit, Span};
 
 /// One key. `path` is written with dots, `[]` behind the name of a list of tables: `listener[].address`.
 pub(super) struct Key {
@@ -29,6 +31,8 @@ pub(super) struct Key {
 
 pub(super) enum Kind {
     Text(Form),
+    /// A text that no finding shows.
+    Secret(Form),
     Texts(Form),
     Number(RangeInclusive<u64>),
     Numbers(RangeInclusive<u64>),
@@ -53,7 +57,7 @@ pub(super) enum Shape {
     Unknown,
 }
 
-use Kind::{Decimal, Number, Numbers, Rules, Text, Texts};
+use Kind::{Decimal, Number, Numbers, Rules, Secret, Text, Texts};
 
 /// More connections than any host has descriptors for.
 const CONNECTIONS: RangeInclusive<u64> = 1..=1_000_000;
@@ -81,15 +85,31 @@ const HOST_NAME: Form = Form {
     expected: "a host name, as in \"relay.example.com\", or \"\" for the default",
     holds: |text| text.is_empty() || is_host_name(text),
 };
+const PATH: Form = Form { expected: "the path of a file, or \"\" for none", holds: |_| true };
 const NAME: Form = Form { expected: "1 to 64 letters, digits, dots, hyphens or underscores", holds: is_label };
+
+/// What a password's hash must look like; also in a list of users.
+pub(super) const PASSWORD_HASH: Form = Form { expected: "an Argon2 hash as `weir password` prints it", holds: is_hash };
+pub(super) const PASSWORD: Form =
+    Form { expected: "a password that is no hash and not what stands for a hidden one", holds: is_password };
 
 const KEYS: &[Key] = &[
     key("hostname", Text(HOST_NAME)),
     key("data_dir", Text(Form { expected: "the path of a folder", holds: |text| !text.is_empty() })),
     key("shutdown_grace", Text(Form { expected: "a duration, as in \"8s\"", holds: parses::<Span> })),
+    key("sandbox", Text(Form { expected: "one of `auto`, `off`, `require`", holds: is_word::<Sandbox> })),
     needed("listener[].address", Text(SOCKET)),
+    key(
+        "listener[].tls",
+        Text(Form { expected: "one of `off`, `starttls`, `require`, `implicit`", holds: is_word::<Tls> }),
+    ),
+    key("listener[].auth", Text(Form { expected: "one of `off`, `optional`, `require`", holds: is_word::<LogIn> })),
+    key("listener[].chunking", Text(Form { expected: "one of `off`, `on`", holds: is_word::<Chunking> })),
+    key("tls.certificate", Text(PATH)),
+    key("tls.key", Text(PATH)),
     key("relay.trusted_networks", Texts(NETWORK)),
     key("relay.sender_domains", Texts(DOMAIN)),
+    key("relay.from", Text(Form { expected: "one of `any`, `aligned`", holds: is_word::<HeaderFrom> })),
     key(
         "relay.postmaster",
         Text(Form {
@@ -97,10 +117,42 @@ const KEYS: &[Key] = &[
             holds: |text| text.is_empty() || Mailbox::parse(text).is_ok(),
         }),
     ),
+    key("relay.users_file", Text(Form { expected: "the path of a file, or \"\" for none", holds: |_| true })),
+    needed(
+        "relay.user[].name",
+        Text(Form {
+            expected: "a name of 1 to 254 octets without spaces, control characters, `:`, `,`, `#` or quotes",
+            holds: is_user_name,
+        }),
+    ),
+    key("relay.user[].password_hash", Secret(PASSWORD_HASH)),
+    key("relay.user[].password_file", Text(Form { expected: "the path of a file", holds: |text| !text.is_empty() })),
+    key("relay.user[].password", Secret(PASSWORD)),
+    key(
+        "relay.user[].class",
+        Text(Form { expected: "a class: `high`, `normal` or `bulk`", holds: parses::<Priority> }),
+    ),
+    key("relay.user[].sender_domains", Texts(DOMAIN)),
+    key(
+        "relay.user[].rate",
+        Text(Form {
+            expected: "messages in a time, as in \"60/min\" (s, min, h, d), or \"unlimited\"",
+            holds: parses::<RateLimit>,
+        }),
+    ),
+    key("relay.user[].daily_recipients", Number(0..=1_000_000_000)),
+    key("relay.user[].expire", Text(DURATION)),
     key("limits.message_size", Text(SIZE)),
     key("limits.recipients", Number(RECIPIENTS)),
     key("limits.connections", Number(CONNECTIONS)),
     key("limits.connections_per_client", Number(CONNECTIONS)),
+    key(
+        "limits.messages_per_client",
+        Text(Form {
+            expected: "messages in a time, as in \"600/min\" (s, min, h, d), or \"unlimited\"",
+            holds: parses::<RateLimit>,
+        }),
+    ),
     key("limits.queue_messages", Number(1..=1_000_000_000)),
     key(
         "limits.bare_newlines",
@@ -204,7 +256,7 @@ const KEYS: &[Key] = &[
     key("log.format", Text(Form { expected: "one of `text`, `json`", holds: is_word::<Format> })),
     key(
         "alerts.webhook",
-        Text(Form {
+        Secret(Form {
             expected: "a URL without user and password, as in \"https://hooks.example.com/weir\", or \"\" for none",
             holds: |text| text.is_empty() || Target::parse(text).is_some(),
         }),
@@ -278,7 +330,8 @@ pub(super) fn keys_of_element(list: &str) -> impl Iterator<Item = &'static Key> 
 pub(super) fn nearest(path: &str) -> &'static str {
     let sections = KEYS.iter().filter_map(|key| key.path.split_once('.')).map(|(section, _)| section);
     let known = KEYS.iter().map(|key| key.path).chain(sections);
-    known.min_by_key(|known| cost(&plain(path), &plain(known))).unwrap_or_default()
+    // Of two that are as near, the one that lies less deep.
+    known.min_by_key(|known| (cost(&plain(path), &plain(known)), known.matches('.').count())).unwrap_or_default()
 }
 
 /// The key a wrong path was most probably meant to be; for a table, one in it.
@@ -315,7 +368,7 @@ impl Kind {
     /// What may stand here, in words.
     pub(super) fn expected(&self) -> String {
         match self {
-            Text(form) => form.expected.to_string(),
+            Text(form) | Secret(form) => form.expected.to_string(),
             Texts(form) => format!("a list, each entry {}", form.expected),
             Number(range) => format!("a whole number from {} to {}", range.start(), range.end()),
             Numbers(range) => format!("a list of whole numbers from {} to {}", range.start(), range.end()),

@@ -8,7 +8,10 @@ use toml::Value;
 
 use super::schema::{self, Form, Kind};
 use super::*;
+use crate::auth::Secret;
+use crate::auth::options::User;
 use crate::event::options::Output;
+use crate::types::{Domain, Priority};
 
 const DOCUMENTED: &str = include_str!("../../config/weir.toml");
 
@@ -238,6 +241,15 @@ fn settings_that_do_not_go_together_are_faults() {
             "weir.toml:4:10: `route.limits` names no provider: \"outlok\": the nearest there is is \"outlook\"",
         ),
         ("[events]\nmax_size = '1 KiB'", "allow at least \"1 MiB\""),
+        (
+            "[[listener]]\naddress = '127.0.0.1:25'\ntls = 'require'\n[tls]\ncertificate = 'c.pem'",
+            "weir.toml:3:7: the listener 127.0.0.1:25 speaks TLS, and `tls.key` is not set",
+        ),
+        (
+            "[[listener]]\naddress = '127.0.0.1:25'\nauth = 'require'",
+            "weir.toml:3:8: the listener 127.0.0.1:25 wants every client to log in, and there are no users",
+        ),
+        ("[[listener]]\naddress = '127.0.0.1:25'\ntls = 'yes'", "one of `off`, `starttls`, `require`, `implicit`"),
     ] {
         one_fault(text, expected);
     }
@@ -419,6 +431,112 @@ fn every_policy_of_a_provider_can_come_from_the_environment() {
     }
 }
 
+const HASH: &str = "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
+
+/// Name, password and hash of each user.
+fn users(config: &Config) -> Vec<(&str, String, String)> {
+    let text = |secret: &Secret| String::from_utf8(secret.expose().to_vec()).unwrap();
+    config.relay.user.iter().map(|u| (u.name.as_str(), text(&u.password), text(&u.password_hash))).collect()
+}
+
+#[test]
+fn users_go_by_number_by_name_and_in_one_variable() {
+    let list = format!("app:s3cret,other:{HASH},new:x:y");
+    let config = config(
+        "[[relay.user]]\nname = 'app'\npassword_file = '/x'\nclass = 'bulk'\n",
+        &[
+            ("WEIR_USERS", &list),
+            ("SMTPD_SASL_USERS", "app:older,familiar:s3cret"),
+            ("WEIR_USERS_FILE", "/run/secrets/users"),
+            ("WEIR_RELAY__USER__APP__RATE", "60/min"),
+            ("WEIR_RELAY__USER__1__DAILY_RECIPIENTS", "7"),
+            ("WEIR_RELAY__USER__LATE__PASSWORD_FILE", "/y"),
+        ],
+    );
+    let pair = |name, password: &str, hash: &str| (name, password.to_string(), hash.to_string());
+    let expected = [
+        pair("app", "s3cret", ""),
+        pair("familiar", "s3cret", ""),
+        pair("other", "", HASH),
+        pair("new", "x:y", ""),
+        pair("late", "", ""),
+    ];
+    assert_eq!(users(&config), expected);
+    let user = &config.relay.user;
+    assert_eq!(
+        (user[0].class, user[0].rate.to_string(), user[0].password_file.as_str()),
+        (Priority::Bulk, "60/min".into(), "")
+    );
+    assert_eq!((user[1].daily_recipients, user[4].password_file.as_str()), (7, "/y"));
+    assert_eq!(config.relay.users_file, "/run/secrets/users");
+    assert_eq!(
+        super::tests::config("", &[("WEIR_USERS_FILE", "/a"), ("WEIR_RELAY__USERS_FILE", "/b")]).relay.users_file,
+        "/b"
+    );
+}
+
+#[test]
+fn faults_of_users_say_where_and_never_what() {
+    let user = "[[relay.user]]\nname = 'app'\n";
+    for (text, expected) in [
+        (
+            format!("{user}password_hash = 's3cret'"),
+            "weir.toml:3:17: `relay.user.password_hash` is something else: write an Argon2 hash as `weir password` prints it",
+        ),
+        (format!("{user}password_hash = '***'"), "weir.toml:3:17: `relay.user.password_hash` is something else"),
+        (format!("{user}password = '***'"), "weir.toml:3:12: `relay.user.password` is something else"),
+        (
+            format!("{user}password = '$2y$10$s3crets3crets3crets3cret'"),
+            "weir.toml:3:12: `relay.user.password` is something else",
+        ),
+        (
+            format!("{user}password = 's3cret'\npassword_file = '/x'"),
+            "weir.toml:3:12: user \"app\" has password_file and password: keep one of them",
+        ),
+        (user.to_string(), "weir.toml:2:8: user \"app\" has no password: give it `password_hash`"),
+        (
+            format!("{user}password = 's3cret'\n{user}password = 's3cret'"),
+            "weir.toml:5:8: a second relay.user with the name \"app\"",
+        ),
+        ("[[relay.user]]\npassword = 's3cret'".to_string(), "weir.toml:1:1: a relay.user has no `name`"),
+        (
+            format!("{user}password = 's3cret'\nclass = 'fast'"),
+            "`relay.user.class` is \"fast\": write a class: `high`, `normal` or `bulk`",
+        ),
+        (format!("{user}password = 's3cret'\nrate = '60'"), "`relay.user.rate` is \"60\": write messages in a time"),
+        ("[[relay.user]]\nname = 'a b'".to_string(), "without spaces"),
+        (
+            format!("{user}pasword = 's3cret'"),
+            "unknown key `relay.user.pasword`: the nearest known key is `relay.user.password`",
+        ),
+    ] {
+        let faults = load(&text, &[]).unwrap_err();
+        let shown = format!("{:#}", faults[0]);
+        assert!(faults.len() == 1 && shown.contains(expected), "{text}\n{shown}");
+        assert!(!shown.contains("s3cret"), "{shown}");
+    }
+    for (list, expected) in [
+        ("s3cret", "WEIR_USERS: entry 1 has no `:`"),
+        ("a:x,s3 cret:s3cret", "WEIR_USERS: entry 2 begins with no user's name"),
+        ("app:", "WEIR_USERS: entry 1 has something else behind the name \"app\""),
+        ("app:$argon2id$v=19$m=1,t=2s3cret", "WEIR_USERS: entry 1 has something else"),
+    ] {
+        let faults = faults("", &[("WEIR_USERS", list)]);
+        assert!(faults.len() == 1 && faults[0].contains(expected) && !faults[0].contains("s3"), "{faults:?}");
+    }
+    let late = warnings(&format!("{user}password = 'x'\nexpire = '5d'"), &[]);
+    assert!(late[0].contains("`expire` 5d of user \"app\" is longer than `queue.expire`, 4d"), "{late:?}");
+}
+
+#[test]
+fn secrets_are_printed_as_stars_and_stars_are_taken_for_none() {
+    let full = full();
+    let shown = format!("{} {full:?}", full.print());
+    assert!(!shown.contains("s3cret") && !shown.contains("c29tZXNhbHQ"), "{shown}");
+    assert!(full.print().contains("password = \"***\"") && full.print().contains("password_hash = \"***\""));
+    assert_eq!(load(&full.print(), &[]).unwrap_err().len(), 2);
+}
+
 #[test]
 fn a_gap_between_numbers_is_a_fault() {
     let faults = faults("", &[("WEIR_ROUTE__1__TO", "a.example:25")]);
@@ -488,6 +606,9 @@ fn uncommented() -> String {
     settings.collect::<Vec<_>>().join("\n")
 }
 
+/// Only one of them can be in force.
+const MORE_PASSWORDS: [&str; 2] = ["password =", "password_hash ="];
+
 #[test]
 fn the_documented_file_says_nothing_new_as_it_stands() {
     assert_eq!(load(DOCUMENTED, &[]).unwrap(), (Config::default(), vec![]));
@@ -522,8 +643,15 @@ fn paths(table: &toml::Table, prefix: &str, into: &mut BTreeSet<String>) {
 
 #[test]
 fn the_documented_defaults_are_the_defaults() {
-    let (mut documented, warnings) = load(&uncommented(), &[]).unwrap();
+    let one_password: Vec<_> = uncommented()
+        .lines()
+        .filter(|line| !MORE_PASSWORDS.iter().any(|key| line.starts_with(key)))
+        .map(String::from)
+        .collect();
+    let (mut documented, warnings) = load(&one_password.join("\n"), &[]).unwrap();
     assert_eq!(warnings, []);
+    assert_eq!(documented.relay.user.len(), 1);
+    documented.relay.user = vec![];
     assert_eq!((documented.route.len(), documented.source.len(), documented.provider.len()), (1, 1, 1));
     assert_eq!((documented.route[0].limits.as_str(), documented.source[0].hostname.as_str()), ("", ""));
     (documented.route, documented.source, documented.provider) = (vec![], vec![], vec![]);
@@ -547,9 +675,15 @@ fn the_words_that_are_offered_are_all_that_are_taken() {
         let words: Vec<&str> = words.split(", ").map(|word| word.trim_matches('`')).collect();
         assert!(words.iter().all(|word| holds(word)), "{}", key.path);
         let mut table: toml::Table = Config::default().print().parse().unwrap();
-        let (section, name) = key.path.split_once('.').unwrap();
-        assert!(!name.contains('.'), "{}: a table in a table holds no words yet", key.path);
-        table[section][name] = Value::String("nonsense".to_string());
+        let nonsense = Value::String("nonsense".to_string());
+        match key.path.split_once('.') {
+            None => table[key.path] = nonsense,
+            Some((_, name)) if name.contains('.') => panic!("{}: a table in a table holds no words yet", key.path),
+            Some((section, name)) => match section.strip_suffix("[]") {
+                Some(list) => table[list][0][name] = nonsense,
+                None => table[section][name] = nonsense,
+            },
+        }
         let error = Value::Table(table).try_into::<Config>().unwrap_err().to_string();
         let offered =
             error.split('`').skip(3).step_by(2).filter(|word| !word.contains(' ') && words.contains(word)).count();
@@ -592,6 +726,20 @@ fn a_variable_can_hold_no_rule_and_says_so() {
 /// A configuration with something in every key.
 fn full() -> Config {
     Config {
+        relay: Relay {
+            user: vec![User {
+                name: "app".into(),
+                password_hash: Secret::new(HASH),
+                password_file: "/run/secrets/app".into(),
+                password: Secret::new("s3cret"),
+                class: Priority::High,
+                sender_domains: vec![Domain::parse("example.com").unwrap()],
+                rate: "60/min".parse().unwrap(),
+                daily_recipients: 5000,
+                expire: Some("15m".parse().unwrap()),
+            }],
+            ..Relay::default()
+        },
         route: vec![RouteEntry {
             domain: "*".into(),
             to: "127.0.0.1:2600".into(),
@@ -641,6 +789,8 @@ prop_compose! {
         word in 0usize..12,
     ) -> Config {
         let mut config = full();
+        // Secrets are hidden where they are printed.
+        (config.relay.user[0].password, config.relay.user[0].password_hash) = Default::default();
         config.hostname = hostname.into();
         config.data_dir = data_dir.into();
         config.shutdown_grace = Span(Duration::from_millis(grace));

@@ -51,45 +51,33 @@ impl Places {
 /// The table serde reads, and the places. Elements that lack a key they need are told of and left out.
 pub(super) fn settle(root: Table, findings: &mut Findings) -> (toml::Table, Places) {
     let mut places = Places::default();
-    let mut table = toml::Table::new();
-    for (name, node) in root {
-        match node {
-            Node::Faulty => {}
-            Node::Value(value, place) => {
-                places.0.insert(name.clone(), place);
-                table.insert(name, value);
-            }
-            Node::Table(inner) => {
-                let values = settle_values(inner, &name, &mut places);
-                table.insert(name, Value::Table(values));
-            }
-            Node::Tables(elements) => {
-                let written = elements.len();
-                let values = settle_elements(elements, &name, &mut places, findings);
-                // A list of which nothing is left counts as not written, for more than its faults is not to be told.
-                if values.len() == written || !values.is_empty() {
-                    table.insert(name, Value::Array(values));
-                }
-            }
-        }
-    }
+    let table = settle_table(root, "", &mut places, findings);
     (table, places)
 }
 
-fn settle_values(inner: Table, path: &str, places: &mut Places) -> toml::Table {
+/// `prefix`: the path of the table with its final dot, empty for the whole.
+fn settle_table(inner: Table, prefix: &str, places: &mut Places, findings: &mut Findings) -> toml::Table {
     let mut values = toml::Table::new();
     for (name, node) in inner {
-        let path = format!("{path}.{name}");
+        let path = format!("{prefix}{name}");
         match node {
+            Node::Faulty => {}
             Node::Value(value, place) => {
                 places.0.insert(path, place);
                 values.insert(name, value);
             }
             Node::Table(inner) => {
-                let inner = settle_values(inner, &path, places);
+                let inner = settle_table(inner, &format!("{path}."), places, findings);
                 values.insert(name, Value::Table(inner));
             }
-            Node::Faulty | Node::Tables(_) => {}
+            Node::Tables(elements) => {
+                let written = elements.len();
+                let elements = settle_elements(elements, &path, places, findings);
+                // A list of which nothing is left counts as not written, for more than its faults is not to be told.
+                if elements.len() == written || !elements.is_empty() {
+                    values.insert(name, Value::Array(elements));
+                }
+            }
         }
     }
     values
@@ -119,7 +107,7 @@ fn settle_elements(
         }
         if whole {
             let path = format!("{list}.{}", values.len());
-            values.push(Value::Table(settle_values(element, &path, places)));
+            values.push(Value::Table(settle_table(element, &format!("{path}."), places, findings)));
             places.0.insert(path, place);
         }
     }

@@ -170,7 +170,12 @@ fn watch(spool: Spool, min_bytes: u64, alerts: Alerts, tasks: &TaskTracker, stop
     tasks.spawn(async move {
         let mut was_low = false;
         loop {
-            let health = Health { free_bytes: spool.free_bytes().ok(), min_bytes, can_write: spool.healthy() };
+            let health = Health {
+                free_bytes: spool.free_bytes().ok(),
+                min_bytes,
+                can_write: spool.healthy(),
+                memory_fault: spool.memory_fault(),
+            };
             for alert in health.judge(spool.folder(), was_low) {
                 if alert.key == DISK_LOW {
                     was_low = alert.raised;
@@ -189,6 +194,7 @@ fn watch(spool: Spool, min_bytes: u64, alerts: Alerts, tasks: &TaskTracker, stop
 const DISK_LOW: &str = "disk low";
 const DISK_FULL: &str = "disk full";
 const SPOOL: &str = "spool";
+const MEMORY: &str = "memory";
 
 /// What the relay stands on, at one moment.
 struct Health {
@@ -197,6 +203,7 @@ struct Health {
     /// `limits.min_free_disk`
     min_bytes: u64,
     can_write: bool,
+    memory_fault: Option<String>,
 }
 
 impl Health {
@@ -232,6 +239,15 @@ impl Health {
                 format!("the spool in {folder} cannot be written: no mail is taken and none goes out"),
                 "look at the log and at the disk (dmesg); weir goes on by itself when a write succeeds",
             ),
+            state(
+                MEMORY,
+                self.memory_fault.is_some(),
+                match &self.memory_fault {
+                    Some(used) => format!("no mail is taken: {used}"),
+                    None => "there is memory again, mail is taken".to_string(),
+                },
+                "see who needs it, or raise the limit; what is queued goes on",
+            ),
         ]
     }
 }
@@ -241,7 +257,7 @@ mod tests {
     use super::*;
 
     fn raised(free_bytes: Option<u64>, was_low: bool, can_write: bool) -> Vec<String> {
-        let health = Health { free_bytes, min_bytes: 1000, can_write };
+        let health = Health { free_bytes, min_bytes: 1000, can_write, memory_fault: None };
         let alerts = health.judge(Path::new("/data"), was_low);
         alerts.into_iter().filter(|alert| alert.raised).map(|alert| alert.key).collect()
     }
@@ -261,6 +277,14 @@ mod tests {
             assert_eq!(raised(Some(free), was_low, true), expected, "{free}");
         }
         assert!(raised(None, false, true).is_empty());
+    }
+
+    #[test]
+    fn memory_that_is_out_is_told_with_its_numbers() {
+        let memory_fault = Some("250 MiB of the 256 MiB of the machine are in use".to_string());
+        let health = Health { free_bytes: None, min_bytes: 1000, can_write: true, memory_fault };
+        let raised: Vec<Alert> = health.judge(Path::new("/data"), false).into_iter().filter(|a| a.raised).collect();
+        assert!(raised.len() == 1 && raised[0].text.ends_with("of the machine are in use"), "{raised:?}");
     }
 
     #[test]

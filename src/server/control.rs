@@ -19,6 +19,7 @@ use crate::dispatch::engine::{Handle, row_of};
 use crate::dispatch::lifetime_of;
 use crate::dispatch::message::{Adjust, Input};
 use crate::dispatch::status::{Snapshot, Standing};
+use crate::inbound::Gate;
 use crate::queue::Retry;
 use crate::spool::{self, Listed, Spool};
 use crate::state;
@@ -50,6 +51,7 @@ pub(super) struct RelayControl {
     pub retry: Retry,
     pub identity: Arc<super::identity::Known>,
     pub reading_backlog: Arc<AtomicBool>,
+    pub gate: Gate,
 }
 
 /// What is done to deliveries.
@@ -110,6 +112,12 @@ impl RelayControl {
         }
         problems.extend(room.clone());
         problems.extend(spool_fault.clone());
+        let panics = self.gate.panics();
+        if panics > 0 {
+            problems.push(format!(
+                "{panics} sessions of clients ended in a fault of weir's own: see the log, and report it"
+            ));
+        }
         let (active, held) = (snapshot.active as u64, snapshot.held as u64);
         RelayRecord {
             version: env!("CARGO_PKG_VERSION").to_string(),
@@ -125,6 +133,9 @@ impl RelayControl {
             reading_backlog: self.reading_backlog.load(Ordering::Relaxed),
             disk_free_bytes: self.spool.free_bytes().unwrap_or(0),
             disk_min_bytes: self.about.disk_min_bytes,
+            clients: self.gate.open() as u64,
+            clients_allowed: self.gate.connections() as u64,
+            panics,
             ready: spool_fault.is_none() && room.is_none() && self.identity.problem().is_none(),
             spool_fault,
             problems,

@@ -11,7 +11,7 @@ use crate::suppress::List;
 use crate::suppress::options::AtInjection;
 use crate::types::{
     Class, Delivery, DeliveryId, DeliveryState, Domain, Envelope, Event, EventKind, Mailbox, QueueId, Recipient,
-    ReversePath, Timestamp, Verdict,
+    ReversePath, Seldom, Timestamp, Verdict,
 };
 
 pub(super) struct SpoolIntake {
@@ -20,6 +20,8 @@ pub(super) struct SpoolIntake {
     pub clock: Clock,
     /// `[suppression] at_injection = "drop"`.
     pub drops: AtomicBool,
+    /// A list that cannot be read is told of now and then.
+    pub said: Seldom,
 }
 
 impl SpoolIntake {
@@ -54,7 +56,9 @@ impl Intake for SpoolIntake {
             }
             Err(error) => {
                 // The list is asked again before the delivery is tried.
-                tracing::warn!(%error, "the suppression list cannot be read");
+                if self.said.is_due(self.clock.now()) {
+                    tracing::warn!(%error, "the suppression list cannot be read");
+                }
                 Standing::Welcome
             }
         }
@@ -76,9 +80,11 @@ impl Intake for SpoolIntake {
     }
 
     async fn accept(&self, message: Received<BodyWriter>) -> Result<(), AcceptError> {
-        let Received { envelope, recipients, dropped, body } = message;
+        let Received { envelope, recipients, dropped, body, tls } = message;
         let envelope = Arc::new(envelope);
-        let mut events = vec![accepted(&envelope, recipients.len() + dropped.len())];
+        let mut accepted = accepted(&envelope, recipients.len() + dropped.len());
+        accepted.tls = tls.map(Arc::from);
+        let mut events = vec![accepted];
         events.extend(dropped.iter().map(|recipient| removed(&envelope, recipient, self.clock.now())));
         let deliveries = deliveries(envelope.id, recipients);
         if deliveries.is_empty() {

@@ -5,19 +5,24 @@
 //! transactions under way are waited for, `shutdown_grace` at most; what was settled is written; the spool is closed. A second
 //! signal ends at once, which loses nothing either.
 
+mod admitted;
 mod alerts;
+mod allowances;
 mod control;
 mod identity;
 mod intake;
 mod lanes;
 pub(crate) mod listing;
+mod pressure;
 mod reconcile;
 mod rules;
 pub(crate) mod suppression;
+mod walls;
+mod writers;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -48,12 +53,16 @@ use crate::spool::{self, Journal, Spool};
 use crate::state;
 use crate::suppress::List;
 use crate::throttle::Profiles;
-use crate::types::{Event, Mailbox};
+use crate::types::{Event, Mailbox, Seldom};
 use crate::verdict::Rules;
+use admitted::Admitted;
 use alerts::{RelayMeans, Roads};
 use control::{About, RelayControl};
 use identity::Known;
 use intake::SpoolIntake;
+use pressure::Pressure;
+use walls::Walls;
+use writers::Writers;
 
 /// Batches of committed messages on their way to dispatch.
 const COMMITTED_MAX: usize = 64;
@@ -69,13 +78,16 @@ const REACH_EVERY: Duration = Duration::from_secs(60);
 /// Loads the configuration again, for SIGHUP; the text of an error tells every fault.
 pub type Reload = Box<dyn Fn() -> Result<Config, String> + Send>;
 
-/// Runs the relay until it is told to stop.
-pub fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
+/// Runs the relay until it is told to stop. `files`: what the configuration was read from.
+pub fn run(config: Config, files: Vec<PathBuf>, reload: Reload) -> anyhow::Result<()> {
+    // Before there is another thread: it would stay outside.
+    let walls = Walls::build(&config, &files)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("weir").build()?;
     runtime.block_on(async {
         let dns = Arc::new(HickoryDns::new(&config.dns)?);
         let relay = Relay::start(config, dns, Clock::system(), reload).await?;
-        relay.work().await
+        relay.watch_memory();
+        Relay { walls, files, ..relay }.work().await
     })
 }
 
@@ -103,11 +115,17 @@ impl Embedded {
 /// The running relay.
 struct Relay {
     config: Config,
+    /// What it was read from.
+    files: Vec<PathBuf>,
+    walls: Walls,
     reload: Reload,
+    dns: Arc<dyn Dns>,
     clock: Clock,
     spool: Spool,
     front: Arc<Front<SpoolIntake>>,
+    admitted: Arc<Admitted>,
     intake: Arc<SpoolIntake>,
+    state: state::Store,
     engine: Handle,
     rules: Arc<rules::InForce>,
     alerts: Alerts,
@@ -115,7 +133,7 @@ struct Relay {
     addresses: Vec<SocketAddr>,
     sessions: TaskTracker,
     tasks: TaskTracker,
-    writers: TaskTracker,
+    writers: Writers,
     stop_intake: CancellationToken,
     stop_engine: CancellationToken,
     stop_writers: CancellationToken,
@@ -137,16 +155,16 @@ impl Relay {
             reload: signal(SignalKind::hangup())?,
         };
         let cut = share_descriptors(&mut config);
-        let (tasks, writers, sessions) = (TaskTracker::new(), TaskTracker::new(), TaskTracker::new());
+        let (tasks, writers, sessions) = (TaskTracker::new(), Writers::new(), TaskTracker::new());
         let (stop_intake, stop_engine, stop_writers) =
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
 
         let (committed_sender, committed) = mpsc::channel(COMMITTED_MAX);
         let opened = open_spool(&config, &clock, committed_sender)?;
         let OpenSpool { spool, writer, tail } = opened;
-        writers.spawn(writer.run(stop_writers.clone()));
+        writers.spawn("the spool", writer.run(stop_writers.clone()));
         let (suppressions, writer) = List::open(&config.data_dir.join("suppression.sqlite"), clock.clone())?;
-        writers.spawn(writer.run(stop_writers.clone()));
+        writers.spawn("the suppression list", writer.run(stop_writers.clone()));
         suppressions.set_policy(config.suppression.policy());
         tasks.spawn(suppressions.clone().keep_tidy(stop_engine.clone()));
         let caught_up = reconcile::follow(&spool, &tail).await.map_err(anyhow::Error::msg)?;
@@ -156,12 +174,14 @@ impl Relay {
         }
 
         let state::Opened { store, writer, records, problem } = state::open(&config.data_dir, clock.clone());
-        writers.spawn(writer.run(stop_writers.clone()));
+        writers.spawn("state.sqlite", writer.run(stop_writers.clone()));
         if let Some(problem) = problem {
             tracing::error!("{problem}");
         }
 
-        let bound = Bound::bind(&config.listener)?;
+        let admitted = Arc::new(Admitted::read(&config, clock.clone())?);
+        admitted.watch(&tasks, &stop_engine);
+        let bound = Bound::bind(&config.listener, admitted.certificate.as_ref())?;
         let addresses = bound.addresses();
         let router = router(&config, dns.clone(), &clock, &addresses)?;
         let known = Arc::new(Known::nothing_yet());
@@ -170,6 +190,7 @@ impl Relay {
         let alerts::Started { alerts, said } = alerts::start(&config, means.clone(), &tasks, &stop_engine)?;
         let rules = rules::of(&config)?;
         let mut core = Core::new(core_settings(&config, &rules, &spool)?, clock.now());
+        let (used, records) = allowances::parted(records);
         core.restore(lanes::restored(records), clock.now());
         let rules = Arc::new(rules::InForce::new(rules));
         let slowed = Slowed::default();
@@ -183,7 +204,7 @@ impl Relay {
             memory: Arc::new(lanes::LaneMemory(store.clone())),
             slow: {
                 let slowed = slowed.clone();
-                Box::new(move |client, reason, until| slowed.slow(client, reason, until))
+                Box::new(move |who, reason, until| slowed.slow(who, reason, until))
             },
             clock: clock.clone(),
             tasks: tasks.clone(),
@@ -202,11 +223,15 @@ impl Relay {
             suppressions: suppressions.clone(),
             clock: clock.clone(),
             drops: AtomicBool::new(false),
+            said: Seldom::minutely(),
         });
         intake.set_at_injection(config.suppression.at_injection);
         let greeting = if config.hostname.is_empty() { identity::private_name() } else { config.hostname.clone() };
-        let front = Front::new(&greeting, &config.relay, &config.limits, intake.clone(), clock.clone())?;
+        let front =
+            Front::new(&greeting, &config.relay, &config.limits, admitted.auth.clone(), intake.clone(), clock.clone())?;
         let front = Arc::new(front.with_slowed(slowed));
+        front.allowances().restore(used);
+        allowances::keep(front.allowances().clone(), store.clone(), &tasks, &stop_engine);
 
         let reading_backlog = Arc::new(AtomicBool::new(true));
         let control = RelayControl {
@@ -219,19 +244,20 @@ impl Relay {
             engine: handle.clone(),
             spool: spool.clone(),
             suppressions: suppressions.clone(),
-            state: store,
+            state: store.clone(),
             clock: clock.clone(),
             rules: rules.clone(),
             retry: Retry::new(&config.queue),
             identity: known.clone(),
             reading_backlog: reading_backlog.clone(),
+            gate: front.gate().clone(),
         };
         let socket = admin::Server::bind(&config.data_dir)?;
         let (control_tasks, stop_control) = (tasks.clone(), stop_engine.clone());
         tasks.spawn(async move { socket.serve(Arc::new(control), control_tasks, stop_control).await });
         tasks.spawn(bound.serve(front.clone(), sessions.clone(), stop_intake.clone()));
 
-        let looked_up = find_identity(&config, dns, known.clone(), handle.clone(), &tasks);
+        let looked_up = find_identity(&config, dns.clone(), known.clone(), handle.clone(), &tasks);
         // Known at once unless the DNS must be asked, and the relay does not wait for a slow name server.
         let _ = tokio::time::timeout(IDENTITY_WAIT, looked_up).await;
         say_start(&config, &addresses, &spool, cut.as_deref(), known.problem()).await;
@@ -240,11 +266,16 @@ impl Relay {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         Ok(Relay {
             config,
+            files: Vec::new(),
+            walls: Walls::default(),
             reload,
+            dns,
             clock,
             spool,
             front,
+            admitted,
             intake,
+            state: store,
             engine: handle,
             rules,
             alerts,
@@ -261,6 +292,12 @@ impl Relay {
         })
     }
 
+    /// The memory of the process is the affair of whoever has a process of its own.
+    fn watch_memory(&self) {
+        let (spool, engine, clock) = (self.spool.clone(), self.engine.clone(), self.clock.clone());
+        Pressure { spool, engine, clock }.watch(&self.tasks, &self.stop_engine);
+    }
+
     /// Until a signal ends it.
     async fn work(mut self) -> anyhow::Result<()> {
         loop {
@@ -269,6 +306,9 @@ impl Relay {
                 _ = self.signals.terminate.recv() => break,
                 _ = self.signals.interrupt.recv() => break,
                 _ = self.signals.reload.recv() => self.reload().await,
+                name = self.writers.death() => {
+                    anyhow::bail!("what writes {name} has ended by itself: see the log; what was accepted is safe, start weir again")
+                }
                 _ = &mut self.engine_done => anyhow::bail!("the engine has ended by itself: see the log; start weir again"),
             }
         }
@@ -301,12 +341,12 @@ impl Relay {
         if tokio::time::timeout(LAST_TASKS, self.tasks.wait()).await.is_err() {
             tracing::debug!("{} tasks are left to the end of the process", self.tasks.len());
         }
+        allowances::save(self.front.allowances(), &self.state);
         let writes = async {
             if let Err(error) = self.spool.flush().await {
                 tracing::error!(%error, "the last outcomes could not be written");
             }
             self.stop_writers.cancel();
-            self.writers.close();
             self.writers.wait().await;
         };
         if tokio::time::timeout(LAST_WRITES, writes).await.is_err() {
@@ -321,10 +361,15 @@ impl Relay {
         let mut config = match (self.reload)() {
             Ok(config) => config,
             Err(faults) => {
+                let faults = self.walls.explain(faults);
                 tracing::error!("configuration not reloaded, the old one stays: {faults}");
                 return;
             }
         };
+        if let Some(beyond) = self.walls.beyond(&config, &self.files) {
+            tracing::error!("configuration not reloaded, the old one stays: {beyond}");
+            return;
+        }
         // As at the start: what was cut then is no change now.
         share_descriptors(&mut config);
         let restart = self.config.restart_needed(&config);
@@ -342,11 +387,26 @@ impl Relay {
         }
     }
 
+    /// The name servers as the system names them now, or those known where it cannot be asked any more.
+    fn resolver(&self, config: &Config) -> Arc<dyn Dns> {
+        match HickoryDns::new(&config.dns) {
+            Ok(dns) => Arc::new(dns),
+            Err(error) => {
+                tracing::warn!(
+                    "{:#}; the name servers stay as they were: restart weir to change them",
+                    anyhow::Error::new(error)
+                );
+                self.dns.clone()
+            }
+        }
+    }
+
     async fn apply(&self, config: &Config) -> anyhow::Result<()> {
-        let dns = Arc::new(HickoryDns::new(&config.dns)?);
+        let dns = self.resolver(config);
         let router = router(config, dns.clone(), &self.clock, &self.addresses)?;
         let rules = rules::of(config)?;
         let settings = core_settings(config, &rules, &self.spool)?;
+        self.admitted.reload(config)?;
         self.front.reload(&config.relay)?;
         self.intake.set_at_injection(config.suppression.at_injection);
         self.alerts.reload(&config.alerts);
@@ -517,10 +577,8 @@ fn watch_reach(router: Arc<Router>, tasks: &TaskTracker, stop: &CancellationToke
 
 fn read_backlog(spool: Spool, engine: Handle, reading: Arc<AtomicBool>, tasks: &TaskTracker) {
     tasks.spawn(async move {
-        match engine::read_backlog(&spool, &engine).await {
-            Ok(0) => {}
-            Ok(count) => tracing::info!("{count} deliveries of the last run are taken up again"),
-            Err(error) => tracing::error!("{error}; what was not read comes back at the next start"),
+        if let Some(count @ 1..) = engine::read_backlog_until_done(&spool, &engine).await {
+            tracing::info!("{count} deliveries of the last run are taken up again");
         }
         reading.store(false, Ordering::Relaxed);
     });

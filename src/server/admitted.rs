@@ -1,0 +1,138 @@
+//! What the front door reads from files of its own: the certificate and the users. Read at the start, on SIGHUP, and by itself
+//! when a file has changed.
+//!
+//! Rules that always hold:
+//! - what cannot be read changes nothing: what was read before stays in force, and the log says why, once for each change;
+//! - a file is known by what it leads to: links that are turned to a new file, as container platforms do it, are a change.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::auth::{Auth, Users};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::inbound::options::{Relay, Tls};
+use crate::inbound::tls::{Certificate, InForce};
+
+/// How often the files are looked at: a new certificate is in force long before the old one ends.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// Certificate and users in force.
+pub(super) struct Admitted {
+    pub(super) auth: Auth,
+    /// None where no listener speaks TLS.
+    pub(super) certificate: Option<InForce>,
+    /// Where they are read from.
+    from: Mutex<From>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct From {
+    relay: Relay,
+    tls: Tls,
+}
+
+/// What a file looked like: changed in time, size or identity, it is another. None: it is not there.
+type Look = Option<(i64, i64, u64, u64)>;
+
+impl Admitted {
+    pub(super) fn read(config: &Config, clock: Clock) -> anyhow::Result<Admitted> {
+        let auth = Auth::new(users(&config.relay)?, clock);
+        let is_used = config.listener.iter().any(|listener| listener.tls.is_used());
+        let certificate = is_used.then(|| Certificate::load(&config.tls)).transpose()?.map(InForce::new);
+        Ok(Admitted { auth, certificate, from: Mutex::new(From::of(config)) })
+    }
+
+    /// Reads both from where `config` says. Nothing is changed where one cannot be read.
+    pub(super) fn reload(&self, config: &Config) -> anyhow::Result<()> {
+        let from = From::of(config);
+        self.put_in_force(&from)?;
+        *self.from.lock().unwrap_or_else(PoisonError::into_inner) = from;
+        Ok(())
+    }
+
+    fn put_in_force(&self, from: &From) -> anyhow::Result<()> {
+        let users = users(&from.relay)?;
+        if let Some(in_force) = &self.certificate {
+            in_force.replace(Certificate::load(&from.tls)?);
+        }
+        self.auth.replace(users);
+        Ok(())
+    }
+
+    fn from(&self) -> From {
+        self.from.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads again what has changed, until `stop`.
+    pub(super) fn watch(self: &Arc<Admitted>, tasks: &TaskTracker, stop: &CancellationToken) {
+        let (admitted, stop) = (self.clone(), stop.clone());
+        tasks.spawn(async move {
+            let mut from = admitted.from();
+            let mut looks = from.looks().await;
+            loop {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(LOOK_EVERY) => {}
+                }
+                let now = admitted.from();
+                let seen = now.looks().await;
+                if now == from && seen != looks {
+                    admitted.take_change(&now, &looks, &seen);
+                }
+                (from, looks) = (now, seen);
+            }
+        });
+    }
+
+    fn take_change(&self, from: &From, before: &[Look], after: &[Look]) {
+        let paths = from.paths();
+        let changed = paths.iter().zip(before.iter().zip(after)).filter(|(_, (before, after))| before != after);
+        let names: Vec<String> = changed.map(|(path, _)| path.display().to_string()).collect();
+        match self.put_in_force(from) {
+            Ok(()) => tracing::info!("{} changed and is in force", names.join(", ")),
+            Err(error) => tracing::error!(
+                "{} changed and cannot be taken, what was read before stays: {error:#}",
+                names.join(", ")
+            ),
+        }
+    }
+}
+
+/// The files that `config` has read here.
+pub(super) fn files(config: &Config) -> Vec<PathBuf> {
+    From::of(config).paths()
+}
+
+fn users(relay: &Relay) -> anyhow::Result<Users> {
+    Users::load(&relay.users_file, &relay.user).context("users")
+}
+
+impl From {
+    fn of(config: &Config) -> From {
+        From { relay: config.relay.clone(), tls: config.tls.clone() }
+    }
+
+    fn paths(&self) -> Vec<PathBuf> {
+        let passwords = self.relay.user.iter().map(|user| user.password_file.as_str());
+        let users = std::iter::once(self.relay.users_file.as_str()).chain(passwords).map(PathBuf::from);
+        let tls = [self.tls.certificate.clone(), self.tls.key.clone()];
+        tls.into_iter().chain(users).filter(|path| path != Path::new("")).collect()
+    }
+
+    async fn looks(&self) -> Vec<Look> {
+        let mut looks = Vec::new();
+        for path in self.paths() {
+            let seen = tokio::fs::metadata(&path).await.ok();
+            looks.push(seen.map(|seen| (seen.mtime(), seen.mtime_nsec(), seen.size(), seen.ino())));
+        }
+        looks
+    }
+}
