@@ -1,8 +1,10 @@
 # The habits, one command each. `make check` before every commit; `.ci/run` is the same from a fresh clone, with the long tests.
 
 BENCH ?=
+TARGET ?= server_dialogue
+SECONDS ?= 300
 
-.PHONY: check format lint test long bench run image
+.PHONY: check format lint test long bench fuzz run image
 
 check: format lint test
 
@@ -22,6 +24,10 @@ long:
 # All benchmarks, or one: make bench BENCH=dialogue
 bench:
 	cargo bench --locked $(if $(BENCH),--bench $(BENCH),--benches)
+
+# One target for a while; fuzz/README.md tells what it takes.
+fuzz:
+	cargo +nightly fuzz run -s none $(TARGET) -- -max_total_time=$(SECONDS) -max_len=1500 -timeout=20
 
 run:
 	cargo run --release -- run
