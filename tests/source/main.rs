@@ -17,7 +17,9 @@ const USES: &[(&str, &str)] = &[
     ("clock", "types"),
     ("sqlite", ""),
     ("limits", ""),
-    ("log", ""),
+    ("sandbox", ""),
+    ("log", "types"),
+    ("memory", ""),
     ("smtp", "types"),
     ("throttle", "types"),
     ("verdict", "types"),
@@ -25,7 +27,8 @@ const USES: &[(&str, &str)] = &[
     ("spool", "clock sqlite types"),
     ("suppress", "clock sqlite types"),
     ("event", "clock spool types"),
-    ("inbound", "clock smtp types"),
+    ("auth", "clock types"),
+    ("inbound", "auth clock smtp types"),
     ("outbound", "smtp types"),
     ("alert", "clock types"),
     ("state", "clock sqlite types"),
@@ -33,21 +36,34 @@ const USES: &[(&str, &str)] = &[
     ("dispatch", "clock outbound queue route spool suppress throttle types verdict"),
     (
         "config",
-        "alert::options dispatch::options event::options inbound::options log outbound::options queue::options route::options \
-         suppress::options throttle::options types verdict::options",
+        "alert::options auth::options dispatch::options event::options inbound::options log outbound::options queue::options route::options \
+         sandbox suppress::options throttle::options types verdict::options",
     ),
     ("simulate", "clock types"),
     ("admin", "types"),
     (
         "server",
-        "admin alert clock config dispatch event inbound limits outbound queue route spool state suppress throttle types verdict",
+        "admin alert auth clock config dispatch event inbound limits memory outbound queue route sandbox spool state suppress throttle types verdict",
     ),
     ("demo", "admin clock config route server simulate types"),
-    ("cli", "admin clock config demo event log route server simulate spool suppress throttle types verdict"),
+    (
+        "cli",
+        "admin auth clock config demo event inbound log route server simulate spool suppress throttle types verdict",
+    ),
 ];
 
 /// Rooms, and files of rooms, that hold decisions and no effects.
-const PURE: &[&str] = &["smtp/", "throttle/", "verdict/", "queue/", "types/", "dispatch/", "simulate/"];
+const PURE: &[&str] = &[
+    "smtp/",
+    "throttle/",
+    "verdict/",
+    "queue/",
+    "types/",
+    "dispatch/",
+    "simulate/",
+    "auth/guesses.rs",
+    "auth/aging.rs",
+];
 
 /// Their files that act.
 const EFFECTS: &[&str] = &["dispatch/engine.rs", "dispatch/carrier.rs", "simulate/sockets.rs"];

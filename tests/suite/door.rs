@@ -6,7 +6,7 @@ use crate::kit::relay::STRANGER;
 use crate::kit::{At, Client, Relay, World, close, mail, say};
 
 /// Bytes that must not end DATA, whatever other servers think of them (reliability, CVE-2023-51764 and after).
-const FAKE_ENDS: &[(&str, &[u8])] = &[
+pub(crate) const FAKE_ENDS: &[(&str, &[u8])] = &[
     ("LF . LF", b"\n.\n"),
     ("LF . CRLF", b"\n.\r\n"),
     ("LF . CR", b"\n.\r"),
@@ -33,7 +33,7 @@ const FAKE_ENDS: &[(&str, &[u8])] = &[
     ("a stuffed dot", b"\r\n..\r\n"),
 ];
 
-const SMUGGLED: &[u8] =
+pub(crate) const SMUGGLED: &[u8] =
     b"MAIL FROM:<evil@sender.test>\r\nRCPT TO:<victim@x.test>\r\nDATA\r\nSubject: smuggled\r\n\r\nevil\r\n";
 
 #[test]

@@ -6,13 +6,19 @@
 mod kit;
 mod kit_tests;
 
+mod attacks;
 mod bounces;
 mod ceiling;
 mod crash;
+mod differential;
 mod door;
 mod extensions;
+mod failing_disk;
 mod fidelity;
+mod full_disk;
 mod hand;
+mod injection;
+mod jail;
 mod lanes;
 mod mtas;
 mod operators;
@@ -20,6 +26,8 @@ mod outcomes;
 mod process;
 mod refusals;
 mod routes;
+mod shortage;
 mod start;
 mod suppression;
+mod tls;
 mod trials;

@@ -1,7 +1,7 @@
 //! Clients that hand mail to the relay: a raw one that sends exactly what a test says, and lettre as an independent one.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 
 use lettre::Transport;
 use lettre::address::Envelope;
@@ -69,6 +69,12 @@ impl Client {
     /// Sends; an error is no failure of the test: the relay may have hung up, and its reply is what counts.
     pub fn try_send(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).is_ok()
+    }
+
+    /// Ends what is said; replies can still be heard.
+    pub fn say_no_more(&mut self) {
+        // Closed by the other side already: the same to us.
+        let _ = self.stream.shutdown(Shutdown::Write);
     }
 
     /// The next reply, its lines joined by line feeds; `None` at the end of the connection.

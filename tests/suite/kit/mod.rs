@@ -7,19 +7,25 @@
 #![allow(unreachable_pub, reason = "`pub` is the kit's face to the tests, which are no library")]
 
 pub mod client;
+pub mod disk;
 pub mod dns;
+pub mod faults;
 pub mod gate;
 pub mod mta;
 pub mod mx;
+pub mod papers;
 pub mod relay;
 pub mod report;
+pub mod server;
 mod session;
 pub mod world;
 
 use std::time::{Duration, Instant};
 
 pub use client::Client;
+pub use disk::Disk;
 pub use dns::{Dns, Failure};
+pub use faults::{Fault, Faults};
 pub use gate::Gate;
 pub use mx::{At, Mx, close, drop_connection, say};
 pub use relay::{Config, Relay};
@@ -81,6 +87,13 @@ fn nap() {
 /// Long tests run only where they are asked for: `WEIR_TEST=long cargo test`.
 pub fn is_long() -> bool {
     std::env::var("WEIR_TEST").is_ok_and(|v| v == "long")
+}
+
+/// A test that needs what this system does not give says so and passes; with `WEIR_TEST_FAULTS=required` it fails.
+pub fn skip(why: &str) {
+    let required = std::env::var("WEIR_TEST_FAULTS").is_ok_and(|v| v == "required");
+    assert!(!required, "WEIR_TEST_FAULTS=required, but {why}");
+    eprintln!("SKIPPED: {why}");
 }
 
 /// `text` with the header a mail needs, CRLF at the ends of lines.

@@ -1,4 +1,5 @@
-//! Real mail servers as clients of the relay: Postfix and Exim, each in a folder of its own with weir as smarthost.
+//! Real mail servers: Postfix and Exim, each in a folder of its own, as clients with weir as smarthost, or as servers that take what the
+//! relay would take ([`server`](super::server) says how they are set then).
 //!
 //! They need root (Postfix starts its parts under other users) and their packages. Exim conflicts with Postfix as a
 //! package, so it may lie unpacked in a folder: `$WEIR_TEST_EXIM` names the program, else `target/ci/exim` is looked at.
@@ -14,6 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::relay::program;
+use super::server::{self, Door};
 use super::until;
 
 pub struct Mta {
@@ -21,6 +23,18 @@ pub struct Mta {
     folder: TempDir,
     program: PathBuf,
     master: Option<Child>,
+    /// Where it takes mail, if it does.
+    door: Option<Door>,
+}
+
+/// What a server is started for.
+#[derive(Clone, Copy)]
+enum Role {
+    /// Sends everything to this smarthost.
+    Client(SocketAddr),
+    /// The same inside TLS, with a name and a password.
+    User(SocketAddr, &'static str, &'static str),
+    Server,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +47,25 @@ impl Mta {
     /// Starts a server that sends everything to `smarthost`; none, with the reason printed, where it cannot run. With
     /// `WEIR_TEST_MTAS=required` that is a failure, so that nobody believes what was never tried.
     pub fn start(kind: Kind, smarthost: SocketAddr) -> Option<Mta> {
+        Mta::prepare(kind, Role::Client(smarthost))
+    }
+
+    /// Starts a server that sends everything to `smarthost` inside TLS and logs in there; none as with `start`.
+    pub fn start_as_user(kind: Kind, smarthost: SocketAddr, user: &'static str, password: &'static str) -> Option<Mta> {
+        Mta::prepare(kind, Role::User(smarthost, user, password))
+    }
+
+    /// Starts a server that takes mail from this host for everybody, and delivers none of it; none as with `start`.
+    pub fn serve(kind: Kind) -> Option<Mta> {
+        Mta::prepare(kind, Role::Server)
+    }
+
+    /// Where it takes mail.
+    pub fn address(&self) -> SocketAddr {
+        self.door.as_ref().expect("it was started as a server").address()
+    }
+
+    fn prepare(kind: Kind, role: Role) -> Option<Mta> {
         let is_required = std::env::var("WEIR_TEST_MTAS").is_ok_and(|v| v == "required");
         let skipped = |why: &str| {
             assert!(!is_required, "{kind:?} {why}");
@@ -52,10 +85,10 @@ impl Mta {
         let folder = tempfile::Builder::new().prefix("weir-mta-").tempdir().expect("a folder for a mail server");
         std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755))
             .expect("open the folder to its users");
-        let mut mta = Mta { kind, folder, program, master: None };
+        let mut mta = Mta { kind, folder, program, master: None, door: None };
         let ready = match kind {
-            Kind::Postfix => mta.start_postfix(smarthost),
-            Kind::Exim => mta.configure_exim(smarthost),
+            Kind::Postfix => mta.start_postfix(role),
+            Kind::Exim => mta.configure_exim(role),
         };
         if let Err(why) = ready {
             return skipped(&why);
@@ -108,7 +141,7 @@ impl Mta {
     }
 
     /// The master alone, in the foreground: `postfix start` wants the layout of an installed instance.
-    fn start_postfix(&mut self, smarthost: SocketAddr) -> Result<(), String> {
+    fn start_postfix(&mut self, role: Role) -> Result<(), String> {
         let user = entry("/etc/passwd", "postfix").ok_or("has no user `postfix`")?;
         let postdrop = entry("/etc/group", "postdrop").ok_or("has no group `postdrop`")?;
         self.make("etc", None, 0o755)?;
@@ -125,12 +158,26 @@ impl Mta {
         let main = format!(
             "compatibility_level = 3.6\nqueue_directory = {root}/queue\ndata_directory = {root}/data\n\
              mail_owner = postfix\nmyhostname = client.sender.test\nmyorigin = sender.test\nmydestination =\n\
-             inet_interfaces = 127.0.0.1\ninet_protocols = ipv4\nrelayhost = [{}]:{}\n\
-             maillog_file = {root}/log\nmaillog_file_prefixes = {root}\nalias_maps =\n",
-            smarthost.ip(),
-            smarthost.port()
+             inet_interfaces = 127.0.0.1\ninet_protocols = ipv4\n\
+             maillog_file = {root}/log\nmaillog_file_prefixes = {root}\nalias_maps =\n{}",
+            match role {
+                Role::Client(smarthost) => format!("relayhost = [{}]:{}\n", smarthost.ip(), smarthost.port()),
+                Role::User(smarthost, ..) => format!(
+                    "relayhost = [{}]:{}\nsmtp_sasl_auth_enable = yes\n\
+                     smtp_sasl_password_maps = texthash:{root}/etc/passwords\nsmtp_sasl_security_options = noanonymous\n\
+                     smtp_sasl_mechanism_filter = plain\nsmtp_tls_security_level = encrypt\n",
+                    smarthost.ip(),
+                    smarthost.port()
+                ),
+                Role::Server => server::POSTFIX_MAIN.to_string(),
+            }
         );
         let mut master = String::new();
+        if let Role::Server = role {
+            let door = Door::known();
+            master += &server::postfix_services(door.address());
+            self.door = Some(door);
+        }
         for (name, kind, wakeup, limit, command) in POSTFIX_PARTS {
             // What people's commands speak to is public, the rest private.
             let is_public = ["pickup", "cleanup", "qmgr", "showq", "postlog"].contains(name);
@@ -138,6 +185,9 @@ impl Mta {
             master += &format!("{name} {kind} {private} - n {wakeup} {limit} {command}\n");
         }
         let write = |name: &str, text: &str| std::fs::write(self.path(name), text).map_err(|e| format!("{name}: {e}"));
+        if let Role::User(smarthost, user, password) = role {
+            write("etc/passwords", &format!("[{}]:{} {user}:{password}\n", smarthost.ip(), smarthost.port()))?;
+        }
         write("etc/main.cf", &main)?;
         write("etc/master.cf", &master)?;
         let child = Command::new(&self.program)
@@ -156,8 +206,8 @@ impl Mta {
         Ok(())
     }
 
-    /// Exim needs no daemon: each message is delivered by the process that takes it.
-    fn configure_exim(&self, smarthost: SocketAddr) -> Result<(), String> {
+    /// Exim needs no daemon: each message is delivered by the process that takes it, and each connection is served by one.
+    fn configure_exim(&mut self, role: Role) -> Result<(), String> {
         let user = entry("/etc/passwd", "Debian-exim").ok_or("has no user `Debian-exim`")?;
         self.make("spool", Some((user, user)), 0o750)?;
         self.make("log", Some((user, user)), 0o750)?;
@@ -166,17 +216,39 @@ impl Mta {
             "exim_path = {}\nprimary_hostname = client.sender.test\nqualify_domain = sender.test\n\
              spool_directory = {root}/spool\nlog_file_path = {root}/log/%s\n\
              exim_user = Debian-exim\nexim_group = Debian-exim\nkeep_environment = LD_LIBRARY_PATH\n\
-             trusted_users = root\ntls_advertise_hosts =\nhost_lookup =\n\
-             begin routers\n\
-             smarthost:\n  driver = manualroute\n  route_list = * {}::{}\n  self = send\n  transport = smtp\n\
-             begin transports\nsmtp:\n  driver = smtp\n  hosts_try_fastopen =\n\
-             begin retry\n* * F,1h,1s\n",
+             trusted_users = root\ntls_advertise_hosts =\nhost_lookup =\n{}",
             self.program.display(),
-            smarthost.ip(),
-            smarthost.port()
+            match role {
+                Role::Client(smarthost) => exim_smarthost(smarthost, ""),
+                Role::User(smarthost, user, password) => {
+                    let insists = "  hosts_require_tls = *\n  tls_try_verify_hosts = :\n  tls_verify_hosts = :\n  hosts_require_auth = *\n";
+                    let plain = format!(
+                        "begin authenticators\nplain:\n  driver = plaintext\n  public_name = PLAIN\n  \
+                         client_send = ^{user}^{password}\n"
+                    );
+                    exim_smarthost(smarthost, insists) + &plain
+                }
+                Role::Server => server::EXIM.to_string(),
+            }
         );
-        std::fs::write(self.path("conf"), conf).map_err(|e| format!("conf: {e}"))
+        std::fs::write(self.path("conf"), conf).map_err(|e| format!("conf: {e}"))?;
+        if let Role::Server = role {
+            self.door = Some(Door::of_exim(self.program.clone(), self.path("conf")));
+        }
+        Ok(())
     }
+}
+
+/// `transport`: what is set there besides.
+fn exim_smarthost(smarthost: SocketAddr, transport: &str) -> String {
+    format!(
+        "begin routers\n\
+         smarthost:\n  driver = manualroute\n  route_list = * {}::{}\n  self = send\n  transport = smtp\n\
+         begin transports\nsmtp:\n  driver = smtp\n  hosts_try_fastopen =\n{transport}\
+         begin retry\n* * F,1h,1s\n",
+        smarthost.ip(),
+        smarthost.port()
+    )
 }
 
 impl Drop for Mta {
@@ -208,6 +280,7 @@ const POSTFIX_PARTS: &[(&str, &str, &str, &str, &str)] = &[
     ("error", "unix", "-", "-", "error"),
     ("retry", "unix", "-", "-", "error"),
     ("scache", "unix", "-", "1", "scache"),
+    ("tlsmgr", "unix", "1000?", "1", "tlsmgr"),
     ("postlog", "unix-dgram", "-", "1", "postlogd"),
 ];
 

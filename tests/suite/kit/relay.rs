@@ -67,6 +67,18 @@ impl Config {
         self.listen_at(free.expect("a free port"))
     }
 
+    /// Gives the listener more settings, as lines of its table.
+    pub fn with_listener(mut self, settings: &str) -> Config {
+        self.tables = self.tables.replacen("[[listener]]\n", &format!("[[listener]]\n{settings}\n"), 1);
+        self
+    }
+
+    /// Without the listener that is there of itself: another is appended as a table.
+    pub fn without_listeners(mut self) -> Config {
+        self.tables.clear();
+        self
+    }
+
     pub fn listen_at(mut self, address: SocketAddr) -> Config {
         self.tables = self.tables.replace("127.0.0.1:0", &address.to_string());
         self
@@ -92,6 +104,9 @@ impl Config {
 
 pub struct Relay {
     folder: TempDir,
+    data: PathBuf,
+    /// For the relay alone, not for commands.
+    environment: BTreeMap<String, PathBuf>,
     child: Option<Child>,
     log: Arc<Mutex<String>>,
     listeners: Vec<SocketAddr>,
@@ -113,9 +128,28 @@ impl Relay {
     /// The folder and the configuration, without the program running.
     pub fn prepare(program: PathBuf, config: Config) -> Relay {
         let folder = tempfile::Builder::new().prefix("weir-test-").tempdir().expect("a folder for the relay");
-        let text = config.to_toml(&folder.path().join("data"));
-        std::fs::write(folder.path().join("weir.toml"), text).expect("write the configuration");
-        Relay { folder, child: None, log: Arc::default(), listeners: Vec::new(), program }
+        let data = folder.path().join("data");
+        std::fs::write(folder.path().join("weir.toml"), config.to_toml(&data)).expect("write the configuration");
+        let (log, environment) = (Arc::default(), BTreeMap::new());
+        Relay { folder, data, environment, child: None, log, listeners: Vec::new(), program }
+    }
+
+    /// The program with its data on a disk of its own, and not running yet.
+    pub fn prepare_on(disk: &Path, config: &Config) -> Relay {
+        let mut relay = Relay::prepare(PathBuf::from(WEIR), config.clone());
+        relay.data = disk.join("data");
+        std::fs::write(relay.config_file(), config.to_toml(&relay.data)).expect("write the configuration");
+        relay
+    }
+
+    /// Sets a variable for the relay itself, from its next start on.
+    pub fn environment(&mut self, name: &str, value: &Path) {
+        self.environment.insert(name.to_string(), value.to_owned());
+    }
+
+    /// From the next start on, `program` is run instead.
+    pub fn use_program(&mut self, program: PathBuf) {
+        self.program = program;
     }
 
     /// Starts the program in its folder and waits until it listens.
@@ -127,6 +161,7 @@ impl Relay {
             .args(["run", "--config"])
             .arg(self.config_file())
             .env("NO_COLOR", "1")
+            .envs(&self.environment)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -148,6 +183,11 @@ impl Relay {
         self.listeners[0]
     }
 
+    /// The same of every listener, in the order of the configuration.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.listeners
+    }
+
     /// A client on 127.0.0.1 that has said EHLO.
     #[track_caller]
     pub fn client(&self) -> Client {
@@ -162,12 +202,32 @@ impl Relay {
         self.client().submit(sender, recipients, content)
     }
 
+    /// What the relay says to MAIL with these parameters, on a connection of its own: a yes, or the refusal that makes a client
+    /// come again.
+    #[track_caller]
+    pub fn reply_to_mail(&self, parameters: &str) -> String {
+        let mut client = self.client();
+        client.send(&format!("MAIL FROM:<app@sender.test>{parameters}"));
+        let reply = client.reply();
+        assert!(reply.starts_with("250") || reply.starts_with("452 4.3.1"), "{reply}");
+        client.ask("QUIT", "221");
+        reply
+    }
+
+    /// Says MAIL again and again until it is answered so.
+    #[track_caller]
+    pub fn until_mail_is(&self, code: &str, parameters: &str) -> String {
+        until(&format!("{code} to MAIL"), || {
+            Some(self.reply_to_mail(parameters)).filter(|reply| reply.starts_with(code))
+        })
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.as_ref().map_or(0, Child::id)
     }
 
     pub fn data_dir(&self) -> PathBuf {
-        self.folder.path().join("data")
+        self.data.clone()
     }
 
     pub fn config_file(&self) -> PathBuf {
@@ -335,10 +395,28 @@ impl Relay {
         assert_eq!(accepted, ends, "recipients accepted and recipients ended, by message");
     }
 
+    /// Connections of clients that are open.
+    #[allow(dead_code, reason = "for the siege")]
+    #[track_caller]
+    pub fn clients(&self) -> usize {
+        let record = self.json(&["health"]).remove(0);
+        record["clients"].as_u64().and_then(|n| usize::try_from(n).ok()).expect("a number of clients")
+    }
+
+    /// The memory it holds, in bytes (VmRSS).
+    #[allow(dead_code, reason = "for the siege")]
+    pub fn memory(&self) -> u64 {
+        self.memory_line("VmRSS:")
+    }
+
     /// The most memory it ever held, in bytes (VmHWM).
     pub fn memory_peak(&self) -> u64 {
+        self.memory_line("VmHWM:")
+    }
+
+    fn memory_line(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("read the relay's status");
-        let line = status.lines().find(|l| l.starts_with("VmHWM:")).expect("VmHWM in the relay's status");
+        let line = status.lines().find(|l| l.starts_with(name)).expect("a line of the relay's status");
         let kib: u64 = line.split_ascii_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number of kB");
         kib * 1024
     }
@@ -356,7 +434,7 @@ impl Drop for Relay {
                 "---- configuration\n{config}\n---- log\n{}\n---- events, the last of them",
                 tail(&self.log(), 200)
             );
-            let events = std::fs::read_to_string(self.data_dir().join("events/current.jsonl")).unwrap_or_default();
+            let events = std::fs::read_to_string(self.data.join("events/current.jsonl")).unwrap_or_default();
             eprintln!("{}", tail(&events, 40));
         }
     }
