@@ -50,14 +50,20 @@ impl Admitted {
     }
 
     /// Reads both from where `config` says. Nothing is changed where one cannot be read.
-    pub(super) fn reload(&self, config: &Config) -> anyhow::Result<()> {
+    pub(super) async fn reload(self: &Arc<Admitted>, config: &Config) -> anyhow::Result<()> {
         let from = From::of(config);
-        self.put_in_force(&from)?;
+        self.put_in_force(&from).await?;
         *self.from.lock().unwrap_or_else(PoisonError::into_inner) = from;
         Ok(())
     }
 
-    fn put_in_force(&self, from: &From) -> anyhow::Result<()> {
+    /// Beside the threads of the sessions: a password that is given as it is takes a while to hash.
+    async fn put_in_force(self: &Arc<Admitted>, from: &From) -> anyhow::Result<()> {
+        let (admitted, from) = (self.clone(), from.clone());
+        tokio::task::spawn_blocking(move || admitted.take(&from)).await.context("users and certificate")?
+    }
+
+    fn take(&self, from: &From) -> anyhow::Result<()> {
         let users = users(&from.relay)?;
         if let Some(in_force) = &self.certificate {
             in_force.replace(Certificate::load(&from.tls)?);
@@ -85,18 +91,18 @@ impl Admitted {
                 let now = admitted.from();
                 let seen = now.looks().await;
                 if now == from && seen != looks {
-                    admitted.take_change(&now, &looks, &seen);
+                    admitted.take_change(&now, &looks, &seen).await;
                 }
                 (from, looks) = (now, seen);
             }
         });
     }
 
-    fn take_change(&self, from: &From, before: &[Look], after: &[Look]) {
+    async fn take_change(self: &Arc<Admitted>, from: &From, before: &[Look], after: &[Look]) {
         let paths = from.paths();
         let changed = paths.iter().zip(before.iter().zip(after)).filter(|(_, (before, after))| before != after);
         let names: Vec<String> = changed.map(|(path, _)| path.display().to_string()).collect();
-        match self.put_in_force(from) {
+        match self.put_in_force(from).await {
             Ok(()) => tracing::info!("{} changed and is in force", names.join(", ")),
             Err(error) => tracing::error!(
                 "{} changed and cannot be taken, what was read before stays: {error:#}",

@@ -406,7 +406,7 @@ impl Relay {
         let router = router(config, dns.clone(), &self.clock, &self.addresses)?;
         let rules = rules::of(config)?;
         let settings = core_settings(config, &rules, &self.spool)?;
-        self.admitted.reload(config)?;
+        self.admitted.reload(config).await?;
         self.front.reload(&config.relay)?;
         self.intake.set_at_injection(config.suppression.at_injection);
         self.alerts.reload(&config.alerts);
