@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-/// Checks that wait for a core or have one: at 20 ms each, a core works off its share within a second.
+/// Checks that wait for a core or have one: at 30 ms each, a core works off its share within a second.
 const WAITING_MAX: usize = 64;
 /// How long a log-in waits. Clients wait for minutes, but nothing is won by that.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(10);

@@ -95,7 +95,7 @@ impl Hash {
         }
     }
 
-    /// Is it `password`? Takes some 20 ms, by design.
+    /// Is it `password`? Takes some 30 ms, by design.
     pub fn matches(&self, password: &[u8]) -> bool {
         self.work(password, self.output.len())
             .is_ok_and(|output| verify_slices_are_equal(&output, &self.output).is_ok())

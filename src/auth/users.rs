@@ -75,7 +75,7 @@ pub enum UserFault {
 }
 
 impl Users {
-    /// Reads the file and the passwords' files, and hashes what is given as it is: some 20 ms for each of those, so not
+    /// Reads the file and the passwords' files, and hashes what is given as it is: some 30 ms for each of those, so not
     /// for a thread that others wait for. An empty `users_file` is none.
     pub fn load(users_file: &str, users: &[options::User]) -> Result<Users, UsersError> {
         let mut faults = Vec::new();
