@@ -1,6 +1,7 @@
 //! The dialogues that are compared: what clients really say, what standards speak of, and what attackers try; and walks at random.
 
 use super::Dialogue;
+use crate::door::FAKE_ENDS;
 
 /// Walks, each with a seed of its own.
 const WALKS: u64 = 40;
@@ -108,30 +109,8 @@ const RECIPIENT_FORMS: &[&str] = &[
     "RCPT TO:<u@x.test",
 ];
 
-/// What is sent behind DATA, before octets that look like another message and the true end.
-const CONTENTS: &[(&str, &[u8])] = &[
-    ("LF . LF", b"\n.\n"),
-    ("LF . CRLF", b"\n.\r\n"),
-    ("LF . CR", b"\n.\r"),
-    ("CR . CR", b"\r.\r"),
-    ("CR . LF", b"\r.\n"),
-    ("CR . CRLF", b"\r.\r\n"),
-    ("CRLF . LF", b"\r\n.\n"),
-    ("CRLF . CR", b"\r\n.\rx"),
-    ("CRLF . CRCRLF", b"\r\n.\r\r\n"),
-    ("CRCRLF . CRCRLF", b"\r\r\n.\r\r\n"),
-    ("CRLF NUL . CRLF", b"\r\n\0.\r\n"),
-    ("CRLF . NUL CRLF", b"\r\n.\0\r\n"),
-    ("CRLF . blank CRLF", b"\r\n. \r\n"),
-    ("CRLF blank . CRLF", b"\r\n .\r\n"),
-    ("CRLF . TAB CRLF", b"\r\n.\t\r\n"),
-    ("VT . VT", b"\x0b.\x0b"),
-    ("NEL . NEL", b"\x85.\x85"),
-    ("eighth bit", b"\x8d\x8a\xae\x8d\x8a"),
-    ("stuffed dot", b"\r\n..\r\n"),
-    ("CRCRLF . CRLF", b"\r\r\n.\r\n"),
-    ("true end", b"\r\n.\r\n"),
-];
+/// Sent behind DATA like the ends that are none, before octets that look like another message: these end it.
+const TRUE_ENDS: &[(&str, &[u8])] = &[("CRCRLF . CRLF", b"\r\r\n.\r\n"), ("true end", b"\r\n.\r\n")];
 
 const SMUGGLED: &[u8] =
     b"MAIL FROM:<evil@sender.test>\r\nRCPT TO:<victim@x.test>\r\nDATA\r\nSubject: smuggled\r\n\r\nevil\r\n.\r\nQUIT\r\n";
@@ -147,7 +126,7 @@ pub(super) fn scripted() -> Vec<Dialogue> {
     all.extend(AFTER_HELLO.iter().map(|line| dialogue(&format!("then {line}"), &[HELLO, line], quit)));
     all.extend(SENDERS.iter().map(|line| dialogue(line, &[HELLO, line], quit)));
     all.extend(RECIPIENT_FORMS.iter().map(|line| dialogue(line, &[HELLO, MAIL, line], quit)));
-    for (name, octets) in CONTENTS {
+    for (name, octets) in FAKE_ENDS.iter().chain(TRUE_ENDS) {
         let last = [b"Subject: s\r\n\r\nbefore", *octets, SMUGGLED].concat();
         all.push(dialogue(&format!("data {name}"), &[HELLO, MAIL, RCPT, "DATA"], &last));
     }
