@@ -6,12 +6,14 @@
 //!
 //! ```text
 //! cargo bench --bench drain                            all scenarios of benches/drain/, three seeds each
+//! cargo bench --bench drain -- WORD…                   those of them with one of the words in their name or that are of such a family
 //! cargo bench --bench drain -- FILE…                   scenarios from elsewhere; docs/drain.md tells how to write one
 //! cargo bench --bench drain -- --trace OUT.csv FILE    one run of one scenario, minute by minute
 //! cargo bench --bench drain -- --real                  a short one in real time with real sockets, beside the same in virtual time
 //! ```
 //!
-//! `--seed N` runs that seed alone; `--relay` leaves the naive relays out. The exit code is 1 where a target is missed, and where
+//! `--seed N` runs that seed alone; `--relay` leaves the naive relays out, `--others` sends them against every receiver and not only
+//! against the first ones. The exit code is 1 where a target is missed, and where
 //! real and virtual time differ.
 
 #[path = "drain/mod.rs"]
@@ -29,7 +31,7 @@ use weir::clock::Clock;
 use drain::naive::Policy;
 use drain::real::{self, Ratios};
 use drain::run::Course;
-use drain::scenario::{self, Scenario};
+use drain::scenario::{self, Family, Scenario};
 use drain::score::{ESTIMATE_MAX, FOUND_MAX, REFUSED_FROM, REFUSED_MAX, Score, WHOLE_MAX};
 use drain::trace::Trace;
 
@@ -52,10 +54,12 @@ fn main() -> ExitCode {
 
 #[derive(Default)]
 struct Arguments {
-    files: Vec<PathBuf>,
+    /// Files, or words of names.
+    wanted: Vec<String>,
     trace: Option<PathBuf>,
     seed: Option<u64>,
     relay_only: bool,
+    others: bool,
     real: bool,
 }
 
@@ -68,11 +72,14 @@ impl Arguments {
                 "--trace" => arguments.trace = Some(value()?.into()),
                 "--seed" => arguments.seed = Some(value()?.parse().context("--seed: a whole number")?),
                 "--relay" => arguments.relay_only = true,
+                "--others" => arguments.others = true,
                 "--real" => arguments.real = true,
                 // Cargo says so to every bench.
                 "--bench" => {}
-                file if !file.starts_with('-') => arguments.files.push(file.into()),
-                _ => bail!("{word} is no argument: FILE…, --trace FILE.csv, --seed N, --relay, --real"),
+                _ if !word.starts_with('-') => arguments.wanted.push(word),
+                _ => {
+                    bail!("{word} is no argument: WORD…, FILE…, --trace FILE.csv, --seed N, --relay, --others, --real")
+                }
             }
         }
         Ok(arguments)
@@ -84,11 +91,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     if arguments.real {
         return really();
     }
-    let files = match &arguments.files[..] {
-        [] => scenario::files(Path::new(SCENARIOS))?,
-        files => files.to_vec(),
-    };
-    let scenarios = files.iter().map(|file| Scenario::read(file)).collect::<anyhow::Result<Vec<_>>>()?;
+    let scenarios = wanted(&arguments.wanted)?;
     let courses = scenarios
         .iter()
         .map(|scenario| Course::new(scenario).with_context(|| format!("scenario {}", scenario.name)))
@@ -120,6 +123,30 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     Ok(own.iter().all(|score| score.missed().is_empty()))
 }
 
+/// The scenarios of the files, and the shipped ones that the words mean; all of these without either.
+fn wanted(wanted: &[String]) -> anyhow::Result<Vec<Scenario>> {
+    let shipped = scenario::files(Path::new(SCENARIOS))?;
+    let shipped = shipped.iter().map(|file| Scenario::read(file)).collect::<anyhow::Result<Vec<_>>>()?;
+    if wanted.is_empty() {
+        return Ok(shipped);
+    }
+    let mut scenarios = Vec::new();
+    for word in wanted {
+        if Path::new(word).is_file() || word.ends_with(".toml") {
+            scenarios.push(Scenario::read(Path::new(word))?);
+            continue;
+        }
+        let meant = |scenario: &&Scenario| scenario.name.contains(word) || scenario.family.name() == word;
+        let before = scenarios.len();
+        scenarios.extend(shipped.iter().filter(meant).cloned());
+        if scenarios.len() == before {
+            let names: Vec<&str> = shipped.iter().map(|scenario| scenario.name.as_str()).collect();
+            bail!("`{word}` is neither a file nor part of a scenario's name or family: {}", names.join(", "));
+        }
+    }
+    Ok(scenarios)
+}
+
 /// A line of the table: who sends, and with which seeds; the worst of them is shown.
 struct Row {
     course: usize,
@@ -140,7 +167,8 @@ fn rows(courses: &[Course<'_>], arguments: &Arguments) -> Vec<Row> {
         let seeds = arguments.seed.map_or(1..=course.scenario.seeds, |seed| seed..=seed);
         let first = *seeds.start();
         rows.push(Row { course: number, policy: None, seeds });
-        if !arguments.relay_only {
+        let beside = arguments.others || course.scenario.family == Family::Old;
+        if beside && !arguments.relay_only {
             rows.extend(Policy::ALL.map(|policy| Row { course: number, policy: Some(policy), seeds: first..=first }));
         }
     }
@@ -199,7 +227,7 @@ fn percent(share: f64) -> String {
 
 fn head() {
     println!(
-        "{:<24} {:<26} {:>8} {:>6} {:>6} {:>10} {:>6} {:>6} {:>6} {:>8}",
+        "{:<28} {:<26} {:>8} {:>6} {:>6} {:>10} {:>6} {:>6} {:>6} {:>8}",
         "receiver", "relay", "messages", "whole", "found", "refused", "peak", "lost", "left", "estimate"
     );
 }
@@ -213,7 +241,7 @@ fn line(course: &Course<'_>, who: &str, score: &Score, judged: bool) -> bool {
         (true, false) => format!("  MISSED: {}", missed.join(", ")),
     };
     println!(
-        "{:<24} {who:<26} {:>8} {:>6} {:>6} {:>10} {:>6} {:>6} {:>6} {:>8}{word}",
+        "{:<28} {who:<26} {:>8} {:>6} {:>6} {:>10} {:>6} {:>6} {:>6} {:>8}{word}",
         course.scenario.name,
         score.messages,
         times(score.whole),
@@ -232,11 +260,13 @@ fn legend() {
         "\n\
          whole     time for the whole backlog ÷ that of a sender who knows every limit at every moment; target: at most {WHOLE_MAX}\n\
          found     the same for the last 80 % of the messages, where the limits stay as they are; target: at most {FOUND_MAX}\n\
-         refused   connections and transactions the receiver refused ÷ messages; target: at most {} (of {REFUSED_FROM} messages or more)\n\
+         refused   connections and transactions the receiver refused ÷ messages; target: at most {} (of {REFUSED_FROM} messages or more),\n\
+         \x20         and what it refuses by chance\n\
          peak      connections at a time, counted at the receiver; target: never over the ceiling of the provider\n\
-         lost      messages that ended with a 5xx; target: no more than were in flight when a block began\n\
+         lost      messages that ended with a 5xx; target: no more than were in flight when a block began, and one a probe\n\
          left      messages neither accepted nor lost when nobody waited any longer; target: 0\n\
          estimate  how far the relay's own \"empty at\" was off at worst, where the limits stay as they are; target: at most {:.0} %\n\
+         These are the targets of the first receivers; each family has its own, docs/drain.md tells them.\n\
          Of several seeds the worst number is shown. never: not done in four times the time, given up after ten refusals for each\n\
          message, or more than one message in a hundred lost.",
         percent(REFUSED_MAX),

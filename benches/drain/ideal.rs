@@ -1,7 +1,9 @@
 //! The ideal sender: it knows every limit at every moment, and is never refused.
 //!
-//! It is stepped through time second by second. In each it sends as much as all of these leave room for:
-//! - the windows of the receiver as they are at that moment (recipients in any second, minute, hour and day);
+//! It is stepped through time second by second (or by tenths, where a window is no whole number of seconds long). In each
+//! step it sends as much as all of these leave room for:
+//! - the windows of the receiver as they are at that moment: sliding ones, those by the clock, and buckets, which give in a
+//!   step what they hold and what flows in meanwhile. Where each source has its own, there is room for as many as there are sources;
 //! - the connections: as many as the receiver takes (and the relay's own ceiling allows), each of which carries the messages
 //!   it may, one after the other, and is replaced by the next; what that takes is told by the world's own delays
 //!   (`Pace`), so the ideal sender and the relay live under the same ones;
@@ -12,81 +14,130 @@
 
 use std::time::Duration;
 
-use weir::simulate::Profile;
+use weir::simulate::{Profile, Scope, WindowKind, WindowLimit};
 
 use super::world::START;
 use super::world::site::Pace;
 
-const WINDOWS: [Window; 4] = [Window(1), Window(60), Window(3600), Window(86_400)];
-/// A receiver that takes so long for a backlog takes nothing.
-const SECONDS_MAX: usize = 90 * 86_400;
+/// A receiver that takes so many steps for a backlog takes nothing.
+const STEPS_MAX: usize = 90 * 86_400;
+const STEP: Duration = Duration::from_secs(1);
+const STEP_SHORT: Duration = Duration::from_millis(100);
 
-struct Window(usize);
-
-/// What the ideal sender has sent after so many seconds.
+/// What the ideal sender has sent after so many steps.
 pub struct Ideal<'a> {
     profile: &'a Profile,
     pace: Pace,
     /// Connections of the relay's own ceiling.
     ceiling: usize,
+    /// Addresses it sends from, all alike.
+    sources: u32,
+    step: Duration,
     sent: Vec<u64>,
     /// What the connections could have carried beyond what was sent; less than one message is kept.
     spare: f64,
+    /// What buckets hold, by their place among the windows.
+    levels: Vec<Option<f64>>,
 }
 
 impl<'a> Ideal<'a> {
-    pub fn new(profile: &'a Profile, pace: Pace, ceiling: usize) -> Ideal<'a> {
-        Ideal { profile, pace, ceiling, sent: vec![0], spare: 0.0 }
+    pub fn new(profile: &'a Profile, pace: Pace, ceiling: usize, sources: usize) -> Ideal<'a> {
+        let changed = profile.change.iter().map(|change| &change.limits);
+        let mut windows = changed.chain([&profile.limits]).flat_map(|limits| limits.window.iter().flatten());
+        let is_odd = |window: &WindowLimit| window.span.0.subsec_nanos() > 0;
+        let step = if windows.any(is_odd) { STEP_SHORT } else { STEP };
+        let sources = u32::try_from(sources).unwrap_or(u32::MAX).max(1);
+        Ideal { profile, pace, ceiling, sources, step, sent: vec![0], spare: 0.0, levels: Vec::new() }
     }
 
     /// Messages it sends in a span of time.
     pub fn within(&mut self, span: Duration) -> usize {
-        let seconds = usize::try_from(span.as_secs()).unwrap_or(SECONDS_MAX).min(SECONDS_MAX);
-        while self.sent.len() <= seconds {
+        let steps = self.steps(span).min(STEPS_MAX);
+        while self.sent.len() <= steps {
             self.step();
         }
-        usize::try_from(self.sent[seconds]).unwrap_or(usize::MAX)
+        usize::try_from(self.sent[steps]).unwrap_or(usize::MAX)
     }
 
     /// The time it takes for so many messages; none if the receiver never takes them.
     pub fn time_for(&mut self, messages: usize) -> Option<Duration> {
         let wanted = messages as u64;
         while self.sent.last().is_some_and(|sent| *sent < wanted) {
-            if self.sent.len() > SECONDS_MAX {
+            if self.sent.len() > STEPS_MAX {
                 return None;
             }
             self.step();
         }
-        let seconds = self.sent.partition_point(|sent| *sent < wanted);
-        Some(Duration::from_secs(seconds as u64))
+        let steps = self.sent.partition_point(|sent| *sent < wanted);
+        Some(self.step * u32::try_from(steps).unwrap_or(u32::MAX))
+    }
+
+    /// Whole steps of a span.
+    fn steps(&self, span: Duration) -> usize {
+        usize::try_from(span.as_millis() / self.step.as_millis()).unwrap_or(usize::MAX)
     }
 
     fn step(&mut self) {
-        let second = self.sent.len() - 1;
-        let now = START + Duration::from_secs(second as u64);
-        let before = self.sent[second];
+        let done = self.sent.len() - 1;
+        let now = START + self.step * u32::try_from(done).unwrap_or(u32::MAX);
+        let before = self.sent[done];
         let limits = self.profile.limits_at(START, now);
+        let windows = limits.windows();
+        self.levels.resize(windows.len().max(self.levels.len()), None);
         let mut room = u64::MAX;
-        let rates = [limits.per_second, limits.per_minute, limits.per_hour, limits.per_day];
-        for (Window(span), limit) in WINDOWS.iter().zip(rates) {
-            if let Some(limit) = limit {
-                let in_window = before - self.sent[(second + 1).saturating_sub(*span)];
-                room = room.min(u64::from(limit).saturating_sub(in_window));
-            }
+        for (place, window) in windows.iter().enumerate() {
+            room = room.min(self.room(place, window, done));
         }
         if self.profile.blocked_until(START, now).is_some() {
             room = 0;
         }
-        let connections = [limits.connections, limits.connections_per_source];
+        let of_sources = limits.connections_per_source.map(|limit| limit.saturating_mul(self.sources));
+        let connections = [limits.connections, of_sources];
         let connections = connections.into_iter().flatten().fold(self.ceiling, |least, n| least.min(n as usize));
-        self.spare += connections as f64 * self.pace.messages_per_second(limits.messages_per_connection);
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "positive, and truncation is meant"
-        )]
-        let sent = room.min(self.spare as u64);
+        let carried = self.pace.messages_per_second(limits.messages_per_connection) * self.step.as_secs_f64();
+        self.spare += connections as f64 * carried;
+        let sent = room.min(whole(self.spare));
         self.spare = (self.spare - sent as f64).min(1.0);
+        for (level, window) in self.levels.iter_mut().zip(&windows) {
+            let depth = depth(window, self.sources);
+            *level = level.map(|level| (level - sent as f64).clamp(0.0, depth));
+        }
         self.sent.push(before + sent);
     }
+
+    /// What a window leaves room for in the step behind `done` ones.
+    fn room(&mut self, place: usize, window: &WindowLimit, done: usize) -> u64 {
+        let count = u64::from(window.count) * u64::from(self.shares(window));
+        let begin = match window.kind {
+            WindowKind::Bucket => {
+                let depth = depth(window, self.sources);
+                let inflow = count as f64 * self.step.as_secs_f64() / window.span.0.as_secs_f64();
+                let level = self.levels[place].unwrap_or(depth).min(depth) + inflow;
+                self.levels[place] = Some(level);
+                return whole(level);
+            }
+            WindowKind::Sliding => (done + 1).saturating_sub(self.steps(window.span.0)),
+            WindowKind::Clock => {
+                let span = u64::try_from(window.span.0.as_millis()).unwrap_or(u64::MAX).max(1);
+                let at = START.millis().unsigned_abs() + (self.step.as_millis() as u64) * done as u64;
+                done.saturating_sub(self.steps(Duration::from_millis(at % span)))
+            }
+        };
+        count.saturating_sub(self.sent[done] - self.sent[begin.min(done)])
+    }
+
+    fn shares(&self, window: &WindowLimit) -> u32 {
+        if window.scope == Scope::Source { self.sources } else { 1 }
+    }
+}
+
+fn depth(window: &WindowLimit, sources: u32) -> f64 {
+    let shares = if window.scope == Scope::Source { sources } else { 1 };
+    f64::from(window.depth.unwrap_or(window.count)) * f64::from(shares)
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive, and truncation is meant")]
+fn whole(messages: f64) -> u64 {
+    // A sum of shares of a second may miss a whole number by a hair.
+    (messages + 1e-6) as u64
 }

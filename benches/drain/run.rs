@@ -10,7 +10,7 @@ use weir::types::{Domain, Span};
 use super::ideal::Ideal;
 use super::naive::{self, Policy};
 use super::scenario::{Backlog, Scenario};
-use super::score::Score;
+use super::score::{Score, Targets};
 use super::trace::Trace;
 use super::world::site::Pace;
 use super::world::{Faults, Plan, START, Setting, Site, World};
@@ -23,16 +23,18 @@ const ADDRESSES: u8 = 2;
 const CONNECTIONS_MAX: usize = 2000;
 /// What takes so many times as long as the ideal sender is not waited for.
 const PATIENCE: f64 = 4.0;
-/// How often the run is looked at.
-pub const LOOK_EVERY: Duration = Duration::from_secs(60);
-/// The relay's estimate is asked for when these shares of the messages are accepted.
-const ESTIMATES_AT: [f64; 4] = [0.3, 0.5, 0.7, 0.9];
+/// A run is looked at so many times in the ideal sender's time, but not more often than each second and not more rarely than each minute.
+const LOOKS: u32 = 200;
+const LOOK_MIN: Duration = Duration::from_secs(1);
+const LOOK_MAX: Duration = Duration::from_secs(60);
 
 /// What all runs of a scenario have in common.
 pub struct Course<'a> {
     pub scenario: &'a Scenario,
     pub messages: usize,
     ceiling: usize,
+    /// What the ideal sender takes.
+    pub best: Duration,
     /// Later than that nobody is waited for.
     end: Duration,
 }
@@ -40,16 +42,17 @@ pub struct Course<'a> {
 impl<'a> Course<'a> {
     pub fn new(scenario: &'a Scenario) -> anyhow::Result<Course<'a>> {
         let ceiling = Profiles::new(std::slice::from_ref(&scenario.relay)).get(&scenario.relay.name).max_connections;
-        let mut course = Course { scenario, messages: 0, ceiling, end: Duration::ZERO };
+        let mut course = Course { scenario, messages: 0, ceiling, best: Duration::ZERO, end: Duration::ZERO };
         let mut ideal = course.ideal();
         course.messages = scenario.backlog.messages(&mut ideal)?;
         let best = ideal.time_for(course.messages).context("the receiver never takes the backlog")?;
+        course.best = best;
         course.end = best.mul_f64(PATIENCE) + Duration::from_secs(3600);
         Ok(course)
     }
 
     pub fn ideal(&self) -> Ideal<'a> {
-        Ideal::new(&self.scenario.receiver, Pace::of(&self.scenario.receiver), self.ceiling)
+        Ideal::new(&self.scenario.receiver, Pace::of(&self.scenario.receiver), self.ceiling, 1)
     }
 
     fn setting(&self) -> Setting {
@@ -63,7 +66,7 @@ impl<'a> Course<'a> {
     }
 
     fn score(&self, site: &Site, left: usize) -> Score {
-        Score::of(site, self.messages, left, self.ceiling, self.scenario.is_steady(), &mut self.ideal())
+        Score::of(site, self.messages, left, self.ceiling, self.scenario, &mut self.ideal())
     }
 
     /// The relay's own core.
@@ -76,10 +79,12 @@ impl<'a> Course<'a> {
             queue: QueueOptions { expire: Span(self.end * 2), ..QueueOptions::default() },
             seed,
         });
-        world.submit(0, self.messages);
-        let mut estimates = Estimates::default();
+        world.submit(0, self.messages, self.scenario.mix);
+        let targets = Targets::of(self.scenario, self.messages, self.best);
+        let mut estimates = Estimates { at: targets.estimates_at, said: Vec::new() };
+        let look_every = (self.best / LOOKS).clamp(LOOK_MIN, LOOK_MAX);
         while !world.post.is_empty() && world.now() < START + self.end {
-            let next = world.now() + LOOK_EVERY;
+            let next = world.now() + look_every;
             world.run(next);
             estimates.look(&world, self.messages);
             if let Some(trace) = &mut trace {
@@ -87,7 +92,8 @@ impl<'a> Course<'a> {
             }
         }
         let mut score = self.score(&world.sites[0], world.post.len());
-        score.estimate = self.scenario.is_steady().then(|| estimates.off_at_worst(&world)).flatten();
+        let is_done = score.left == 0 && self.scenario.is_steady();
+        score.estimate = is_done.then(|| estimates.off_at_worst(&world)).flatten();
         score
     }
 
@@ -117,23 +123,26 @@ impl Backlog {
 }
 
 /// What the relay said about when it will be done, and when it said so.
-#[derive(Default)]
-struct Estimates(Vec<(Duration, Duration)>);
+struct Estimates {
+    /// It is asked when these shares of the messages are accepted.
+    at: &'static [f64],
+    said: Vec<(Duration, Duration)>,
+}
 
 impl Estimates {
     fn look(&mut self, world: &World, messages: usize) {
-        let wanted = ESTIMATES_AT.get(self.0.len()).map(|share| share * messages as f64);
+        let wanted = self.at.get(self.said.len()).map(|share| share * messages as f64);
         if wanted.is_some_and(|wanted| world.sites[0].accepted.len() as f64 >= wanted)
             && let Some(left) = world.empty_in(0)
         {
-            self.0.push((world.now().since(START), left));
+            self.said.push((world.now().since(START), left));
         }
     }
 
     /// As a share of what was left to wait.
     fn off_at_worst(&self, world: &World) -> Option<f64> {
         let end = world.sites[0].accepted.iter().max()?.since(START);
-        let off = self.0.iter().map(|(at, left)| {
+        let off = self.said.iter().map(|(at, left)| {
             let true_left = end.saturating_sub(*at).as_secs_f64().max(1.0);
             (left.as_secs_f64() - true_left).abs() / true_left
         });

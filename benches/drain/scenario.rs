@@ -11,8 +11,10 @@ use weir::simulate::Profile;
 use weir::throttle::options::ProviderOptions;
 use weir::types::nearest::nearest_of_error;
 
-/// The core keeps so many in memory; more would be read back, and that is the engine's business.
-pub const MESSAGES_MAX: usize = 200_000;
+use super::world::Mix;
+
+/// As many as a world is meant for; what the core does not keep in memory it reads back.
+pub const MESSAGES_MAX: usize = 1_000_000;
 const HOURS_MAX: f64 = 24.0 * 30.0;
 const SEEDS_DEFAULT: u64 = 3;
 
@@ -20,10 +22,58 @@ const SEEDS_DEFAULT: u64 = 3;
 pub struct Scenario {
     pub name: String,
     pub about: String,
+    pub family: Family,
     pub backlog: Backlog,
+    pub mix: Mix,
     pub seeds: u64,
     pub relay: ProviderOptions,
     pub receiver: Profile,
+}
+
+/// Which targets a scenario is held to; `score` says them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// The first receivers of the bench, and every scenario that says nothing.
+    #[default]
+    Old,
+    /// Windows and buckets of any length, and days.
+    Window,
+    Day,
+    /// Many in a second, and a small backlog.
+    Fast,
+    /// Refusals by chance.
+    Noise,
+    /// Limits that change all the time.
+    Changing,
+    /// Penalties that grow.
+    Penalty,
+    /// Pressing on is punished.
+    Punishes,
+    /// Blocks with ordinary mail.
+    Block,
+    /// Few messages, and a limit.
+    Small,
+    /// Few messages, and no limit.
+    Free,
+}
+
+impl Family {
+    pub fn name(self) -> &'static str {
+        match self {
+            Family::Old => "old",
+            Family::Window => "window",
+            Family::Day => "day",
+            Family::Fast => "fast",
+            Family::Noise => "noise",
+            Family::Changing => "changing",
+            Family::Penalty => "penalty",
+            Family::Punishes => "punishes",
+            Family::Block => "block",
+            Family::Small => "small",
+            Family::Free => "free",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,8 +87,12 @@ pub enum Backlog {
 #[serde(deny_unknown_fields)]
 struct File {
     about: String,
+    #[serde(default)]
+    family: Family,
     hours: Option<f64>,
     messages: Option<usize>,
+    #[serde(default)]
+    mix: Option<Mix>,
     seeds: Option<u64>,
     #[serde(default)]
     relay: toml::Table,
@@ -53,7 +107,8 @@ impl Scenario {
     }
 
     pub fn parse(name: &str, text: &str) -> anyhow::Result<Scenario> {
-        let File { about, hours, messages, seeds, relay, receiver } = toml::from_str(text).map_err(explained)?;
+        let File { about, family, hours, messages, mix, seeds, relay, receiver } =
+            toml::from_str(text).map_err(explained)?;
         let backlog = match (hours, messages) {
             (Some(hours), None) => {
                 ensure!(hours > 0.0 && hours <= HOURS_MAX, "hours = {hours}: write a number from 0 to {HOURS_MAX}");
@@ -65,10 +120,14 @@ impl Scenario {
             }
             _ => bail!("write either `hours` or `messages`"),
         };
+        let mix = mix.unwrap_or(Mix::NORMAL);
+        mix.check().map_err(anyhow::Error::msg)?;
         Ok(Scenario {
             name: name.into(),
             about,
+            family,
             backlog,
+            mix,
             seeds: seeds.unwrap_or(SEEDS_DEFAULT).max(1),
             relay: provider(relay).map_err(explained).context("[relay]")?,
             receiver: Profile::parse(&toml::to_string(&receiver)?).context("[receiver]")?,
@@ -78,6 +137,11 @@ impl Scenario {
     /// Do the limits stay as they are?
     pub fn is_steady(&self) -> bool {
         self.receiver.change.is_empty()
+    }
+
+    /// The largest share of attempts that is refused by chance.
+    pub fn noise(&self) -> f64 {
+        self.receiver.trouble.iter().map(|trouble| trouble.share).fold(0.0, f64::max)
     }
 }
 

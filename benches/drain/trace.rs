@@ -21,7 +21,7 @@ struct Row {
     seconds: u64,
     accepted: usize,
     open: usize,
-    refused: [u64; 5],
+    refused: [u64; 7],
     waiting: usize,
     lane: BTreeMap<String, String>,
 }
@@ -43,6 +43,8 @@ impl Trace {
                 new(|r| r.messages),
                 new(|r| r.limited),
                 new(|r| r.block),
+                new(|r| r.penalty),
+                new(|r| r.noise),
             ],
             waiting: world.post.len(),
             lane: lane(world),
@@ -54,14 +56,14 @@ impl Trace {
         names.sort_unstable();
         names.dedup();
         let mut text = "seconds,accepted,open,refused_rate,refused_connections,refused_messages,refused_limited,\
-                        refused_block,waiting"
+                        refused_block,refused_penalty,refused_noise,waiting"
             .to_string();
         names.iter().for_each(|name| _ = write!(text, ",lane_{name}"));
         for row in &self.rows {
-            let [rate, connections, messages, limited, block] = row.refused;
+            let [rate, connections, messages, limited, block, penalty, noise] = row.refused;
             let _ = write!(
                 text,
-                "\n{},{},{},{rate},{connections},{messages},{limited},{block},{}",
+                "\n{},{},{},{rate},{connections},{messages},{limited},{block},{penalty},{noise},{}",
                 row.seconds, row.accepted, row.open, row.waiting
             );
             names.iter().for_each(|name| _ = write!(text, ",{}", row.lane.get(*name).map_or("", String::as_str)));

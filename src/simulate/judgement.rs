@@ -48,8 +48,10 @@ pub struct Refused {
     pub limited: u64,
     /// Messages of a blocked source.
     pub block: u64,
-    /// By a trouble of the profile.
-    pub trouble: u64,
+    /// Messages while a penalty ran that an earlier refusal started.
+    pub penalty: u64,
+    /// By a trouble of the profile, by chance: no sender can help it.
+    pub noise: u64,
     /// Recipients who do not exist.
     pub unknown: u64,
     /// Recipients whose mailbox is full.
@@ -65,7 +67,7 @@ pub struct Refused {
 impl Refused {
     /// Connections and transactions refused to the sender for what it is or does: what a good sender keeps low.
     pub fn attempts(&self) -> u64 {
-        self.connections + self.rate + self.messages + self.limited + self.block
+        self.connections + self.rate + self.messages + self.limited + self.block + self.penalty
     }
 }
 
@@ -99,13 +101,15 @@ impl fmt::Display for Judgement {
         writeln!(
             f,
             "refused      {} attempts: {} over the connections, {} over a rate, {} over the messages of a connection, {} \
-             while limited, {} while blocked",
+             while limited, {} while blocked, {} in a penalty; {} more by chance",
             refused.attempts(),
             refused.connections,
             refused.rate,
             refused.messages,
             refused.limited,
-            refused.block
+            refused.block,
+            refused.penalty,
+            refused.noise
         )?;
         writeln!(
             f,

@@ -6,6 +6,7 @@
 
 mod dialogue;
 mod judgement;
+mod penalty;
 mod profile;
 mod receiver;
 mod shipped;
@@ -23,4 +24,5 @@ pub use profile::{
 pub use receiver::{Receiver, Said, SessionId};
 pub use sockets::{BindError, MxHost, Simulator};
 pub use transaction::Mail;
+pub use window::{Scope, WindowKind, WindowLimit};
 pub use words::{Wording, Words};

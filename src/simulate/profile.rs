@@ -3,14 +3,22 @@
 //! Written in TOML; every key has a default, an unknown one is an error, and the default as a whole is a receiver without limits
 //! that answers at once. `docs/simulate.md` says each key for people.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
+use super::window::{WindowKind, WindowLimit};
 use super::words::{Wording, Words};
 use crate::types::nearest::nearest_of_error;
 use crate::types::{ByteSize, Span, Timestamp};
 
-/// Hosts, changes and troubles of a profile: more is a mistake.
+/// Hosts, changes (repeated ones one by one) and troubles of a profile: more is a mistake.
 const ENTRIES_MAX: usize = 1000;
+/// Windows that hold together.
+const WINDOWS_MAX: usize = 20;
+/// A window is not shorter than this, and not longer than a month.
+const WINDOW_MIN: Duration = Duration::from_secs(1);
+const WINDOW_MAX: Duration = Duration::from_secs(31 * 86_400);
 /// A limit is multiplied by no more than this.
 const SCALE_MAX: f64 = 1000.0;
 
@@ -36,7 +44,7 @@ pub struct Profile {
 }
 
 /// How much is taken; none: without limit, 0: nothing at all.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Connections at a time, over all hosts and sources.
@@ -55,6 +63,9 @@ pub struct Limits {
     pub messages_per_connection: Option<u32>,
     /// Recipients of one transaction, before it is split with 452 4.5.3.
     pub recipients_per_message: Option<u32>,
+    /// Windows of any other length or kind, all of which hold together with the rates above.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window: Option<Vec<WindowLimit>>,
 }
 
 /// How long it takes to answer.
@@ -89,6 +100,11 @@ pub struct Reputation {
     pub blocked: Span,
     /// One is forgotten in this time.
     pub forgives: Span,
+    /// A refusal for a rate is followed by so long a time in which every message is refused, with `words.rate`; each refusal
+    /// within it doubles it. None: no penalties.
+    pub penalty: Option<Span>,
+    /// It grows no longer than this.
+    pub penalty_max: Span,
 }
 
 /// Who does not exist, and whose mailbox is full.
@@ -128,13 +144,27 @@ pub enum HostState {
 pub struct Change {
     /// After the start.
     pub after: Span,
+    /// It comes again after each such time …
+    #[serde(default)]
+    pub every: Option<Span>,
+    /// … so often in all.
+    #[serde(default)]
+    pub times: Option<u32>,
     /// Rates and connections are this many times those written; 1.0 is as in the beginning.
+    #[serde(default)]
     pub scale: Option<f64>,
+    /// The scale that holds is multiplied by this.
+    #[serde(default)]
+    pub factor: Option<f64>,
     /// These take the place of those written, as long as nothing else does.
     #[serde(default)]
     pub limits: Limits,
     /// Every source is blocked for this long.
+    #[serde(default)]
     pub block: Option<Span>,
+    /// These troubles take the place of those before.
+    #[serde(default)]
+    pub trouble: Option<Vec<Trouble>>,
 }
 
 /// A reply that comes now and then.
@@ -170,9 +200,33 @@ impl Profile {
     /// Reads TOML. Changes are brought into the order of their times.
     pub fn parse(text: &str) -> Result<Profile, ProfileError> {
         let mut profile: Profile = toml::from_str(text)?;
+        profile.repeat_changes()?;
         profile.change.sort_by_key(|change| change.after);
         profile.check()?;
         Ok(profile)
+    }
+
+    /// Writes each change that comes again once for each time.
+    fn repeat_changes(&mut self) -> Result<(), ProfileError> {
+        let times = |change: &Change| match (change.every, change.times) {
+            (None, None) => Ok(1),
+            (Some(every), Some(times)) if !every.0.is_zero() && times > 0 => Ok(times),
+            _ => Err(fault("change.every", "write `every` and `times` together, each above 0".into())),
+        };
+        let mut all = 0_usize;
+        for change in &self.change {
+            all = all.saturating_add(times(change)? as usize);
+        }
+        at_most("change", all)?;
+        let written = std::mem::take(&mut self.change);
+        for change in written {
+            let every = change.every.map_or(Duration::ZERO, |every| every.0);
+            for time in 0..times(&change)? {
+                let after = Span(change.after.0.saturating_add(every.saturating_mul(time)));
+                self.change.push(Change { after, every: None, times: None, ..change.clone() });
+            }
+        }
+        Ok(())
     }
 
     fn check(&self) -> Result<(), ProfileError> {
@@ -183,34 +237,54 @@ impl Profile {
         share("latency.jitter", self.latency.jitter)?;
         share("mailboxes.unknown_share", self.mailboxes.unknown_share)?;
         share("mailboxes.full_share", self.mailboxes.full_share)?;
-        self.trouble.iter().try_for_each(|trouble| share("trouble.share", trouble.share))?;
-        for scale in self.change.iter().filter_map(|change| change.scale) {
-            if !(0.0..=SCALE_MAX).contains(&scale) {
-                return Err(fault("change.scale", format!("{scale} is not between 0 and {SCALE_MAX}")));
-            }
-        }
-        for (key, entries) in
-            [("host", self.host.len()), ("change", self.change.len()), ("trouble", self.trouble.len())]
+        let changed = self.change.iter().filter_map(|change| change.trouble.as_ref());
+        changed.chain([&self.trouble]).flatten().try_for_each(|trouble| share("trouble.share", trouble.share))?;
+        for (key, scale) in
+            self.change.iter().flat_map(|change| [("change.scale", change.scale), ("change.factor", change.factor)])
         {
-            if entries > ENTRIES_MAX {
-                return Err(fault(key, format!("{entries} entries: at most {ENTRIES_MAX} are read")));
+            if scale.is_some_and(|scale| !(0.0..=SCALE_MAX).contains(&scale)) {
+                let scale = scale.unwrap_or_default();
+                return Err(fault(key, format!("{scale} is not between 0 and {SCALE_MAX}")));
             }
         }
+        at_most("host", self.host.len())?;
+        at_most("trouble", self.trouble.len())?;
+        self.all_limits().try_for_each(Limits::check)?;
         if self.reputation.forgives.0.is_zero() {
             return Err(fault("reputation.forgives", "0s: write how long one takes to be forgotten".into()));
+        }
+        if self.reputation.penalty.is_some_and(|penalty| penalty.0.is_zero()) {
+            return Err(fault("reputation.penalty", "0s: leave it out, or write how long the first one is".into()));
         }
         Ok(())
     }
 
+    /// Those of the beginning and of every change.
+    fn all_limits(&self) -> impl Iterator<Item = &Limits> {
+        self.change.iter().map(|change| &change.limits).chain([&self.limits])
+    }
+
+    /// How long anything counted can matter.
+    pub(super) fn looks_back(&self) -> Duration {
+        let spans = self.all_limits().flat_map(|limits| limits.windows().into_iter().map(|window| window.span.0));
+        spans.max().unwrap_or(Duration::ZERO)
+    }
+
     /// What holds at `now` for those whose reputation is good; `start` is when the receiver began.
     pub fn limits_at(&self, start: Timestamp, now: Timestamp) -> Limits {
-        let mut limits = self.limits;
+        let mut limits = self.limits.clone();
         let mut scale = 1.0;
         for change in self.change.iter().take_while(|change| start + change.after.0 <= now) {
             limits = change.limits.over(limits);
-            scale = change.scale.unwrap_or(scale);
+            scale = change.scale.unwrap_or(scale) * change.factor.unwrap_or(1.0);
         }
         limits.scaled(scale)
+    }
+
+    /// What goes wrong by chance at `now`.
+    pub fn troubles_at(&self, start: Timestamp, now: Timestamp) -> &[Trouble] {
+        let changes = self.change.iter().take_while(|change| start + change.after.0 <= now);
+        changes.filter_map(|change| change.trouble.as_ref()).last().unwrap_or(&self.trouble)
     }
 
     /// Until when every source is blocked by the schedule.
@@ -247,9 +321,47 @@ fn fault(key: &'static str, fault: String) -> ProfileError {
     ProfileError::Value { key, fault }
 }
 
+fn at_most(key: &'static str, entries: usize) -> Result<(), ProfileError> {
+    match entries > ENTRIES_MAX {
+        true => Err(fault(key, format!("{entries} entries: at most {ENTRIES_MAX} are read"))),
+        false => Ok(()),
+    }
+}
+
 impl Limits {
+    /// Every window of time, those of the `per_…` keys last, each at the same place as long as the profile does not change.
+    pub fn windows(&self) -> Vec<WindowLimit> {
+        let mut windows = self.window.clone().unwrap_or_default();
+        let rates = [(1, self.per_second), (60, self.per_minute), (3600, self.per_hour), (86_400, self.per_day)];
+        let sliding = |(span, count): (u64, Option<u32>)| Some(WindowLimit::sliding(count?, Duration::from_secs(span)));
+        windows.extend(rates.into_iter().filter_map(sliding));
+        windows
+    }
+
+    fn check(&self) -> Result<(), ProfileError> {
+        let windows = self.window.as_deref().unwrap_or_default();
+        if windows.len() > WINDOWS_MAX {
+            return Err(fault("limits.window", format!("{} entries: at most {WINDOWS_MAX} are read", windows.len())));
+        }
+        for window in windows {
+            if !(WINDOW_MIN..=WINDOW_MAX).contains(&window.span.0) {
+                return Err(fault("limits.window.span", "write a time from 1s to 31d".into()));
+            }
+            match (window.kind, window.depth) {
+                (WindowKind::Bucket, None | Some(0)) => {
+                    return Err(fault("limits.window.depth", "a bucket needs one, at least 1".into()));
+                }
+                (WindowKind::Sliding | WindowKind::Clock, Some(_)) => {
+                    return Err(fault("limits.window.depth", "only a window of kind = \"bucket\" has one".into()));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Its own values, else those of `below`.
-    fn over(self, below: Limits) -> Limits {
+    fn over(&self, below: Limits) -> Limits {
         Limits {
             connections: self.connections.or(below.connections),
             connections_per_source: self.connections_per_source.or(below.connections_per_source),
@@ -259,14 +371,17 @@ impl Limits {
             per_day: self.per_day.or(below.per_day),
             messages_per_connection: self.messages_per_connection.or(below.messages_per_connection),
             recipients_per_message: self.recipients_per_message.or(below.recipients_per_message),
+            window: self.window.clone().or(below.window),
         }
     }
 
     /// Rates and connections times `scale`, at least 1 where they were at least 1.
-    fn scaled(self, scale: f64) -> Limits {
-        let times = |limit: Option<u32>| {
-            limit.map(|limit| if scale == 1.0 { limit } else { scaled(limit, scale).max(limit.min(1)) })
-        };
+    fn scaled(mut self, scale: f64) -> Limits {
+        let one = |limit: u32| if scale == 1.0 { limit } else { scaled(limit, scale).max(limit.min(1)) };
+        let times = |limit: Option<u32>| limit.map(one);
+        for window in self.window.iter_mut().flatten() {
+            (window.count, window.depth) = (one(window.count), times(window.depth));
+        }
         Limits {
             connections: times(self.connections),
             connections_per_source: times(self.connections_per_source),
@@ -285,7 +400,15 @@ fn scaled(limit: u32, scale: f64) -> u32 {
 }
 
 const fn seconds(seconds: u64) -> Span {
-    Span(std::time::Duration::from_secs(seconds))
+    Span(Duration::from_secs(seconds))
+}
+
+/// A change that changes nothing, at the start.
+impl Default for Change {
+    fn default() -> Change {
+        let (every, times, scale, factor, block, trouble) = (None, None, None, None, None, None);
+        Change { after: seconds(0), every, times, scale, factor, limits: Limits::default(), block, trouble }
+    }
 }
 
 impl Default for Profile {
@@ -324,6 +447,8 @@ impl Default for Reputation {
             block_after: 60,
             blocked: seconds(2 * 3600),
             forgives: seconds(5 * 60),
+            penalty: None,
+            penalty_max: seconds(5 * 3600),
         }
     }
 }

@@ -16,17 +16,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use super::judgement::Judgement;
+use super::penalty::Penalty;
 use super::profile::{HostState, Limits, Profile, Stage};
 use super::standing::{Ignored, Standing, Trust};
 use super::transaction::{Mail, Memory, RECIPIENTS_MAX, Transaction, hash};
-use super::window::Window;
+use super::window::{Counts, Scope};
 use super::words::Wording;
 use crate::types::{Reply, Span, Timestamp};
 
-const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(3600);
-const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Source addresses known at a time; more are counted as one.
 const SOURCES_MAX: usize = 10_000;
 
@@ -54,6 +51,10 @@ pub struct Receiver {
     sessions: BTreeMap<SessionId, Session>,
     last_session: u64,
     sources: BTreeMap<IpAddr, Source>,
+    /// What all sources together have used.
+    together: Counts,
+    /// How long anything counted can matter.
+    keep: Duration,
     memory: Memory,
     judgement: Judgement,
 }
@@ -71,14 +72,12 @@ struct Session {
     transaction: Option<Transaction>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Source {
     open: u32,
-    second: Window,
-    minute: Window,
-    hour: Window,
-    day: Window,
+    counts: Counts,
     standing: Standing,
+    penalty: Penalty,
 }
 
 /// Why a transaction is not let in.
@@ -89,12 +88,16 @@ enum Refusal {
     Connections,
     Messages,
     Rate,
+    /// A penalty runs for having passed the rate.
+    Penalty,
 }
 
 impl Receiver {
     /// `start`: the moment from which the changes of the profile are counted.
     pub fn new(profile: Profile, seed: u64, start: Timestamp) -> Receiver {
         Receiver {
+            keep: profile.looks_back(),
+            together: Counts::default(),
             profile,
             start,
             seed,
@@ -148,7 +151,7 @@ impl Receiver {
         let surplus = self.is_surplus(source, now);
         let wording = match self.refusal_at_connect(surplus, source, now) {
             Some(refusal) => Some(self.refuse(refusal, source, now)),
-            None => self.trouble(Stage::Connect),
+            None => self.trouble(Stage::Connect, now),
         };
         let after = self.delay(self.profile.latency.connect);
         if let Some(wording) = wording {
@@ -184,7 +187,7 @@ impl Receiver {
         let refusal = self.refusal(session, source, now);
         let wording = match refusal {
             Some(refusal) => Some(self.refuse(refusal, source, now)),
-            None => self.trouble(Stage::Mail),
+            None => self.trouble(Stage::Mail, now),
         };
         if let Some(wording) = wording {
             let final_refusal = wording.code() >= 500;
@@ -254,7 +257,7 @@ impl Receiver {
         let keys = self.put(session, None).map(|transaction| transaction.accepted).unwrap_or_default();
         let after = self.delay(self.profile.latency.data);
         let too_large = size_bytes > self.profile.message_size.0;
-        let wording = if too_large { None } else { self.trouble(Stage::Data) };
+        let wording = if too_large { None } else { self.trouble(Stage::Data, now) };
         if too_large || wording.as_ref().is_some_and(|wording| wording.code() >= 500) {
             keys.iter().for_each(|key| self.memory.refuse(*key));
         }

@@ -128,6 +128,8 @@ mod tests {
         block_after: 4,
         blocked: Span(Duration::from_secs(3600)),
         forgives: Span(Duration::from_secs(300)),
+        penalty: None,
+        penalty_max: Span(Duration::from_secs(5 * 3600)),
     };
 
     fn at(secs: i64) -> Timestamp {

@@ -7,7 +7,7 @@ use weir::simulate::{Change, Limits, Profile, Stage, Trouble, Wording};
 use weir::throttle::options::ProviderOptions;
 use weir::types::{Domain, Span};
 
-use crate::world::{Faults, Plan, START, Setting, World};
+use crate::world::{Faults, Mix, Plan, START, Setting, World};
 
 /// Each seed is a world of its own.
 const SEEDS: u64 = 12;
@@ -47,9 +47,9 @@ impl Chance {
     fn change(&mut self) -> Change {
         let after = self.span(6 * 3_600_000);
         match self.0.u8(0..3) {
-            0 => Change { after, scale: Some(self.0.f64() + 0.1), limits: Limits::default(), block: None },
-            1 => Change { after, scale: None, limits: self.limits(), block: None },
-            _ => Change { after, scale: None, limits: Limits::default(), block: Some(self.span(3_600_000)) },
+            0 => Change { after, scale: Some(self.0.f64() + 0.1), ..Change::default() },
+            1 => Change { after, limits: self.limits(), ..Change::default() },
+            _ => Change { after, block: Some(self.span(3_600_000)), ..Change::default() },
         }
     }
 
@@ -128,7 +128,7 @@ fn one_world(seed: u64) {
     let all = chance.0.usize(1..=60);
     let providers = sites.iter().zip(&ceilings).map(|(setting, ceiling)| provider(setting, *ceiling)).collect();
     let mut world = World::new(Plan { sites, providers, max_connections: all, queue: QueueOptions::default(), seed });
-    (0..ceilings.len()).for_each(|site| world.submit(site, MESSAGES));
+    (0..ceilings.len()).for_each(|site| world.submit(site, MESSAGES, Mix::BULK));
     for _ in 0..CLOCK_STEPS {
         let pause = Duration::from_secs(chance.0.u64(1..3600));
         world.run(world.now() + pause);

@@ -45,7 +45,10 @@ impl World {
             }
             Action::Suppress { key, .. } => self.plan(SHORTLY, Event::Say(Input::Suppressed { key, listed: true })),
             Action::Warn(_) => self.work.warnings += 1,
-            // The queue of a world fits the core's memory: nothing is left to be read later. And nobody gives commands.
+            Action::Load { until } => {
+                self.plan(SHORTLY, Event::Say(Input::Loaded(self.post.due(until))));
+            }
+            // Nobody gives commands, and nobody remembers.
             _ => {}
         }
     }

@@ -32,7 +32,7 @@ use weir::types::Timestamp;
 use weir::verdict::Rules;
 
 pub use agenda::Agenda;
-pub use post::Post;
+pub use post::{Mix, Post};
 pub use site::{Faults, SIZE_BYTES, Setting, Site};
 
 /// A look-up in the DNS, a word to a relay's own parts.
@@ -156,13 +156,14 @@ impl World {
     }
 
     /// Hands `count` messages in at once, to a recipient each, spread over the domains of a site.
-    pub fn submit(&mut self, site: usize, count: usize) {
+    pub fn submit(&mut self, site: usize, count: usize, mix: Mix) {
         let clock = self.clock();
         let domains = self.sites[site].domains().to_vec();
         let first = self.post.len();
         let messages = (first..first + count).map(|n| {
             let domain = &domains[n % domains.len()];
-            self.post.accept(&format!("app{}@sender.test", n % 7), &format!("u{n}.{}@{domain}", clock.secs()), clock)
+            let (sender, recipient) = (format!("app{}@sender.test", n % 7), format!("u{n}.{}@{domain}", clock.secs()));
+            self.post.accept(&sender, &recipient, mix.class(n), clock)
         });
         let messages: Vec<Committed> = messages.collect();
         self.tell(Input::Accepted(messages));

@@ -6,14 +6,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::Deserialize;
 use weir::dispatch::core::IdSource;
+use weir::dispatch::engine::row_of;
 use weir::dispatch::key_of;
-use weir::dispatch::message::{Excerpt, Fetched, Job};
+use weir::dispatch::message::{Excerpt, Fetched, Job, Row};
 use weir::queue::RecipientKey;
-use weir::spool::{Change, Committed, Stored};
+use weir::spool::{Change, Committed, Listed, Stored};
 use weir::types::{
-    Body, BodyType, Delivery, DeliveryId, DeliveryState, Envelope, Event, EventKind, Mailbox, Notify, Origin, QueueId,
-    QueueIds, Recipient, ReversePath, Timestamp,
+    Body, BodyType, Delivery, DeliveryId, DeliveryState, Envelope, Event, EventKind, Mailbox, Notify, Origin, Priority,
+    QueueId, QueueIds, Recipient, ReversePath, Timestamp,
 };
 
 /// How recipients ended, and what the relay wrote about it.
@@ -28,6 +30,41 @@ pub struct Ends {
     pub lines: usize,
 }
 
+/// How much of the mail is of which class, as shares.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Mix {
+    pub high: f64,
+    pub normal: f64,
+    pub bulk: f64,
+}
+
+impl Mix {
+    pub const NORMAL: Mix = Mix { high: 0.0, normal: 1.0, bulk: 0.0 };
+    pub const BULK: Mix = Mix { high: 0.0, normal: 0.0, bulk: 1.0 };
+
+    pub fn check(self) -> Result<(), String> {
+        let shares = [self.high, self.normal, self.bulk];
+        let sum: f64 = shares.iter().sum();
+        match shares.iter().all(|share| *share >= 0.0) && sum > 0.0 && sum.is_finite() {
+            true => Ok(()),
+            false => Err("mix: write how much of the mail is high, normal and bulk, as shares".into()),
+        }
+    }
+
+    /// Of the message with this number: the classes are spread evenly over any stretch of numbers.
+    pub fn class(self, number: usize) -> Priority {
+        let sum = self.high + self.normal + self.bulk;
+        // Multiples of the golden ratio, without what is before the point.
+        let place = (number as f64 * 0.618_033_988_749_895).fract() * sum;
+        match place {
+            place if place < self.high => Priority::High,
+            place if place < self.high + self.bulk => Priority::Bulk,
+            _ => Priority::Normal,
+        }
+    }
+}
+
 struct Waiting {
     envelope: Arc<Envelope>,
     body: Body,
@@ -39,6 +76,8 @@ pub struct Post {
     waiting: BTreeMap<QueueId, Waiting>,
     /// Recipients that heard their last word.
     settled: BTreeSet<(QueueId, RecipientKey)>,
+    /// Deliveries by the time of their next attempt: what is read back by it.
+    planned: BTreeSet<(Timestamp, DeliveryId)>,
     pub ends: Ends,
 }
 
@@ -48,6 +87,7 @@ impl Post {
             ids: Arc::new(QueueIds::new(0, seed)),
             waiting: BTreeMap::new(),
             settled: BTreeSet::new(),
+            planned: BTreeSet::new(),
             ends: Ends::default(),
         }
     }
@@ -68,12 +108,11 @@ impl Post {
     }
 
     /// A message as a client hands it in, for one recipient.
-    pub fn accept(&mut self, sender: &str, recipient: &str, now: Timestamp) -> Committed {
+    pub fn accept(&mut self, sender: &str, recipient: &str, class: Priority, now: Timestamp) -> Committed {
         let id = self.ids.next(now);
         let address = Mailbox::parse(recipient).expect("an address of the world");
         let envelope = Envelope {
-            // Whoever meets a block asks again with mail that may be lost, and with no other.
-            class: weir::types::Priority::Bulk,
+            class,
             id,
             received: now,
             sender: ReversePath::parse(sender).expect("a sender of the world"),
@@ -143,12 +182,8 @@ impl Post {
     /// Carries a change out; a report of the relay's own comes back as a message that was just accepted.
     pub fn commit(&mut self, change: Change) -> Option<Committed> {
         match change {
-            Change::Plan { .. } => {}
-            Change::Update(delivery) => {
-                if let Some(waiting) = self.waiting.get_mut(&delivery.id.message) {
-                    waiting.deliveries.insert(delivery.id, delivery);
-                }
-            }
+            Change::Plan { id, next_attempt } => self.plan(id, |delivery| delivery.next_attempt = Some(next_attempt)),
+            Change::Update(now) => self.plan(now.id, |delivery| *delivery = now),
             Change::Finish(id) => self.finish(id),
             Change::Note(event) => self.note(&event),
             Change::Report { envelope, deliveries, content } => {
@@ -160,9 +195,33 @@ impl Post {
         None
     }
 
+    fn plan(&mut self, id: DeliveryId, change: impl FnOnce(&mut Delivery)) {
+        let delivery = self.waiting.get_mut(&id.message).and_then(|waiting| waiting.deliveries.get_mut(&id));
+        let Some(delivery) = delivery else { return };
+        if let Some(at) = delivery.next_attempt {
+            self.planned.remove(&(at, id));
+        }
+        change(delivery);
+        self.planned.extend(delivery.next_attempt.map(|at| (at, id)));
+    }
+
+    /// What is due before `until`, as the spool would be read for it.
+    pub fn due(&self, until: Timestamp) -> Vec<Row> {
+        let due = self.planned.iter().take_while(|(at, _)| *at <= until);
+        due.filter_map(|(_, id)| {
+            let waiting = self.waiting.get(&id.message)?;
+            let delivery = waiting.deliveries.get(id)?.clone();
+            Some(row_of(&Listed { envelope: waiting.envelope.clone(), delivery }))
+        })
+        .collect()
+    }
+
     fn finish(&mut self, id: DeliveryId) {
         let Some(waiting) = self.waiting.get_mut(&id.message) else { return };
-        waiting.deliveries.remove(&id);
+        let delivery = waiting.deliveries.remove(&id);
+        if let Some(at) = delivery.and_then(|delivery| delivery.next_attempt) {
+            self.planned.remove(&(at, id));
+        }
         if waiting.deliveries.is_empty() {
             self.waiting.remove(&id.message);
         }

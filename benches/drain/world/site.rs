@@ -58,8 +58,8 @@ pub struct Site {
     pub peak: usize,
     /// Connections that were open when the receiver first said that it blocks.
     pub open_at_block: Option<usize>,
-    /// Transactions whose reply was a 5xx.
-    pub lost: usize,
+    /// When each transaction was refused with a 5xx, in order.
+    pub lost: Vec<Timestamp>,
     /// When each message was accepted.
     pub accepted: Vec<Timestamp>,
 }
@@ -117,7 +117,7 @@ impl Site {
             open: 0,
             peak: 0,
             open_at_block: None,
-            lost: 0,
+            lost: Vec::new(),
             accepted: Vec::new(),
         }
     }
@@ -200,7 +200,7 @@ impl Site {
         };
         for outcome in &heard.outcomes {
             if matches!(outcome, Outcome::Replied { reply, .. } if reply.is_permanent()) {
-                self.lost += 1;
+                self.lost.push(now);
                 self.open_at_block.get_or_insert(self.open);
             }
         }
@@ -219,6 +219,10 @@ impl Site {
         let replies: Vec<Option<Reply>> = answers.into_iter().map(|said| said.reply).collect();
         let accepted = |reply: &Option<Reply>| reply.as_ref().is_some_and(Reply::is_positive);
         let anyone = replies.iter().any(accepted);
+        if !anyone && !heard.closed {
+            // As the relay does: what was begun is taken back before the next one.
+            heard.hear(&self.receiver.reset(session, now));
+        }
         let is_lost = anyone && self.likely(self.faults.lost);
         heard.closed |= is_lost;
         let end = (anyone && !is_lost).then(|| self.receiver.data_end(session, SIZE_BYTES, now));

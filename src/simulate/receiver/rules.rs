@@ -1,7 +1,7 @@
 //! Which limit refuses, and what is counted for it.
 //!
 //! The order in which limits are asked at MAIL: a block, a source that is limited because it pressed on, a connection too many, the
-//! messages of the connection, the rate. The first one speaks.
+//! messages of the connection, a penalty, the rate. The first one speaks.
 
 use super::*;
 
@@ -58,6 +58,7 @@ impl Receiver {
     fn refusal_of_source(&mut self, source: IpAddr, now: Timestamp) -> Option<Refusal> {
         let limits = self.limits_at(now);
         let scheduled = self.blocked_until(now).is_some();
+        let windows = limits.windows();
         let source = self.source(source);
         match source.standing.trust(now) {
             Trust::Blocked => return Some(Refusal::Block),
@@ -65,25 +66,28 @@ impl Receiver {
             Trust::Limited => return Some(Refusal::Limited),
             Trust::Good => {}
         }
-        let windows = [
-            (&mut source.second, limits.per_second),
-            (&mut source.minute, limits.per_minute),
-            (&mut source.hour, limits.per_hour),
-            (&mut source.day, limits.per_day),
-        ];
-        let full =
-            windows.into_iter().any(|(window, limit)| limit.is_some_and(|limit| window.sum(now) >= u64::from(limit)));
-        full.then_some(Refusal::Rate)
+        if source.penalty.holds(now) {
+            return Some(Refusal::Penalty);
+        }
+        let own = source.counts.has_room(&windows, Scope::Source, now);
+        let has_room = own && self.together.has_room(&windows, Scope::All, now);
+        (!has_room).then_some(Refusal::Rate)
     }
 
     /// Counts a refusal and says its words. Messages over the number of a connection are no sign of not listening.
     pub(super) fn refuse(&mut self, refusal: Refusal, source: IpAddr, now: Timestamp) -> Wording {
         let rules = self.profile.reputation;
+        if let Refusal::Rate | Refusal::Penalty = refusal {
+            self.count_refused(source, now);
+            self.source(source).penalty.refuse(&rules, now);
+        }
         let standing = &mut self.source(source).standing;
         let ignored = match refusal {
             Refusal::Messages => Ignored::default(),
             Refusal::Connections => standing.refuse_connection(&rules, now),
-            Refusal::Rate | Refusal::Limited | Refusal::Block => standing.refuse_message(&rules, now),
+            Refusal::Rate | Refusal::Penalty | Refusal::Limited | Refusal::Block => {
+                standing.refuse_message(&rules, now)
+            }
         };
         self.judgement.pressed_on += u64::from(ignored.pressed_on);
         self.judgement.blocks += u64::from(ignored.blocked);
@@ -94,6 +98,7 @@ impl Receiver {
             Refusal::Connections => (&mut refused.connections, &words.connections),
             Refusal::Messages => (&mut refused.messages, &words.messages),
             Refusal::Rate => (&mut refused.rate, &words.rate),
+            Refusal::Penalty => (&mut refused.penalty, &words.rate),
         };
         *count += 1;
         wording.clone()
@@ -116,14 +121,16 @@ impl Receiver {
             refused.full += 1;
             return Some(self.profile.words.full.clone());
         }
-        self.trouble(Stage::Rcpt)
+        self.trouble(Stage::Rcpt, now)
     }
 
-    pub(super) fn trouble(&mut self, stage: Stage) -> Option<Wording> {
+    /// What goes wrong by chance. It is nobody's fault: it starts no series, and no penalty.
+    pub(super) fn trouble(&mut self, stage: Stage, now: Timestamp) -> Option<Wording> {
         let chance = &mut self.chance;
-        let mut troubles = self.profile.trouble.iter().filter(|trouble| trouble.stage == stage);
-        let trouble = troubles.find(|trouble| chance.f64() < trouble.share)?;
-        self.judgement.refused.trouble += 1;
+        let troubles = self.profile.troubles_at(self.start, now);
+        let trouble =
+            troubles.iter().filter(|trouble| trouble.stage == stage).find(|trouble| chance.f64() < trouble.share)?;
+        self.judgement.refused.noise += 1;
         Some(trouble.reply.clone())
     }
 
@@ -139,12 +146,18 @@ impl Receiver {
         id
     }
 
-    /// Counts a recipient in the windows of its source.
+    /// Counts a recipient in the windows of its source, and in those of all.
     pub(super) fn count(&mut self, source: IpAddr, now: Timestamp) {
-        let source = self.source(source);
-        for window in [&mut source.second, &mut source.minute, &mut source.hour, &mut source.day] {
-            window.add(1, now);
-        }
+        let (windows, keep) = (self.limits_at(now).windows(), self.keep);
+        self.source(source).counts.take(&windows, Scope::Source, now, keep);
+        self.together.take(&windows, Scope::All, now, keep);
+    }
+
+    /// Counts an attempt that was refused where refused ones count.
+    fn count_refused(&mut self, source: IpAddr, now: Timestamp) {
+        let (windows, keep) = (self.limits_at(now).windows(), self.keep);
+        self.source(source).counts.refuse(&windows, Scope::Source, now, keep);
+        self.together.refuse(&windows, Scope::All, now, keep);
     }
 
     pub(super) fn account(&self, source: IpAddr) -> IpAddr {
@@ -156,14 +169,7 @@ impl Receiver {
 
     fn source(&mut self, source: IpAddr) -> &mut Source {
         let account = self.account(source);
-        self.sources.entry(account).or_insert_with(|| Source {
-            open: 0,
-            second: Window::new(SECOND),
-            minute: Window::new(MINUTE),
-            hour: Window::new(HOUR),
-            day: Window::new(DAY),
-            standing: Standing::default(),
-        })
+        self.sources.entry(account).or_default()
     }
 
     /// How many recipients the open transaction has; none: there is no such session.

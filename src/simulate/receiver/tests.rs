@@ -281,7 +281,7 @@ fn troubles_come_as_often_as_said_and_a_5xx_after_the_content_is_final() {
     let mut often = receiver("trouble = [{ stage = 'rcpt', share = 0.25, reply = '4.7.700' }]");
     let session = connect(&mut often, at(0));
     let refused = (0..1000).filter(|n| message(&mut often, session, &format!("u{n}@x.test"), at(0)) == 451).count();
-    assert_eq!(often.judgement().refused.trouble, refused as u64);
+    assert_eq!(often.judgement().refused.noise, refused as u64);
     assert!((200..300).contains(&refused), "{refused}");
     let mut always =
         receiver("trouble = [{ stage = 'data', share = 1.0, reply = '554 5.6.0 Invalid message content' }]");
