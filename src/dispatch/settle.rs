@@ -35,7 +35,8 @@ use crate::types::{
 impl Core {
     /// A transaction is over.
     pub(super) fn done(&mut self, connection: ConnectionId, done: Done, now: Timestamp) {
-        let Some(held) = self.connections.get(&connection) else { return };
+        let Some(held) = self.connections.get_mut(&connection) else { return };
+        self.throttle.ended(&mut held.permit);
         let (super::pump::State::Busy(id) | super::pump::State::Opening(id)) = held.state else { return };
         let place = Where {
             lane: held.permit.lane().clone(),
@@ -339,7 +340,7 @@ impl Core {
         let was_held = self.is_held_back(delivery.id, &place.lane, now);
         for (reading, reply) in &reader.readings {
             let signal = match reading.verdict {
-                Verdict::Delivered => Signal::Accepted { recipients: reader.delivered, about },
+                Verdict::Delivered => Signal::Accepted { recipients: reader.delivered, started: place.started, about },
                 _ => Signal::Refused { reading, reply, started: place.started, about },
             };
             self.tell_lane(&place.lane, &signal, Some(Said { reply, reading, flow }), now);

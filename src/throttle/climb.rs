@@ -35,11 +35,31 @@ pub(super) struct Climb {
     next: Timestamp,
     patience: u32,
     cut_at: Option<Timestamp>,
+    /// So many were good at the last refusal, which may have been chance.
+    #[serde(default)]
+    suspect: Option<usize>,
+}
+
+/// What a refusal changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// One of a burst.
+    None,
+    /// It may have been chance: the next one tells.
+    Suspected,
+    Confirmed,
 }
 
 impl Climb {
     pub(super) fn new(limit: usize) -> Climb {
-        Climb { limit: limit.max(1), found: None, next: Timestamp::EPOCH, patience: PATIENCE, cut_at: None }
+        Climb {
+            limit: limit.max(1),
+            found: None,
+            next: Timestamp::EPOCH,
+            patience: PATIENCE,
+            cut_at: None,
+            suspect: None,
+        }
     }
 
     pub(super) fn limit(&self) -> usize {
@@ -60,28 +80,49 @@ impl Climb {
         self.limit = self.limit.min(most.max(1));
     }
 
-    /// One more than `good` was refused; `started` is when the refused thing was begun. True: it was cut.
-    pub(super) fn refused(&mut self, good: usize, started: Timestamp, pause: Duration, now: Timestamp) -> bool {
+    /// So many were good just now: more than a refusal that came alone let expect.
+    pub(super) fn went_well(&mut self, number: usize) {
+        if self.suspect.is_some_and(|suspect| number > suspect) {
+            self.suspect = None;
+        }
+    }
+
+    /// One more than `good` was refused; `started` is when the refused thing was begun.
+    pub(super) fn refused(&mut self, good: usize, started: Timestamp, pause: Duration, now: Timestamp) -> Cut {
         let good = good.max(1);
         if self.cut_at.is_some_and(|cut| started <= cut) {
-            self.found = self.found.map(|found| found.min(good));
-            self.limit = self.limit.min(good);
-            return false;
+            match &mut self.suspect {
+                Some(suspect) => *suspect = good.min(*suspect),
+                None => {
+                    self.found = self.found.map(|found| found.min(good));
+                    self.limit = self.limit.min(good);
+                }
+            }
+            return Cut::None;
         }
         self.cut_at = Some(now);
         let is_search = self.found.is_some_and(|found| self.limit > found && good + 1 + found / 10 >= found);
+        // Once may be chance; a second time at about the same number is a limit.
+        let agrees = self.suspect.is_some_and(|suspect| good <= suspect + suspect / 4 + 1);
+        if !is_search && !agrees {
+            self.suspect = Some(good);
+            return Cut::Suspected;
+        }
+        self.suspect = None;
         if is_search {
             self.patience = (self.patience * 2).min(PATIENCE_MAX);
             self.limit = self.limit.saturating_sub(1).clamp(1, good);
             self.found = Some(self.limit);
             self.next = now + pause * self.patience;
         } else {
+            // What was good before is refused now: it has fallen, nobody knows how far.
+            let has_fallen = self.found.is_some_and(|found| self.limit <= found);
             self.patience = PATIENCE;
             self.found = Some(good);
-            self.limit = self.limit.min(good).div_ceil(2).max(1).min(good);
-            self.next = now + pause * HOLD;
+            self.limit = if has_fallen { self.limit.min(good).div_ceil(2).max(1).min(good) } else { good };
+            self.next = now + pause * if has_fallen { HOLD } else { self.patience };
         }
-        true
+        Cut::Confirmed
     }
 
     /// Takes the steps whose time has come. `used`: all of the limit was in use; beyond what is known nothing grows without.

@@ -4,7 +4,7 @@
 //!
 //! | the receiver says | lever |
 //! | --- | --- |
-//! | too fast (RP-001, 4.7.650, server busy) | pause, one probe, slow start; the rate is cut (`rate`) |
+//! | too fast (RP-001, 4.7.650, server busy) | a short wait, one message asks; the rate is found (`rate`) |
 //! | too many messages on this connection (RP-002) | fewer messages on each; its successor waits |
 //! | too many connections (RP-003, 4.7.652) | fewer connections; no new one for a while |
 //! | too many recipients (452 4.5.3) | fewer in a transaction |
@@ -22,15 +22,18 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::climb::Climb;
-use super::counts::Counts;
+use super::climb::{Climb, Cut};
+use super::effort::Effort;
 use super::growth::Growth;
+use super::history::History;
 use super::hold::Holds;
 use super::pace::Pacer;
 use super::profile::Profile;
-use super::rate::Rate;
+use super::rate::{Moment, Rate};
 use super::wait::Wait;
 use super::warmup::Warmup;
+use super::window;
+use super::words::Grouped;
 use super::{About, HoldBegan, Probe, Side};
 use crate::types::{Class, Reading, Scope, Timestamp};
 
@@ -40,11 +43,6 @@ const BLOCK_DOUBLINGS_MAX: u32 = 24;
 const EARLY: f64 = 0.1;
 /// After this much silence a lane sends one message first again.
 const FORGETS_CONTACT: Duration = Duration::from_secs(86_400);
-/// Until here connections grow by one for every two accepted messages, above it for every 32: when the first refusal comes, no
-/// more than a small part of what was accepted can be on its way.
-const EASY_CONNECTIONS: usize = 16;
-const EASY_GROWTH: f64 = 0.5;
-const GROWTH: f64 = 1.0 / 32.0;
 /// What was learned of a lane that is not used is kept for this long.
 const KEEPS_LIMITS: Duration = Duration::from_secs(30 * 86_400);
 /// That mail is accepted is saved anew this often.
@@ -55,10 +53,20 @@ const IPV4_FOR: Duration = Duration::from_secs(30 * 86_400);
 const RECIPIENTS_FOR: Duration = Duration::from_secs(86_400);
 /// Successors of connections that were ended by the receiver: more are not waited for one by one.
 const SUCCESSORS_MAX: usize = 500;
-/// The usual waits in hundredths of `pause`: rate, connections, the successor of a connection.
+/// The usual waits in hundredths of `pause`: what a rate's first wait is a part of, connections, the successor of a connection.
 const RATE_WAIT: u16 = 100;
 const CONNECTION_WAIT: u16 = 20;
 const SUCCESSOR_WAIT: u16 = 5;
+/// A refused connection that may have been chance is asked for again after this part of the wait.
+const SUSPECT_PART: f64 = 0.1;
+/// A learned rate brings at once what it brings in this part of a second.
+const BURST_SECS: f64 = 0.1;
+/// Where a window of at least that length is counted, what it holds is saved so often.
+const SAVES_COUNTS: Duration = Duration::from_secs(300);
+/// What a lane did before it was stopped is its mean over this.
+const WENT_OVER: Duration = Duration::from_secs(600);
+/// Chance makes a wait longer by this part at most, so that lanes that were stopped together do not come back together.
+const JITTER: f64 = 0.1;
 const REPLY_CHARS_MAX: usize = 500;
 
 #[derive(Clone, Debug)]
@@ -72,17 +80,22 @@ pub(super) struct Lane {
     pub guarded: bool,
     /// Its source is new to the provider: the warm-up holds for it.
     pub warming: bool,
-    pub counts: Counts,
     pub learned: Learned,
     pacer: Pacer,
-    /// Growth before the first cut, in parts of a connection.
-    credit: f64,
+    /// Transactions under way, and their recipients.
+    busy: usize,
+    flight: u64,
+    /// Connections that are allowed while the lane comes back from a stop; each accepted message adds one.
+    slow: Option<usize>,
+    effort: Effort,
     /// One transaction is under way whose answer decides whether the lane opens.
     asking: bool,
     /// No connection is opened before these; each stands for one that was ended.
     successors: Vec<Timestamp>,
     /// Connections there were when the first of them was ended.
     standing: usize,
+    /// Recipients a minute before the lane was stopped.
+    went_before: f64,
     profile: Arc<Profile>,
 }
 
@@ -91,12 +104,12 @@ pub(super) struct Lane {
 #[serde(default)]
 pub(super) struct Learned {
     closed: Option<Closed>,
+    pub history: History,
     rate: Rate,
     connections: Climb,
     messages: Climb,
     recipients: Option<usize>,
     recipients_at: Timestamp,
-    rate_wait: Wait,
     connection_wait: Wait,
     successor_wait: Wait,
     growth: Growth,
@@ -112,12 +125,12 @@ impl Default for Learned {
     fn default() -> Learned {
         Learned {
             closed: None,
+            history: History::default(),
             rate: Rate::default(),
             connections: Climb::new(1),
             messages: Climb::new(1),
             recipients: None,
             recipients_at: Timestamp::EPOCH,
-            rate_wait: Wait::default(),
             connection_wait: Wait::default(),
             successor_wait: Wait::default(),
             growth: Growth::default(),
@@ -203,13 +216,16 @@ impl Lane {
             saved_at: None,
             guarded: false,
             warming: false,
-            counts: Counts::default(),
             learned,
             pacer: Pacer::default(),
-            credit: 0.0,
+            busy: 0,
+            flight: 0,
+            slow: None,
+            effort: Effort::default(),
             asking: false,
             successors: Vec::new(),
             standing: 0,
+            went_before: 0.0,
             profile: Arc::clone(profile),
         }
     }
@@ -242,7 +258,10 @@ impl Lane {
             Some(closed) if now < closed.until => 0,
             Some(_) => 1,
             None if self.is_first_contact(now) => 1,
-            None => self.learned.connections.limit().min(self.profile.max_connections.max(1)),
+            None => {
+                let limit = self.learned.connections.limit().min(self.profile.max_connections.max(1));
+                self.slow.map_or(limit, |slow| limit.min(slow.max(1)))
+            }
         }
     }
 
@@ -284,16 +303,15 @@ impl Lane {
 
     /// Do the rate, the growth guard and the warm-up let a recipient through?
     fn may_send(&mut self, now: Timestamp) -> Result<(), Timestamp> {
-        if let Some(at) = self.learned.rate.hour_is_full(&mut self.counts, now) {
-            return Err(at);
-        }
+        self.learned.rate.room(self.flight, self.at(now))?;
         if self.guarded {
             self.learned.growth.room(&self.profile, now)?;
         }
         if self.warming {
             self.learned.warmup.room(&self.profile.warm_up, now)?;
         }
-        self.pacer.may(self.rate_per_minute(), 1, now)
+        let (rate, burst) = self.paced();
+        self.pacer.may_in_bursts(rate, burst, 1, now)
     }
 
     /// Takes so many recipients from all that limit them, or from none.
@@ -308,7 +326,8 @@ impl Lane {
             self.learned.growth.refund(recipients);
             return Err(at);
         }
-        let taken = self.pacer.ask(self.rate_per_minute(), recipients, now);
+        let (rate, burst) = self.paced();
+        let taken = self.pacer.ask_in_bursts(rate, burst, recipients, now);
         if taken.is_err() {
             self.learned.growth.refund(recipients);
             self.learned.warmup.refund(recipients);
@@ -331,7 +350,15 @@ impl Lane {
             self.take(recipients, now).map_err(|at| Some(self.sooner(at, now)))?;
         }
         self.last_used = now;
+        self.busy += 1;
+        self.flight += recipients as u64;
         Ok(())
+    }
+
+    /// A transaction of so many recipients is over.
+    pub fn ended(&mut self, recipients: u64) {
+        self.busy = self.busy.saturating_sub(1);
+        self.flight = self.flight.saturating_sub(recipients);
     }
 
     /// Is the connection one too many, or has it carried what it may?
@@ -361,17 +388,33 @@ impl Lane {
 
     /// What the lane is expected to take a minute while it is open; none: not known yet.
     pub fn pace(&self, now: Timestamp) -> Option<f64> {
-        let (mean, last) = (self.counts.mean(Duration::from_secs(1800), now), self.counts.last_minute(now));
-        // Half an hour says more than a minute, once there is one: a cut and the way back even out in it.
-        let seen = if mean > 0.5 * last { mean } else { last };
-        let limit = self.rate_limit(now).unwrap_or(f64::INFINITY);
-        match self.learned.rate.found() {
-            // On its way back it will soon be there.
-            Some(found) if limit.is_finite() => Some(limit.clamp(0.9 * found, found).min(self.policy(now))),
-            // What we hold back ourselves goes as fast as we let it.
-            _ if limit.is_finite() => Some(limit),
-            _ => (seen > 0.0).then_some(seen),
+        let fixed = self.policy(now);
+        match self.learned.rate.lasting() {
+            Some(rate) => Some(rate.min(fixed)),
+            None if fixed.is_finite() => Some(fixed),
+            None => {
+                let mean = self.learned.history.mean(Duration::from_secs(60), now);
+                (mean > 0.0).then_some(mean)
+            }
         }
+    }
+
+    /// The moment as the rate sees it.
+    fn at(&self, now: Timestamp) -> Moment<'_> {
+        Moment { history: &self.learned.history, pause: self.profile.pause, now }
+    }
+
+    /// The rate, and the moment as it sees it.
+    fn rate_at(&mut self, now: Timestamp) -> (&mut Rate, Moment<'_>) {
+        let Learned { rate, history, .. } = &mut self.learned;
+        (rate, Moment { history, pause: self.profile.pause, now })
+    }
+
+    /// Recipients a minute that are let through, and how many of them at once.
+    fn paced(&self) -> (f64, f64) {
+        let rate = self.rate_per_minute();
+        let is_learned = self.learned.rate.limit().is_some_and(|limit| limit <= rate);
+        (rate, (rate / 60.0 * if is_learned { BURST_SECS } else { 1.0 }).max(1.0))
     }
 
     pub fn state(&self, now: Timestamp) -> &'static str {
@@ -382,9 +425,7 @@ impl Lane {
                 Cause::Block => "blocked",
                 Cause::Name => "stopped",
             },
-            None if self.allowed(now) < self.profile.max_connections || self.learned.rate.limit().is_some() => {
-                "growing"
-            }
+            None if self.is_growing(now) => "growing",
             None => "open",
         }
     }
@@ -402,16 +443,43 @@ impl Lane {
         if guard.is_some() || warmup.is_some() {
             return guard.or(warmup);
         }
-        let limits = [
-            self.learned.rate.limit().map(|rate| format!("{rate:.0} recipients a minute")),
-            self.learned.connections.found().map(|_| format!("{} connections", self.learned.connections.limit())),
-            self.learned.messages.found().map(|_| format!("{} messages a connection", self.learned.messages.limit())),
-        ];
-        let limits: Vec<String> = limits.into_iter().flatten().collect();
+        let limits: Vec<String> = self.limits_in_words().collect();
         let Some(refusal) = self.learned.refusal.as_ref().filter(|_| !limits.is_empty()) else {
             return self.held_back(now);
         };
-        Some(format!("at most {}; it refused more: {refusal}", limits.join(", ")))
+        Some(format!("at most {}{}; it refused more: {refusal}", limits.join(", "), self.evidence()))
+    }
+
+    /// The limits that refusals have taught.
+    fn limits_in_words(&self) -> impl Iterator<Item = String> {
+        let pause = self.profile.pause;
+        let window = self.learned.rate.window(pause).map(|(count, length)| {
+            format!("{} recipients in any {}", Grouped(count.round() as u64), window::in_words(length))
+        });
+        let rate = window.or_else(|| self.learned.rate.lasting().map(rate_in_words));
+        let connections = &self.learned.connections;
+        let messages = &self.learned.messages;
+        let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+        let connections = connections.found().map(|_| count(connections.limit(), "connection"));
+        let messages = messages.found().map(|_| format!("{} a connection", count(messages.limit(), "message")));
+        [rate, connections, messages].into_iter().flatten()
+    }
+
+    /// How often it was refused there.
+    fn evidence(&self) -> String {
+        match self.learned.rate.agreed() {
+            (0, _) | (_, None) => String::new(),
+            (1, Some(at)) => format!(" (refused there at {at})"),
+            (times, Some(at)) => format!(" (refused there {times} times, the last at {at})"),
+        }
+    }
+
+    /// Is it on its way to more?
+    fn is_growing(&self, now: Timestamp) -> bool {
+        let is_searching = self.learned.rate.is_growing() || self.slow.is_some();
+        let is_used = self.busy > 0 && self.learned.rate.is_free();
+        let grows = is_used && self.learned.connections.found().is_none() && !self.effort.is_enough(now);
+        self.is_first_contact(now) || is_searching || (grows && self.allowed(now) < self.profile.max_connections)
     }
 
     /// The first of the domains that are held back.
@@ -445,48 +513,62 @@ impl Lane {
     }
 
     /// A message was accepted.
-    pub fn accepted(&mut self, recipients: u32, about: &About<'_>, now: Timestamp) -> Option<Change> {
+    pub fn accepted(
+        &mut self,
+        recipients: u32,
+        started: Timestamp,
+        about: &About<'_>,
+        now: Timestamp,
+    ) -> Option<Change> {
         if !self.learned.holds.is_empty() {
             self.learned.holds.accepted(about, now);
         }
-        self.counts.add(recipients, now);
+        self.learned.history.add(recipients, started, now);
         self.learned.growth.accepted(recipients, now);
         if self.warming {
             self.learned.warmup.accepted(recipients, now);
         }
         self.learned.accepted_at = Some(now);
-        if self.saved_at.is_none_or(|at| now.since(at) >= SAVES_CONTACT) {
-            self.saved_at = Some(now);
-            self.unsaved = true;
-        }
+        self.save_contact(now);
         if let Some(closed) = &self.learned.closed {
-            let answers = closed.until <= now && self.asking;
-            self.asking = false;
+            let answers = closed.until <= now && started >= closed.until && self.asking;
             if !answers {
-                self.learned.rate.refine(&mut self.counts, now);
+                self.learned.rate.late(recipients);
                 return None;
             }
+            self.asking = false;
             self.reopen(now);
             return Some(Change::Resumed);
         }
         self.asking = false;
+        self.slow = self.slow.map(|slow| slow + 1).filter(|slow| *slow < self.learned.connections.limit());
+        self.learned.connections.went_well(self.open);
+        self.learned.messages.went_well(usize::try_from(about.carried).unwrap_or(usize::MAX).saturating_add(1));
         let limit = self.learned.connections.limit();
-        if self.open >= limit {
+        // The transaction that was just accepted is over already.
+        if self.open >= limit && self.busy + 1 >= limit {
             self.used(limit, now);
         }
         None
     }
 
-    /// Every connection that is allowed is in use, and a message was accepted: there is room for more.
+    fn save_contact(&mut self, now: Timestamp) {
+        let counts = self.learned.rate.window(self.profile.pause).is_some_and(|(_, length)| length > 2 * SAVES_COUNTS);
+        let every = if counts { SAVES_COUNTS } else { SAVES_CONTACT };
+        if self.saved_at.is_none_or(|at| now.since(at) >= every) {
+            self.saved_at = Some(now);
+            self.unsaved = true;
+        }
+    }
+
+    /// Every connection that is allowed is at work, and a message was accepted: there is room for more.
     fn used(&mut self, limit: usize, now: Timestamp) {
         let most = self.profile.max_connections.max(1);
         self.learned.connections.grow(true, most, self.profile.pause, now);
         if self.learned.connections.found().is_none() && limit < most {
-            self.credit += if limit < EASY_CONNECTIONS { EASY_GROWTH } else { GROWTH };
-            if self.credit >= 1.0 {
-                self.credit = 0.0;
-                self.learned.connections.set((limit + 1).min(most));
-            }
+            let total = self.learned.history.total();
+            let limit = self.effort.next(limit, total, self.profile.pause, now);
+            self.learned.connections.set(limit.min(most));
         }
     }
 
@@ -526,7 +608,7 @@ impl Lane {
             self.unsaved = true;
         }
         // No word about what closed the lane: the next one asks again.
-        self.asking = false;
+        self.asking &= self.learned.closed.as_ref().is_some_and(|closed| started < closed.until);
         self.unsaved |= held.is_some();
         change.or_else(|| held.map(Change::Held))
     }
@@ -554,7 +636,9 @@ impl Lane {
 
     /// Of what it sends too much is unknown there: half of it from now on.
     pub fn slow_down(&mut self, now: Timestamp) {
-        self.learned.rate.halve(&mut self.counts, self.profile.pause, now);
+        let went = self.learned.history.mean(Duration::from_secs(60), now);
+        let (rate, at) = self.rate_at(now);
+        rate.halve(went, at);
         self.unsaved = true;
     }
 
@@ -587,25 +671,15 @@ impl Lane {
 
     fn too_fast(&mut self, refusal: &Refusal<'_>) -> Option<Change> {
         let Refusal { started, now, .. } = *refusal;
-        match &self.learned.closed {
-            Some(closed) if closed.until > now || started < closed.until => return None,
-            Some(closed) => {
-                if closed.cause == Cause::Rate {
-                    self.learned.rate.probe_refused(self.profile.pause, now);
-                }
-            }
-            None => {
-                if !self.learned.rate.refused(&mut self.counts, started, self.profile.pause, now) {
-                    return None;
-                }
-            }
+        if self.learned.closed.as_ref().is_some_and(|closed| closed.until > now || started < closed.until) {
+            return None;
         }
         let part = refusal.part(RATE_WAIT);
-        let (unit, most) = (self.profile.pause.mul_f64(part), self.profile.pause_max.mul_f64(part.max(1.0)));
-        self.learned.rate_wait.next(unit, most, refusal.chance, now);
-        let room = self.learned.rate.room_at(&mut self.counts, self.profile.pause, now);
-        let until = self.learned.rate_wait.extend(room);
-        self.close(Cause::Rate, until, unit, refusal.reply, ProbeKind::Next, now);
+        let (rate, at) = self.rate_at(now);
+        let wait = rate.refused(started, part, at)?;
+        let wait = wait.min(self.profile.pause_max.max(self.profile.pause));
+        let until = now + wait.mul_f64(1.0 + JITTER * refusal.chance.clamp(0.0, 1.0));
+        self.close(Cause::Rate, until, wait, refusal.reply, ProbeKind::Next, now);
         Some(Change::Paused { until })
     }
 
@@ -613,13 +687,16 @@ impl Lane {
         let Refusal { started, now, .. } = *refusal;
         let before = self.learned.connections.limit();
         let good = self.open.saturating_sub(1);
-        if !self.learned.connections.refused(good, started, self.profile.pause, now) {
+        let cut = self.learned.connections.refused(good, started, self.profile.pause, now);
+        let part = refusal.part(CONNECTION_WAIT) * if cut == Cut::Suspected { SUSPECT_PART } else { 1.0 };
+        let (unit, most) = (self.profile.pause.mul_f64(part), self.profile.pause_max.mul_f64(part));
+        if cut == Cut::None {
             return None;
         }
-        self.credit = 0.0;
-        let part = refusal.part(CONNECTION_WAIT);
-        let (unit, most) = (self.profile.pause.mul_f64(part), self.profile.pause_max.mul_f64(part));
         let until = self.learned.connection_wait.next(unit, most, refusal.chance, now);
+        if cut == Cut::Suspected {
+            return None;
+        }
         let limit = self.learned.connections.limit();
         let text = format!("at most {limit} connections from now on (before: {before}), no new one before {until}");
         Some(Change::Throttled { text })
@@ -632,7 +709,7 @@ impl Lane {
         let (unit, most) = (self.profile.pause.mul_f64(part), self.profile.pause_max.mul_f64(part));
         let before = self.learned.messages.limit();
         let good = usize::try_from(about.carried).unwrap_or(usize::MAX);
-        let is_cut = self.learned.messages.refused(good, started, self.profile.pause, now);
+        let is_cut = self.learned.messages.refused(good, started, self.profile.pause, now) == Cut::Confirmed;
         // Each connection that was ended has a successor that waits; the wait grows with the cuts, not with the burst.
         let until = if is_cut {
             self.learned.successor_wait.next(unit, most, refusal.chance, now)
@@ -682,8 +759,8 @@ impl Lane {
     }
 
     fn close(&mut self, cause: Cause, until: Timestamp, wait: Duration, reply: &str, probe: ProbeKind, now: Timestamp) {
-        if self.learned.closed.is_none() {
-            self.learned.rate.stopped(&mut self.counts, now);
+        if self.learned.closed.is_none() && cause != Cause::Rate {
+            self.went_before = self.learned.history.mean(WENT_OVER, now);
         }
         let same = self.learned.closed.as_ref().filter(|closed| closed.cause == cause);
         let since = same.map_or(now, |closed| closed.since);
@@ -694,21 +771,29 @@ impl Lane {
 
     /// The way is free again: slow start.
     fn reopen(&mut self, now: Timestamp) {
-        self.learned.closed = None;
+        let cause = self.learned.closed.take().map(|closed| closed.cause);
         self.asking = false;
         self.unsaved = true;
-        self.learned.rate.restart(self.profile.pause, now);
-        if self.learned.rate.limit().is_none() && self.learned.connections.found().is_none() {
-            self.learned.connections.set(1);
+        let before = self.went_before;
+        let (rate, at) = self.rate_at(now);
+        match cause {
+            Some(Cause::Rate) => rate.opened(at),
+            _ => rate.come_back(before, at),
         }
+        self.effort = Effort::default();
+        // Gradually: one, then two, four, eight at a time.
+        let is_short = cause == Some(Cause::Rate) && self.learned.rate.is_free();
+        self.slow = (!is_short).then_some(1);
+        let (rate, _) = self.paced();
         self.pacer = Pacer::default();
+        self.pacer.pay(rate, 1, now);
     }
 
     /// Takes the steps whose time has come.
     fn refresh(&mut self, now: Timestamp) {
         if self.learned.closed.is_none() {
-            let settled = self.learned.rate_wait.forgotten_at();
-            self.learned.rate.grow(&mut self.counts, self.profile.pause, settled, now);
+            let (rate, at) = self.rate_at(now);
+            rate.grow(at);
         }
         let pause = self.profile.pause;
         self.learned.connections.grow(false, self.profile.max_connections.max(1), pause, now);
@@ -799,5 +884,13 @@ fn shortened(reply: &str) -> String {
     match reply.char_indices().nth(REPLY_CHARS_MAX) {
         Some((end, _)) => format!("{}…", &reply[..end]),
         None => reply.to_string(),
+    }
+}
+
+/// Recipients a minute in words; by the hour where a minute has few.
+fn rate_in_words(per_minute: f64) -> String {
+    match per_minute {
+        rate if rate >= 9.5 => format!("{} recipients a minute", Grouped(rate.round() as u64)),
+        rate => format!("{} recipients an hour", Grouped((60.0 * rate).round().max(1.0) as u64)),
     }
 }

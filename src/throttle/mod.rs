@@ -12,10 +12,13 @@
 
 mod bounded;
 mod climb;
-mod counts;
+mod effort;
 mod growth;
+mod history;
 mod hold;
+mod incident;
 mod lane;
+mod noise;
 pub mod options;
 mod pace;
 pub mod profile;
@@ -23,6 +26,7 @@ mod rate;
 mod wait;
 mod warmup;
 mod wave;
+mod window;
 mod words;
 
 #[cfg(test)]
@@ -31,6 +35,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use hold::{HoldBegan, Side};
 pub use lane::Change;
@@ -81,6 +86,8 @@ impl Ordered {
 pub struct Permit {
     lane: LaneName,
     messages: u32,
+    /// Recipients of the transaction under way; none: there is none.
+    under_way: Option<u64>,
 }
 
 impl Permit {
@@ -154,21 +161,12 @@ pub enum Answer<T> {
 /// What a receiver did.
 #[derive(Debug)]
 pub enum Signal<'a> {
-    Accepted {
-        recipients: u32,
-        about: About<'a>,
-    },
+    /// `started`: when the transaction was begun.
+    Accepted { recipients: u32, started: Timestamp, about: About<'a> },
     /// A reply that is not positive; `started` is when the refused thing was begun.
-    Refused {
-        reading: &'a Reading,
-        reply: &'a str,
-        started: Timestamp,
-        about: About<'a>,
-    },
+    Refused { reading: &'a Reading, reply: &'a str, started: Timestamp, about: About<'a> },
     /// The transaction ended without an answer of the receiver.
-    Broken {
-        about: About<'a>,
-    },
+    Broken { about: About<'a> },
 }
 
 /// What is kept of a lane over a restart: JSON of the throttle's own, for the store to keep and give back.
@@ -284,7 +282,7 @@ impl Throttle {
         lane.open += 1;
         lane.last_used = now;
         self.open += 1;
-        Answer::Granted(Permit { lane: name.clone(), messages: 0 })
+        Answer::Granted(Permit { lane: name.clone(), messages: 0, under_way: None })
     }
 
     /// Would `permit` say now that every connection the lane may have is taken?
@@ -316,11 +314,20 @@ impl Throttle {
             return when.map_or(Answer::Full, Answer::At);
         }
         permit.messages += 1;
+        permit.under_way = Some(recipients as u64);
         Answer::Granted(Grant { recipients: lane.recipients() })
     }
 
+    /// The transaction of a permit is over; what came of it is told by `report`.
+    pub fn ended(&mut self, permit: &mut Permit) {
+        if let (Some(recipients), Some(lane)) = (permit.under_way.take(), self.lanes.get_mut(&permit.lane)) {
+            lane.ended(recipients);
+        }
+    }
+
     /// Gives a permit back: its socket is closed.
-    pub fn release(&mut self, permit: Permit) {
+    pub fn release(&mut self, mut permit: Permit) {
+        self.ended(&mut permit);
         self.open = self.open.saturating_sub(1);
         if let Some(provider) = self.providers.get_mut(&permit.lane.provider) {
             provider.open = provider.open.saturating_sub(1);
@@ -510,7 +517,7 @@ impl Throttle {
         let (_, lane) = self.lane(name, now);
         lane.last_used = now;
         match signal {
-            Signal::Accepted { recipients, about } => lane.accepted(*recipients, about, now),
+            Signal::Accepted { recipients, started, about } => lane.accepted(*recipients, *started, about, now),
             Signal::Refused { reading, reply, started, about } => {
                 lane.refused(reading, reply, *started, about, chance, now)
             }
@@ -552,7 +559,7 @@ impl Throttle {
             connections: lane.open,
             connections_allowed: lane.allowed(now),
             ceiling: self.profile(&name.provider).max_connections,
-            rate: lane.counts.last_minute(now),
+            rate: lane.learned.history.count(Duration::from_secs(60), now) as f64,
             rate_allowed: lane.rate_limit(now),
             reason: lane.reason(now),
             until: lane.closed_until(now).filter(|until| *until < Timestamp::NEVER),

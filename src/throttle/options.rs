@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::types::{Rate, RateLimit, Span};
 
-/// The unit of the waits at a provider whose profile has no other.
+/// The unit of all times of learning at a provider whose profile has no other.
 pub const PAUSE: Span = Span(Duration::from_secs(600));
-/// What repeated waits grow to.
-pub const PAUSE_MAX: Span = Span(Duration::from_secs(4 * 3600));
+/// No wait grows beyond this.
+pub const PAUSE_MAX: Span = Span(Duration::from_secs(24 * 3600));
 /// The first probe after a block.
 pub const PROBE_BLOCK: Span = Span(Duration::from_secs(3600));
 pub const INITIAL_CONNECTIONS: usize = 5;

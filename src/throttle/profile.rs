@@ -172,7 +172,7 @@ mod tests {
             assert_eq!((profile.growth, profile.growth_floor), (growth, 500.0), "{name}");
             assert_eq!((profile.max_rate, profile.canary), (None, None), "{name}");
             assert_eq!(profile.pause.as_secs(), 600, "{name}");
-            assert_eq!(profile.pause_max.as_secs(), 4 * 3600, "{name}");
+            assert_eq!(profile.pause_max.as_secs(), 24 * 3600, "{name}");
             assert_eq!(profile.probe_block.as_secs(), 3600, "{name}");
         }
     }

@@ -1,441 +1,698 @@
-//! The rate a lane has learned: recipients a minute.
+//! The rate a lane has learned: recipients a second, and where it is known the span the receiver counts within.
 //!
-//! There is none until a receiver says that we are too fast. What had been accepted by then says where its limit lies: within
-//! the minute before, or within the hour before where minutes like it had gone well. The rate is cut to half of that. After
-//! the lane's pause it starts small, doubles by steps, then closes in on the known limit and stays a little below it.
-//! Only after a long quiet time it looks beyond; the more often it was sent back from the same place, the rarer. Where
-//! a limit has fallen far below what it was lately it looks sooner: what has fallen may rise again.
+//! No shape of limit is presumed. What carries all of it is one observation: **between two refusals a limit lets exactly
+//! its own rate through**, whether it is a window that slides, one that follows the clock, a bucket, or something nobody thought of. Where
+//! refusals also agree on a count within a span (`incident`), that window is obeyed as such.
+//!
+//! ```text
+//! Free     no limit is known
+//!   refused once, the question accepted             -> nothing is concluded
+//!   refused again soon                              -> Search, first at what went the whole time (a trial, `noise`)
+//!   full (the question was refused too)             -> Settled at the window that explains it; else Search
+//! Search   between what went well and what was refused, upwards in steps
+//!   a step that held                                -> the next one;  narrow enough -> Settled
+//!   refused                                         -> back, in smaller steps
+//! Settled  just under what is known
+//!   a refusal far from any other                    -> noise: nothing changes
+//!   refused again and again                         -> a trial at what went the whole time
+//!   patience is over and all of it is used          -> Look
+//! Look     a little more, then more and more, until it is refused (back, and patience doubles) or the limit is plainly gone
+//! ```
 //!
 //! Rules that always hold:
-//! - one burst counts once: refusals of what started before the last cut change nothing;
-//! - the rate is never below `FLOOR`: stopping is the business of a pause;
+//! - one burst counts once: refusals of what was begun before the last cut change nothing;
+//! - the rate is never below `FLOOR`: stopping is the business of a wait;
 //! - beyond what is known to be good it grows only while it is used.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::climb::STEP;
-use super::counts::Counts;
+use super::history::History;
+use super::incident::Incident;
+use super::noise::{Finding, Noise, Trial};
+use super::window::{Counts, Window, span, unit};
 use crate::types::Timestamp;
 
-/// Recipients a minute that a lane is always allowed while it is open.
-pub(super) const FLOOR: f64 = 0.5;
-/// This part of a known limit is used: the receiver's clock and ours never agree to the second.
-const MARGIN: f64 = 0.96;
-/// An hour evens out what a minute does not.
-const MARGIN_HOURLY: f64 = 0.985;
-/// While the hour has room the even rate is exceeded by this, so that what a pause left free is used.
+/// Recipients a second that a lane is always allowed while it is open: one in two hours.
+const FLOOR: f64 = 1.0 / 7200.0;
+/// This part of a rate that was refused is used.
+const MARGIN: f64 = 0.97;
+/// A window is filled up to this part.
+const MARGIN_COUNT: f64 = 0.985;
+/// A window that has room is filled faster than evenly.
 const CATCH_UP: f64 = 1.25;
-/// Less than this in an hour is no evidence of a limit by the hour.
-const HOURLY_LEAST: f64 = 60.0;
-/// Where waits are so short that asking again costs less than being careful for an hour, only minutes count.
-const HOURLY_FROM: Duration = Duration::from_secs(300);
-/// A pause is made longer for an hour to get room by so many pauses at most.
-const ROOM_PAUSES: u32 = 6;
-/// A limit that was found is kept to for so many pauses before the first look beyond, and for so many at most.
-const PATIENCE: u32 = 9;
-const PATIENCE_MAX: u32 = 36;
-/// The same where the limit lies far below that of the last day.
-const PATIENCE_FALLEN: u32 = 3;
-const PATIENCE_FALLEN_MAX: u32 = 6;
+const CATCH_UP_LONG: f64 = 2.0;
+const CATCH_UP_FROM: u32 = 300;
+const CATCH_UP_LONG_FROM: u32 = 21_600;
+/// Less by this where refusals come again.
+const CUT: f64 = 0.94;
+/// A step of the search; after a long wait of which nothing else is known, and while a guess is not refuted.
+const STEP: f64 = 1.25;
+const STEP_WIDE: f64 = 2.0;
+const STEP_GUESS: f64 = 1.4;
+/// A search ends when what was refused is no further above what went well.
+const NARROW: f64 = 1.07;
+/// The first wait after a refusal, in units: a part of the time since the last one, within these.
+const FIRST_WAIT_PART: f64 = 0.2;
+const FIRST_WAIT: (f64, f64) = (0.5, 6.0);
+/// Whoever needed a long wait that nothing explained waits at first for this part of it, and so long at most, in units.
+const NEED_PART: f64 = 0.25;
+const NEED_MOST: f64 = 360.0;
+const NEED_FADES: f64 = 0.75;
+/// Until this wait, in units, the next incident soon after it waits as long at once.
+const NEED_AGAIN: f64 = 90.0;
+/// A step is held for so many units at least and at most.
+const HOLD: (f64, f64) = (1.0, 180.0);
+/// Looks beyond a known limit, in pauses: the first, where it has fallen, and at most.
+const PATIENCE: f64 = 3.0;
+const PATIENCE_FALLEN: f64 = 0.5;
+const PATIENCE_FALLEN_MAX: f64 = 1.0;
+const PATIENCE_MAX: f64 = 36.0;
+/// And so many messages lie between them: each may be refused.
+const MESSAGES_BETWEEN: f64 = 400.0;
+const MESSAGES_BETWEEN_FALLEN: f64 = 40.0;
+/// A look goes so far beyond at first; where the limit has fallen.
+const BEYOND: f64 = 0.05;
+const BEYOND_FALLEN: f64 = 0.25;
+const BEYOND_MAX: f64 = 0.5;
+const BEYOND_MAX_FALLEN: f64 = 1.0;
 /// Below this part of the best of the last day a limit has fallen.
 const FALLEN: f64 = 0.7;
-/// Two limits that differ by less are the same.
-const SAME: f64 = 0.15;
-/// The first step beyond a known limit; each further one is twice that.
-const BEYOND: f64 = 0.05;
-const BEYOND_MAX: f64 = 0.5;
-const BEYOND_HOURLY_MAX: f64 = 0.25;
-/// An hour with so many times what an hour was known to take, and no refusal: that limit is gone.
-const HOUR_PASSED: f64 = 1.1;
-/// A minute like one before that went well, up to this part, did not refuse by itself.
-const LIKE: f64 = 0.985;
-/// So long after a refusal answers to what was sent before it still come in.
-const ON_ITS_WAY: Duration = Duration::from_secs(30);
-/// The first rate after a pause, as a part of the known limit.
-const START: f64 = 1.0 / 16.0;
 const DAY: Duration = Duration::from_secs(86_400);
-const STEPS_MAX: usize = 64;
+/// What was refused so far above what is known shows that the limit has risen.
+const RISEN: f64 = 1.5;
+/// A rate counts as the best of the day when it has held for so many units.
+const BEST_AFTER: f64 = 300.0;
+/// Refusals within some hundred messages that are more than chance.
+const STRIKES: f64 = 2.0;
+const STRIKES_FADE: f64 = 0.004;
+const CYCLES: usize = 4;
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(super) struct Rate {
-    /// None: as fast as the connections carry it.
-    limit: Option<f64>,
-    /// Where the last refusal came.
-    found: Option<f64>,
-    /// It came from a limit by the hour: so many in an hour.
-    hourly: Option<f64>,
-    /// The highest limit of the last day, and when it held.
-    best: f64,
-    best_at: Timestamp,
-    patience: u32,
-    beyond: f64,
+    /// Recipients a second that are allowed now; none: as fast as the connections carry it.
+    pace: Option<f64>,
+    phase: Phase,
+    /// Shown to be taken.
+    good: f64,
+    /// The window that is obeyed, and one that may be: the next refusal tells.
+    window: Option<Window>,
+    guess: Option<Window>,
+    /// The last one that was obeyed.
+    known: Option<Window>,
+    /// How often it refused at this place.
+    agreed: u32,
+    agreed_at: Option<Timestamp>,
+    /// The search: what went well, what was refused, steps since the last refusal and how large they are.
+    lo: f64,
+    hi: f64,
+    steps: u32,
+    step: f64,
+    /// How long a step is held, in seconds.
+    hold: f64,
     /// Nothing grows before.
     next: Timestamp,
+    /// A refusal before then shows that the search had not ended.
+    confirmed_at: Timestamp,
+    settled_at: Timestamp,
+    /// In pauses.
+    patience: f64,
+    beyond: f64,
+    /// The look under way: from which rate, since when, accepted since ever by then.
+    base: f64,
+    looked_at: Timestamp,
+    looked_from: u64,
+    best: f64,
+    best_at: Timestamp,
+    /// The last rate at which the receiver was full.
+    firm: f64,
+    incident: Option<Incident>,
     cut_at: Option<Timestamp>,
-    /// Accepted in the hour before the last cut.
-    hour_at_cut: f64,
-    /// Without a known limit: the rate before the lane was stopped. When it is reached again there is no limit any more.
-    back_to: Option<f64>,
+    /// When the lane was opened last, and what was accepted since ever by then.
+    opened: Option<(Timestamp, u64)>,
+    /// What spans held at the last refusal, and when the lane was opened after it.
+    last: Option<(Counts, Counts)>,
+    /// Between the last refusals.
+    cycles: Vec<Cycle>,
+    /// The longest wait that was needed lately, in seconds.
+    need: f64,
+    full_times: u32,
+    refused_at: f64,
+    noise: Noise,
+    trial: Option<Trial>,
+    ramp: Option<Ramp>,
 }
 
-impl Default for Rate {
-    fn default() -> Rate {
-        Rate {
-            limit: None,
-            found: None,
-            hourly: None,
-            best: 0.0,
-            best_at: Timestamp::EPOCH,
-            patience: PATIENCE,
-            beyond: BEYOND,
-            next: Timestamp::EPOCH,
-            cut_at: None,
-            hour_at_cut: 0.0,
-            back_to: None,
-        }
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Phase {
+    #[default]
+    Free,
+    Search,
+    Settled,
+    Look,
+}
+
+/// From one opening to the next.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Cycle {
+    /// Messages.
+    gap: u64,
+    secs: f64,
+}
+
+impl Cycle {
+    fn mean(&self) -> f64 {
+        self.gap as f64 / self.secs.max(1e-3)
+    }
+}
+
+/// The way back after a stop that had nothing to do with the rate.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Ramp {
+    pace: f64,
+    to: f64,
+    next: Timestamp,
+}
+
+/// What the end of an incident has told.
+struct Ending {
+    incident: Incident,
+    is_first: bool,
+    cycle: Cycle,
+    /// Recipients a second while it went.
+    run: f64,
+    hold: f64,
+}
+
+/// When and where the rate is looked at: what every step needs to know.
+#[derive(Clone, Copy)]
+pub(super) struct Moment<'a> {
+    pub history: &'a History,
+    /// The provider's.
+    pub pause: Duration,
+    pub now: Timestamp,
+}
+
+impl Moment<'_> {
+    fn unit(&self) -> f64 {
+        unit(self.pause).max(1e-6)
+    }
+
+    fn after(&self, seconds: f64) -> Timestamp {
+        self.now + Duration::from_secs_f64(seconds.clamp(0.0, 1e8))
+    }
+
+    fn total(&self) -> u64 {
+        self.history.total()
     }
 }
 
 impl Rate {
-    /// Recipients a minute; none: as fast as the connections carry it.
+    /// Recipients a minute that are allowed now; none: as fast as the connections carry it.
     pub(super) fn limit(&self) -> Option<f64> {
-        self.limit
+        let pace = match (self.pace.map(|pace| self.caught_up(pace)), self.ramp) {
+            (Some(pace), Some(ramp)) => pace.min(ramp.pace),
+            (pace, ramp) => pace.or(ramp.map(|ramp| ramp.pace))?,
+        };
+        Some(60.0 * pace.max(FLOOR))
     }
 
-    /// Where the last refusal came.
-    pub(super) fn found(&self) -> Option<f64> {
-        self.found
+    /// Recipients a minute that the receiver is known to take for long; none: nothing is known.
+    pub(super) fn lasting(&self) -> Option<f64> {
+        self.pace.map(|pace| 60.0 * if self.phase == Phase::Look { self.base } else { pace }.max(FLOOR))
     }
 
-    /// When the rate is looked at next while it is on its way back: a wait that was told before is too long by then.
+    /// A window is filled faster than evenly while it has room, but never as fast as was refused.
+    fn caught_up(&self, pace: f64) -> f64 {
+        let factor = match self.window {
+            Some(window) if window.span >= CATCH_UP_LONG_FROM => CATCH_UP_LONG,
+            Some(window) if window.span >= CATCH_UP_FROM => CATCH_UP,
+            _ => return pace,
+        };
+        let most = if self.refused_at > 0.0 { 0.9 * self.refused_at } else { f64::INFINITY };
+        (factor * pace).min(most.max(pace))
+    }
+
+    /// How many recipients more does the window take, with `flight` under way; none: there is no window. Else when to ask.
+    pub(super) fn room(&self, flight: u64, at: Moment<'_>) -> Result<Option<u64>, Timestamp> {
+        let Some(window) = self.window else { return Ok(None) };
+        let look = if self.phase == Phase::Look { 1.0 + self.beyond } else { 1.0 };
+        let length = window.length(at.unit());
+        let most = (window.count * look * MARGIN_COUNT).floor().max(1.0) as u64;
+        match most.saturating_sub(at.history.count(length, at.now) + flight) {
+            0 if flight >= most => Err(at.after(0.05)),
+            0 => Err(at.history.falls_to(most - 1 - flight, length, at.now).max(at.after(0.02))),
+            room => Ok(Some(room)),
+        }
+    }
+
+    /// The window that is obeyed, and how long it is.
+    pub(super) fn window(&self, pause: Duration) -> Option<(f64, Duration)> {
+        self.window.map(|window| (window.count, window.length(unit(pause))))
+    }
+
+    /// How often the receiver refused at this place, and when the last time.
+    pub(super) fn agreed(&self) -> (u32, Option<Timestamp>) {
+        (self.agreed, self.agreed_at)
+    }
+
+    /// Is it on its way to more than it has now?
+    pub(super) fn is_growing(&self) -> bool {
+        self.ramp.is_some() || matches!(self.phase, Phase::Search | Phase::Look)
+    }
+
+    pub(super) fn is_free(&self) -> bool {
+        self.pace.is_none() && self.ramp.is_none()
+    }
+
+    /// When the rate is looked at next, where it may rise then: a wait that was told before is too long by then.
     pub(super) fn next_step(&self) -> Option<Timestamp> {
-        let on_its_way = self.limit.zip(self.target()).is_some_and(|(limit, target)| limit < target);
-        on_its_way.then_some(self.next)
+        let steps = self.phase != Phase::Free && self.incident.is_none() && self.next < Timestamp::NEVER;
+        let ramp = self.ramp.map(|ramp| ramp.next);
+        steps.then_some(self.next).into_iter().chain(ramp).min()
     }
 
-    /// We are too fast; `started` is when the refused thing was begun. True: the rate was cut.
-    pub(super) fn refused(&mut self, counts: &mut Counts, started: Timestamp, pause: Duration, now: Timestamp) -> bool {
+    /// Was something accepted that had been begun before the refusal?
+    pub(super) fn late(&mut self, recipients: u32) {
+        if let Some(incident) = &mut self.incident {
+            incident.late(recipients);
+        }
+    }
+
+    /// We are too fast; `started` is when the refused thing was begun, `part` what this kind of refusal waits for, in pauses. The wait before one
+    /// message asks; none: it changes nothing.
+    pub(super) fn refused(&mut self, started: Timestamp, part: f64, at: Moment<'_>) -> Option<Duration> {
         if self.cut_at.is_some_and(|cut| started <= cut) {
-            return false;
+            return None;
         }
-        let (minute, hour) = (counts.minute(now), counts.hour(now));
-        let is_hourly = pause >= HOURLY_FROM && hour >= HOURLY_LEAST && self.is_hourly(counts, minute, hour, now);
-        self.cut_at = Some(now);
-        self.hour_at_cut = hour;
-        self.hourly = is_hourly.then_some(hour);
-        let level = if is_hourly { hour / 60.0 } else { minute };
-        self.settle_at(level.max(2.0 * FLOOR), now);
-        self.limit = self.found.map(|found| found / 2.0);
-        // The lane pauses now; what follows is set by `restart`.
-        self.next = now + pause;
-        true
+        let is_known = self.window.is_some() || self.guess.is_some();
+        if let Some(incident) = &mut self.incident {
+            incident.ask_refused(at.history, is_known, at.unit(), at.now);
+            self.cut_at = Some(at.now);
+            return Some(incident.wait());
+        }
+        if self.trial.is_none() && self.noise.takes(at.total()) {
+            return None;
+        }
+        let over = |units| at.history.count(span(units, at.unit()), at.now) as f64 / (f64::from(units) * at.unit());
+        let pace = over(10).max(over(1));
+        let counts = Counts::at(at.history, at.unit(), at.now);
+        let wait = self.first_wait(part, at);
+        self.refused_at = if self.refused_at > 0.0 { pace.min(1.5 * self.refused_at) } else { pace };
+        self.incident = Some(Incident::new(counts, pace, wait, at.now));
+        self.cut_at = Some(at.now);
+        self.incident.as_ref().map(Incident::wait)
     }
 
-    /// What was on its way when the refusal came was accepted after all: the limit lies so much higher.
-    pub(super) fn refine(&mut self, counts: &mut Counts, now: Timestamp) {
-        if self.hourly.is_some() || self.cut_at.is_none_or(|cut| now.since(cut) > ON_ITS_WAY) {
+    /// Short: to ask costs one refusal, not to ask costs what could have gone.
+    fn first_wait(&self, part: f64, at: Moment<'_>) -> f64 {
+        let unit = at.unit();
+        let from = self.opened.map(|(opened, _)| opened).or(at.history.oldest()).unwrap_or(at.now);
+        let run = at.now.since(from).as_secs_f64();
+        // A refusal that speaks of reputation lasts for long.
+        let kind = if part >= 2.0 { 10.0 * part } else { part };
+        let mut wait = (FIRST_WAIT_PART * run).clamp(FIRST_WAIT.0 * unit, FIRST_WAIT.1 * unit) * kind;
+        if part >= 2.0 {
+            wait = wait.max(FIRST_WAIT.1 * unit * kind);
+        }
+        wait = wait.max(self.pace.map_or(0.0, |pace| 1.5 / pace.max(FLOOR)).min(600.0 * unit));
+        let held = |window: &Window| window.held(at.history, unit, at.now);
+        if self.guess.is_none_or(|guess| held(&guess) > 1.15 * guess.count) {
+            wait = wait.max((NEED_PART * self.need).min(NEED_MOST * unit));
+        }
+        let expected = self.window.filter(|_| self.phase == Phase::Look).or(self.guess);
+        if let Some(window) = expected.filter(|window| (0.93..=1.1).contains(&(held(window) / window.count))) {
+            let room = at.history.falls_to((0.95 * window.count) as u64, window.length(unit), at.now);
+            wait = wait.max(room.since(at.now).as_secs_f64());
+        }
+        if run < 2.0 * self.need && self.need <= NEED_AGAIN * unit {
+            wait = wait.max(0.8 * self.need);
+        }
+        wait
+    }
+
+    /// The message that asked was accepted.
+    pub(super) fn opened(&mut self, at: Moment<'_>) {
+        let Some(incident) = self.incident.take() else { return };
+        let (unit, total) = (at.unit(), at.total());
+        let is_first = self.opened.is_none();
+        let begun = self.opened.or(at.history.oldest().map(|oldest| (oldest, 0)));
+        let (from, before) = begun.unwrap_or((at.now, total));
+        let cycle = Cycle { gap: total.saturating_sub(before), secs: at.now.since(from).as_secs_f64().max(1e-3) };
+        let run = cycle.gap as f64 / incident.first.since(from).as_secs_f64().max(0.05);
+        self.need =
+            if incident.refused > 0 { at.now.since(incident.first).as_secs_f64() } else { NEED_FADES * self.need };
+        self.opened = Some((at.now, total));
+        if !is_first {
+            self.cycles.push(cycle);
+            self.cycles.drain(..self.cycles.len().saturating_sub(CYCLES));
+        }
+        let again =
+            self.last.as_ref().and_then(|(last, room)| incident.as_before(at.history, last, room, unit, at.now));
+        let before =
+            self.last.replace((incident.counts, Counts::at(at.history, unit, at.now))).map(|(counts, _)| counts);
+        let hold = (cycle.secs / 4.0).clamp(HOLD.0 * unit, HOLD.1 * unit);
+        let is_full = incident.refused >= if self.noise.is_known(total) { 2 } else { 1 };
+        let ending = Ending { is_first, cycle, run: run.max(incident.pace), hold, incident };
+        match again.filter(|_| is_full || self.trial.is_none()) {
+            Some(window) => {
+                let is_same = self.window.is_some_and(|own| own.span == window.span);
+                self.obey(window, is_same, is_full, hold, at);
+            }
+            None if is_full => self.full(&ending, before.as_ref(), at),
+            None => self.light(&ending, at),
+        }
+    }
+
+    /// The receiver was full: it refused the question too.
+    fn full(&mut self, ending: &Ending, before: Option<&Counts>, at: Moment<'_>) {
+        let (incident, mean) = (&ending.incident, ending.cycle.mean());
+        self.full_times += 1;
+        self.trial = None;
+        let known = self.window.or(self.guess);
+        let top = ending.run.max(mean);
+        if let Some(window) = incident.explained(at.history, before, at.unit(), at.now) {
+            let again =
+                known.is_some_and(|known| known.span == window.span && (window.count / known.count - 1.0).abs() < 0.07);
+            if again || incident.tells_apart(window.span) {
+                return self.obey(window, again, true, ending.hold, at);
+            }
+            self.firm = mean * MARGIN;
+            self.search(window.rate(at.unit()) * MARGIN, top, ending.hold, at);
+            (self.guess, self.step) = (Some(window), STEP_GUESS);
             return;
         }
-        let minute = counts.minute(now);
-        if let Some(found) = self.found.filter(|found| minute > *found) {
-            self.found = Some(minute);
-            self.limit = self.limit.map(|limit| limit * minute / found);
-            self.hour_at_cut = counts.hour(now);
-        }
-    }
-
-    /// The one message that asked after a pause was refused too: the minute was empty, so it is a longer time that counts.
-    pub(super) fn probe_refused(&mut self, pause: Duration, now: Timestamp) {
-        self.cut_at = Some(now);
-        if pause < HOURLY_FROM || self.hour_at_cut < HOURLY_LEAST {
+        self.firm = mean * MARGIN;
+        if top > 1.15 * mean {
+            let is_first = self.full_times <= 1;
+            let hold = if is_first { ending.hold.min(60.0 * at.unit()) } else { ending.hold };
+            self.search(mean, top, hold, at);
+            self.step = if is_first { STEP_WIDE } else { STEP };
             return;
         }
-        let by_hour = self.hour_at_cut / 60.0;
-        if self.found.is_some_and(|found| by_hour < found) {
-            self.hourly = Some(self.hour_at_cut);
-            self.settle_at(by_hour.max(2.0 * FLOOR), now);
-            self.limit = self.found.map(|found| found / 2.0);
+        (self.window, self.guess, self.hold) = (None, None, ending.hold);
+        self.good = mean * MARGIN;
+        self.patience = if self.is_fallen() { PATIENCE_FALLEN } else { PATIENCE };
+        self.settle(at);
+    }
+
+    /// A window is known from now on.
+    fn obey(&mut self, window: Window, again: bool, is_full: bool, hold: f64, at: Moment<'_>) {
+        let was_look = self.phase == Phase::Look;
+        self.trial = None;
+        self.good = window.rate(at.unit()) * MARGIN_COUNT;
+        self.firm = self.good;
+        (self.agreed, self.agreed_at) = (if again { self.agreed + 1 } else { 1 }, Some(at.now));
+        (self.window, self.known, self.guess) = (Some(window), Some(window), None);
+        if is_full {
+            self.need = 0.0;
+        }
+        self.hold = hold.max(window.length(at.unit()).as_secs_f64() / 4.0);
+        self.patience = match again && was_look {
+            true => (2.0 * self.patience).min(PATIENCE_MAX),
+            false if self.is_fallen() => PATIENCE_FALLEN,
+            false => PATIENCE,
+        };
+        self.settle(at);
+        self.confirmed_at = at.now;
+    }
+
+    fn settle(&mut self, at: Moment<'_>) {
+        self.phase = Phase::Settled;
+        self.settled_at = at.now;
+        self.confirmed_at = at.after(4.0 * self.hold);
+        self.good = self.good.max(FLOOR);
+        self.pace = Some(self.good);
+        if at.now.since(self.best_at) > DAY {
+            (self.best, self.best_at) = (self.good, at.now);
+        }
+        let fallen = self.is_fallen();
+        self.beyond = if fallen { BEYOND_FALLEN } else { BEYOND };
+        self.patience = self.patience.min(if fallen { PATIENCE_FALLEN_MAX } else { PATIENCE_MAX });
+        let messages = if fallen { MESSAGES_BETWEEN_FALLEN } else { MESSAGES_BETWEEN };
+        let pause = at.pause.as_secs_f64();
+        let least = (messages / self.good).min(PATIENCE_MAX * pause);
+        self.next = at.after((self.patience * pause).max(least));
+    }
+
+    fn is_fallen(&self) -> bool {
+        self.good < FALLEN * self.best
+    }
+
+    fn search(&mut self, lo: f64, hi: f64, hold: f64, at: Moment<'_>) {
+        self.phase = Phase::Search;
+        (self.window, self.guess, self.trial) = (None, None, None);
+        self.lo = lo.max(FLOOR);
+        self.hi = hi.max(self.lo);
+        (self.pace, self.good) = (Some(self.lo), self.lo);
+        (self.steps, self.step, self.hold, self.patience) = (0, STEP, hold, PATIENCE);
+        self.next = at.after(hold);
+    }
+
+    /// The question was accepted: noise, or a limit that was passed by little.
+    fn light(&mut self, ending: &Ending, at: Moment<'_>) {
+        let (mean, hold, unit) = (ending.cycle.mean(), ending.hold, at.unit());
+        let tried = self.pace.unwrap_or(ending.run);
+        let expected = self.guess.or(self.window.filter(|_| self.phase == Phase::Look));
+        if let Some(window) = expected.filter(|_| self.trial.is_none()) {
+            let count = ending.incident.counts.of_span(window.span);
+            if (0.95..=1.07).contains(&(count / window.count)) {
+                let explains_all = self.guess.is_some();
+                return self.obey(Window { count, ..window }, true, explains_all, hold, at);
+            }
+        }
+        if let Some(mut trial) = self.trial.take() {
+            // What was not used for want of mail, or because a window was full, says nothing.
+            let rate = tried.min(ending.run);
+            let finding = trial.refused(&mut self.noise, rate, mean, ending.cycle.gap, at.total());
+            return self.found_in_trial(trial, finding, at);
+        }
+        let longer = |hold: f64| (2.0 * hold).min(HOLD.1 * unit);
+        match self.phase {
+            Phase::Free if ending.is_first => {}
+            Phase::Free => {
+                self.hold = hold;
+                self.try_less(0.95 * mean, ending.run.max(mean), at);
+            }
+            // It had not climbed: what went the whole time is refused.
+            Phase::Search if tried <= 1.001 * self.lo => {
+                self.try_less(0.95 * mean.clamp(0.4 * tried, tried), tried, at)
+            }
+            Phase::Search => {
+                let lo = if self.steps > 1 { (self.lo / self.step).max(mean) } else { self.lo };
+                let hi = tried.min(self.hi).max(lo);
+                self.search(lo, hi, hold.max(longer(self.hold)).min(HOLD.1 * unit), at);
+                if self.hi < NARROW * self.lo {
+                    self.settle(at);
+                }
+            }
+            Phase::Look => self.look_refused(tried, mean, hold, at),
+            Phase::Settled if at.now < self.confirmed_at => {
+                self.hold = longer(hold).max(self.hold);
+                self.try_less((0.95 * mean).clamp(0.4 * tried, 0.95 * tried), tried, at);
+            }
+            Phase::Settled => {
+                if self.noise.strike(STRIKES_FADE, at.total()) > STRIKES {
+                    self.noise.clear_strikes();
+                    let went = self.went_lately();
+                    self.try_less((MARGIN * went).clamp(0.5 * self.good, CUT * self.good), 0.0, at);
+                }
+            }
         }
     }
 
-    /// When there is room again in an hour that is known to be full; a pause that ends before would be in vain.
-    pub(super) fn room_at(&self, counts: &mut Counts, pause: Duration, now: Timestamp) -> Timestamp {
-        let Some(hourly) = self.hourly else { return now };
-        counts.hour_falls_to(MARGIN_HOURLY * hourly, now).min(now + pause * ROOM_PAUSES)
+    fn look_refused(&mut self, tried: f64, mean: f64, hold: f64, at: Moment<'_>) {
+        if tried < RISEN * self.base {
+            // From one refusal to the next exactly its own rate went through.
+            self.good = (mean * MARGIN).clamp(self.base, (tried * MARGIN).max(self.base));
+            self.agreed += 1;
+            self.agreed_at = Some(at.now);
+            self.patience = (2.0 * self.patience).min(PATIENCE_MAX);
+            return self.settle(at);
+        }
+        let over = at.now.since(self.looked_at).as_secs_f64().max(1e-3);
+        let seen = at.total().saturating_sub(self.looked_from) as f64 / over;
+        let guess = self.known;
+        self.search((seen * MARGIN).clamp(self.base, tried * MARGIN), tried, hold.min(60.0 * at.unit()), at);
+        self.guess = guess;
     }
 
-    /// Is a known limit by the hour used up? Then when to ask again.
-    pub(super) fn hour_is_full(&self, counts: &mut Counts, now: Timestamp) -> Option<Timestamp> {
-        let most = self.hourly? * if self.is_looking() { 1.0 + self.beyond } else { MARGIN_HOURLY };
-        (counts.hour(now) >= most).then(|| counts.hour_falls_to(most - 1.0, now))
+    /// Recipients a second over the last two cycles, waits included.
+    fn went_lately(&self) -> f64 {
+        let last = &self.cycles[self.cycles.len().saturating_sub(2)..];
+        let (gaps, secs) = last.iter().fold((0.0, 0.0), |(gaps, secs), c| (gaps + c.gap as f64, secs + c.secs));
+        gaps / f64::max(secs, 1e-3)
     }
 
-    /// The lane opens again: slow start, from a small part of what was known.
-    pub(super) fn restart(&mut self, pause: Duration, now: Timestamp) {
-        let Some(target) = self.target() else { return };
-        self.limit = Some((target * START).clamp(FLOOR, target.max(FLOOR)));
-        self.next = now + pause.mul_f64(STEP);
-        self.beyond = BEYOND;
+    /// Is it the rate? Less for a while tells. `hi` above 0: a search follows up to there.
+    fn try_less(&mut self, pace: f64, hi: f64, at: Moment<'_>) {
+        let before = self.cycles.iter().map(|cycle| cycle.gap as f64).fold(0.0, f64::max);
+        self.trial = Some(Trial::new(before, at.total()));
+        let pace = pace.max(FLOOR);
+        if hi > 0.0 {
+            self.phase = Phase::Search;
+            (self.lo, self.hi) = (pace, hi.max(pace));
+        }
+        self.try_at(pace);
+        self.next = Timestamp::NEVER;
     }
 
-    /// The lane was stopped for another reason than its rate; it is to come back gradually all the same.
-    pub(super) fn stopped(&mut self, counts: &mut Counts, now: Timestamp) {
-        if self.found.is_none() {
-            let before = counts.best_minute(now - Duration::from_secs(3600), now, now).max(counts.minute(now));
-            self.back_to = Some(before.max(4.0 * FLOOR).max(self.back_to.unwrap_or(0.0)));
+    fn try_at(&mut self, pace: f64) {
+        if let Some(window) = &mut self.window {
+            window.count *= (pace / self.good.max(FLOOR)).min(1.0);
+        }
+        (self.good, self.pace) = (pace, Some(pace));
+        if self.phase == Phase::Search {
+            self.lo = pace;
+        }
+    }
+
+    fn found_in_trial(&mut self, trial: Trial, finding: Finding, at: Moment<'_>) {
+        match finding {
+            Finding::Open => self.trial = Some(trial),
+            Finding::Lower(pace) => {
+                self.trial = Some(trial);
+                self.try_at(pace.max(FLOOR));
+            }
+            Finding::Noise => {
+                self.cycles.clear();
+                if self.firm > 0.0 {
+                    (self.good, self.patience) = (self.firm, 1.0);
+                    self.window = self.known.filter(|known| known.rate(at.unit()) * MARGIN_COUNT >= 0.99 * self.firm);
+                    self.settle(at);
+                    self.confirmed_at = at.now;
+                } else {
+                    (self.phase, self.pace, self.window) = (Phase::Free, None, None);
+                }
+            }
+        }
+    }
+
+    /// Takes the steps whose time has come.
+    pub(super) fn grow(&mut self, at: Moment<'_>) {
+        if self.incident.is_some() {
+            return;
+        }
+        self.climb_back(at);
+        if self.trial.is_some_and(|trial| trial.is_passed(at.total())) {
+            self.trial_passed(at);
+        }
+        let has_held = at.now.since(self.settled_at).as_secs_f64() > BEST_AFTER * at.unit();
+        if self.phase == Phase::Settled && self.trial.is_none() && self.good > self.best && has_held {
+            (self.best, self.best_at) = (self.good, at.now);
+        }
+        if self.phase == Phase::Settled && self.trial.is_none() && self.noise.is_due() {
+            self.try_less(CUT * self.good, 0.0, at);
+        }
+        let Some(pace) = self.pace.filter(|_| at.now >= self.next) else { return };
+        let over = self.hold.max(10.0 * at.unit()).max(3.0 / pace.max(FLOOR));
+        let seen = at.history.count(Duration::from_secs_f64(over.min(86_400.0)), at.now) as f64 / over;
+        self.next = at.after(self.hold.max(0.1 * at.unit()));
+        match self.phase {
+            Phase::Search if seen >= 0.6 * pace => self.step_up(pace, at),
+            Phase::Settled if seen >= 0.7 * pace => self.look(at),
+            Phase::Look if seen >= 0.7 * self.good => self.look_further(pace, at),
+            _ => {}
+        }
+    }
+
+    /// Less, and no refusals: it was the rate.
+    fn trial_passed(&mut self, at: Moment<'_>) {
+        self.trial = None;
+        self.noise = Noise::default();
+        let pace = self.pace.unwrap_or(self.good);
+        if self.phase == Phase::Search {
+            return self.search(pace, self.hi, self.hold.max(HOLD.0 * at.unit()), at);
+        }
+        (self.good, self.firm, self.patience) = (pace, pace, PATIENCE_FALLEN);
+        self.settle(at);
+        self.confirmed_at = at.now;
+    }
+
+    fn step_up(&mut self, pace: f64, at: Moment<'_>) {
+        (self.lo, self.good) = (pace, pace);
+        self.steps += 1;
+        if self.guess.is_some_and(|guess| guess.held(at.history, at.unit(), at.now) > 1.1 * guess.count) {
+            self.guess = None;
+            self.step = if self.full_times <= 1 { STEP_WIDE } else { STEP };
+        }
+        if self.hi < NARROW * pace {
+            return self.settle(at);
+        }
+        self.pace = Some((pace * self.step).min((pace * self.hi).sqrt()).max(1.03 * pace));
+    }
+
+    fn look(&mut self, at: Moment<'_>) {
+        let unit = at.unit();
+        self.phase = Phase::Look;
+        (self.base, self.looked_at, self.looked_from) = (self.good, at.now, at.total());
+        self.hold = self.hold.max((60.0 / self.good.max(FLOOR)).clamp(2.0 * unit, HOLD.1 * unit));
+        if self.beyond > BEYOND {
+            self.hold = self.hold.min(60.0 * unit);
+        }
+        self.pace = Some(self.good * (1.0 + self.beyond));
+        self.next = at.after(self.hold);
+    }
+
+    fn look_further(&mut self, pace: f64, at: Moment<'_>) {
+        if let Some(window) = &mut self.window {
+            let held = window.held(at.history, at.unit(), at.now);
+            let is_gone = held > 1.25 * window.count || self.beyond > 0.4;
+            if held > 1.03 * window.count {
+                window.count = held;
+                self.good = window.rate(at.unit()) * MARGIN_COUNT;
+            }
+            if is_gone {
+                self.window = None;
+                self.good = self.good.max(pace);
+                self.beyond = 2.0 * BEYOND;
+            }
+        } else if self.beyond > 0.3 {
+            self.good = pace / (1.0 + self.beyond / 2.0);
+            self.beyond /= 2.0;
+        }
+        let most = if self.good < 0.9 * self.best { BEYOND_MAX_FALLEN } else { BEYOND_MAX };
+        self.beyond = (2.0 * self.beyond).min(most);
+        self.pace = Some(self.good * (1.0 + self.beyond));
+    }
+
+    /// The lane was stopped for another reason than its rate; it comes back gradually to what it did before.
+    pub(super) fn come_back(&mut self, before_per_minute: f64, at: Moment<'_>) {
+        let to = self.pace.unwrap_or(before_per_minute / 60.0).max(4.0 / 60.0);
+        self.ramp = Some(Ramp { pace: to / 16.0, to, next: at.after(30.0 * at.unit()) });
+    }
+
+    fn climb_back(&mut self, at: Moment<'_>) {
+        while let Some(ramp) = self.ramp.as_mut().filter(|ramp| ramp.next <= at.now) {
+            ramp.pace *= 2.0;
+            ramp.next = ramp.next + Duration::from_secs_f64(30.0 * at.unit());
+            if ramp.pace >= ramp.to {
+                self.ramp = None;
+            }
         }
     }
 
     /// Half of what goes now: the answers are not to our taste, whatever the receiver's limit.
-    pub(super) fn halve(&mut self, counts: &mut Counts, pause: Duration, now: Timestamp) {
-        let current = self.limit.unwrap_or_else(|| counts.minute(now));
-        self.stopped(counts, now);
-        self.limit = Some((current / 2.0).max(FLOOR));
-        self.next = now + pause * PATIENCE_FALLEN;
+    pub(super) fn halve(&mut self, per_minute: f64, at: Moment<'_>) {
+        let now = self.pace.unwrap_or(per_minute / 60.0);
+        self.good = (now / 2.0).max(FLOOR);
+        (self.window, self.guess, self.trial) = (None, None, None);
+        self.patience = PATIENCE;
+        self.settle(at);
     }
 
-    /// Takes the steps whose time has come.
-    ///
-    /// `settled`: a refusal before then would count as a repeat of the last one, so nothing beyond what is known is tried.
-    pub(super) fn grow(&mut self, counts: &mut Counts, pause: Duration, settled: Timestamp, now: Timestamp) {
-        self.use_up_hour(counts, now);
-        if self.limit.is_none() || self.next > now {
-            return;
-        }
-        let step = pause.mul_f64(STEP).max(Duration::from_millis(1));
-        for _ in 0..STEPS_MAX {
-            let (Some(limit), Some(target)) = (self.limit, self.target()) else {
-                self.limit = None;
-                return;
-            };
-            if self.next > now {
-                return;
-            }
-            if limit < target {
-                self.approach(limit, target, step, pause);
-            } else if now < settled {
-                self.next = settled;
-                return;
-            } else if counts.minute(now) < 0.7 * limit && counts.mean(Duration::from_secs(120), now) < 0.7 * limit {
-                self.next = now + step;
-                return;
-            } else {
-                self.look_beyond(counts, limit, step, now);
-            }
-        }
-        self.next = now + step;
-    }
-
-    /// A limit by the hour that is known leaves room after a pause: it is used, at a somewhat higher rate, until the hour is full.
-    fn use_up_hour(&mut self, counts: &mut Counts, now: Timestamp) {
-        if let (Some(hourly), Some(found), Some(limit), Some(target)) =
-            (self.hourly, self.found, self.limit, self.target())
-            && limit >= target
-            && !self.is_looking()
-        {
-            let has_room = counts.hour(now) < MARGIN_HOURLY * hourly;
-            self.limit = Some(if has_room { found * CATCH_UP } else { target });
-        }
-    }
-
-    /// Has it begun to try more than what is known?
-    fn is_looking(&self) -> bool {
-        self.beyond > BEYOND
-    }
-
-    /// Doubles up to half of the known limit, then halves what is left.
-    fn approach(&mut self, limit: f64, target: f64, step: Duration, pause: Duration) {
-        let next = if limit < target / 2.0 { (limit * 2.0).min(target / 2.0) } else { limit + (target - limit) / 2.0 };
-        if next < 0.97 * target {
-            self.limit = Some(next);
-            self.next = self.next + step;
-        } else if self.found.is_some() {
-            self.limit = Some(target);
-            self.next = self.next + pause * self.patience;
-        } else {
-            self.limit = None;
-            self.back_to = None;
-        }
-    }
-
-    fn look_beyond(&mut self, counts: &mut Counts, limit: f64, step: Duration, now: Timestamp) {
-        let Some(found) = self.found else { return };
-        // Where it was better lately it is more likely that it is so again.
-        let most = if limit < 0.9 * self.best_of_day(now) { 2.0 * BEYOND_MAX } else { BEYOND_MAX };
-        self.limit = Some(found * (1.0 + self.beyond));
-        self.next = self.next.max(now - step) + step;
-        if self.hourly.is_some_and(|hourly| counts.hour(now) > HOUR_PASSED * hourly) {
-            self.hourly = None;
-        }
-        if self.hourly.is_some() {
-            // An hour fills slowly: whoever runs ahead cannot tell any more which limit refused.
-            self.limit = Some(found * CATCH_UP);
-            self.beyond = (self.beyond * 2.0).min(BEYOND_HOURLY_MAX);
-            return;
-        }
-        if self.beyond >= 0.3 {
-            self.found = self.limit;
-        }
-        self.beyond = (self.beyond * 2.0).min(most);
-    }
-
-    /// Did the hour refuse rather than the minute?
-    fn is_hourly(&self, counts: &mut Counts, minute: f64, hour: f64, now: Timestamp) -> bool {
-        if self.hourly.is_none() && self.is_beyond() {
-            // It was tried on purpose, and the minute said no.
-            return false;
-        }
-        let as_before = |hourly: f64| (0.93 * hourly..HOUR_PASSED * hourly).contains(&hour);
-        if self.hourly.is_some_and(as_before) && minute < 1.4 * hour / 60.0 {
-            return true;
-        }
-        let hour_ago = now - Duration::from_secs(3600);
-        let since = self.cut_at.map_or(hour_ago, |cut| cut.max(hour_ago));
-        let earlier = counts.best_minute(since, now - Duration::from_secs(180), now);
-        minute > 0.0 && earlier >= LIKE * minute
-    }
-
-    /// A refusal came at `level`.
-    fn settle_at(&mut self, level: f64, now: Timestamp) {
-        let same = self.found.is_some_and(|found| (level / found - 1.0).abs() < SAME);
-        let fallen = level < FALLEN * self.best_of_day(now);
-        self.patience = match (same, fallen) {
-            (true, true) => (self.patience * 2).min(PATIENCE_FALLEN_MAX),
-            (true, false) => (self.patience * 2).min(PATIENCE_MAX),
-            (false, true) => PATIENCE_FALLEN,
-            (false, false) => PATIENCE,
-        };
-        if level >= self.best_of_day(now) {
-            (self.best, self.best_at) = (level, now);
-        }
-        self.found = Some(level);
-        self.back_to = None;
-        self.beyond = BEYOND;
-    }
-
-    /// Is it looking beyond what is known to be good?
-    fn is_beyond(&self) -> bool {
-        self.limit.zip(self.target()).is_some_and(|(limit, target)| limit > 1.001 * target)
-    }
-
-    fn best_of_day(&self, now: Timestamp) -> f64 {
-        if now.since(self.best_at) > DAY { 0.0 } else { self.best }
-    }
-
-    /// The rate to come back to.
-    fn target(&self) -> Option<f64> {
-        let margin = if self.hourly.is_some() { MARGIN_HOURLY } else { MARGIN };
-        self.found.map(|found| (found * margin).max(FLOOR)).or(self.back_to)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PAUSE: Duration = Duration::from_secs(600);
-
-    fn at(secs: i64) -> Timestamp {
-        Timestamp::from_secs(1_000_000_000 + secs)
-    }
-
-    /// `per_minute` accepted over `minutes`.
-    fn accepted(counts: &mut Counts, per_minute: u32, from: i64, minutes: i64) {
-        for secs in 0..minutes * 60 {
-            let n = u32::try_from(i64::from(per_minute) * (secs + 1) / 60 - i64::from(per_minute) * secs / 60).unwrap();
-            counts.add(n, at(from + secs));
-        }
-    }
-
-    #[test]
-    fn the_first_refusal_cuts_to_half_of_what_the_minute_took() {
-        let (mut rate, mut counts) = (Rate::default(), Counts::default());
-        accepted(&mut counts, 40, 0, 1);
-        assert!(rate.refused(&mut counts, at(58), PAUSE, at(59)));
-        assert_eq!((rate.limit(), rate.found()), (Some(20.0), Some(40.0)));
-        assert!(!rate.refused(&mut counts, at(59), PAUSE, at(60)), "one burst");
-    }
-
-    #[test]
-    fn comes_back_by_doubling_and_stays_just_below_the_known_limit() {
-        let (mut rate, mut counts) = (Rate::default(), Counts::default());
-        accepted(&mut counts, 160, 0, 1);
-        rate.refused(&mut counts, at(58), PAUSE, at(59));
-        rate.restart(PAUSE, at(700));
-        let mut seen = vec![];
-        for minute in 0..10 {
-            rate.grow(&mut counts, PAUSE, Timestamp::EPOCH, at(700 + 60 * minute));
-            seen.push(rate.limit().unwrap().round());
-        }
-        assert_eq!(seen, [10.0, 19.0, 38.0, 77.0, 115.0, 134.0, 144.0, 149.0, 154.0, 154.0]);
-    }
-
-    #[test]
-    fn a_steady_rate_that_is_refused_at_last_met_a_limit_by_the_hour() {
-        let (mut rate, mut counts) = (Rate::default(), Counts::default());
-        accepted(&mut counts, 60, 0, 20);
-        rate.refused(&mut counts, at(1199), PAUSE, at(1200));
-        assert_eq!(rate.found(), Some(20.0), "1200 an hour");
-    }
-
-    #[test]
-    fn a_refused_probe_says_that_more_than_the_minute_counts() {
-        let (mut rate, mut counts) = (Rate::default(), Counts::default());
-        accepted(&mut counts, 600, 0, 1);
-        rate.refused(&mut counts, at(58), PAUSE, at(59));
-        assert_eq!(rate.found(), Some(600.0));
-        rate.probe_refused(PAUSE, at(700));
-        assert_eq!((rate.found(), rate.limit()), (Some(10.0), Some(5.0)));
-    }
-
-    #[test]
-    fn looks_beyond_a_known_limit_ever_more_rarely_and_finds_a_better_one() {
-        let (mut rate, mut counts) = (Rate::default(), Counts::default());
-        let (mut now, mut cuts) = (0, Vec::new());
-        // A receiver that takes 60 a minute, and 240 from some time on.
-        while cuts.len() < 7 && now < 400_000 {
-            let allowed = if cuts.len() < 4 { 60.0 } else { 240.0 };
-            let limit = rate.limit().unwrap_or(500.0);
-            if counts.minute(at(now)) + limit / 60.0 > allowed {
-                if rate.refused(&mut counts, at(now), PAUSE, at(now)) {
-                    cuts.push((now, rate.found().unwrap()));
-                }
-                now += 600;
-                rate.restart(PAUSE, at(now));
-            }
-            let due = (limit * (now + 1) as f64 / 60.0).floor() - (limit * now as f64 / 60.0).floor();
-            counts.add(due as u32, at(now));
-            rate.grow(&mut counts, PAUSE, Timestamp::EPOCH, at(now));
-            now += 1;
-        }
-        let waits: Vec<i64> = cuts.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
-        assert!(waits[1] > 5000 && waits[2] > 2 * waits[1] - 4000, "{cuts:?}");
-        assert!((50.0..=60.0).contains(&cuts[3].1) && cuts[4].1 > 200.0, "{cuts:?}");
-    }
-
-    #[test]
-    fn after_a_stop_without_a_known_limit_it_comes_back_to_none() {
-        let (mut rate, mut counts) = (Rate::default(), Counts::default());
-        accepted(&mut counts, 100, 0, 2);
-        rate.stopped(&mut counts, at(120));
-        rate.restart(PAUSE, at(3720));
-        assert!(rate.limit().unwrap() < 10.0);
-        for secs in 3720..5000 {
-            rate.grow(&mut counts, PAUSE, Timestamp::EPOCH, at(secs));
-        }
-        assert_eq!(rate.limit(), None);
-    }
-
-    #[test]
-    fn is_never_below_the_floor() {
-        let (mut rate, mut counts) = (Rate::default(), Counts::default());
-        for n in 0..50 {
-            rate.refused(&mut counts, at(n * 1000), PAUSE, at(n * 1000));
-            rate.restart(PAUSE, at(n * 1000 + 600));
-            rate.halve(&mut counts, PAUSE, at(n * 1000 + 700));
-            assert!(rate.limit().is_some_and(|limit| limit >= FLOOR));
-        }
+    /// Moves everything with a clock that was set.
+    pub(super) fn shift(&mut self, move_by: &dyn Fn(&mut Timestamp)) {
+        let own =
+            [&mut self.next, &mut self.confirmed_at, &mut self.settled_at, &mut self.looked_at, &mut self.best_at];
+        own.into_iter().for_each(move_by);
+        let ramp = self.ramp.as_mut().map(|ramp| &mut ramp.next);
+        let incident = self.incident.as_mut().map(|incident| &mut incident.first);
+        let opened = self.opened.as_mut().map(|(opened, _)| opened);
+        let optional = [self.agreed_at.as_mut(), self.cut_at.as_mut(), ramp, incident, opened];
+        optional.into_iter().flatten().for_each(move_by);
     }
 }

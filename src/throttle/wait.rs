@@ -32,17 +32,6 @@ impl Wait {
         self.until
     }
 
-    /// There is reason to wait longer, this once.
-    pub(super) fn extend(&mut self, until: Timestamp) -> Timestamp {
-        self.until = self.until.max(until);
-        self.until
-    }
-
-    /// From then on the next one is the first again.
-    pub(super) fn forgotten_at(&self) -> Timestamp {
-        self.until + self.length
-    }
-
     pub(super) fn until(&self) -> Timestamp {
         self.until
     }

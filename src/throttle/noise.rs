@@ -1,0 +1,236 @@
+//! Refusals that mean nothing: how often they come, and how to tell them from a limit.
+//!
+//! A limit refuses what goes beyond it and nothing else: at a rate that was taken the whole time, waits included, it never
+//! refuses. Noise does. So when refusals come again soon, a **trial** goes on at that rate for a while: is there no refusal, the limit is real;
+//! are there three, fewer do not help, and what is refused so seldom is noise from then on. Rules that always hold:
+//!
+//! - noise is never taken for more than `SHARE_MAX`, and is forgotten when it does not come;
+//! - once known it stops nobody, as long as it comes no more often than half as often again as it did;
+//! - refusals at even distances are a limit's, whatever the rate.
+
+use serde::{Deserialize, Serialize};
+
+/// More than this is no noise.
+const SHARE_MAX: f64 = 0.03;
+/// Less is not worth a thought.
+const SHARE_MIN: f64 = 0.0003;
+/// So many may come together.
+const TOGETHER: f64 = 4.0;
+/// After so many it is looked at anew.
+const TRUSTED_FOR: u32 = 24;
+/// Refusals in a trial that make it noise.
+const PROOF: u32 = 3;
+/// A trial lasts so many times the messages there were between two refusals before it.
+const TRIAL: f64 = 3.0;
+/// A trial's rate is lowered so often where less than that went.
+const LOWERED_MAX: u8 = 6;
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Noise {
+    refused: f64,
+    /// Recipients accepted between these.
+    accepted: f64,
+    /// Accepted since ever at the last of them.
+    seen_at: u64,
+    /// Refusals that are not made up for yet by what was accepted.
+    strikes: f64,
+    strikes_at: u64,
+    trusted: u32,
+}
+
+impl Noise {
+    pub(super) fn is_known(&self, total: u64) -> bool {
+        self.share(total) > 0.0
+    }
+
+    /// The share of messages it refuses; 0: none is known.
+    pub(super) fn share(&self, total: u64) -> f64 {
+        if self.refused <= 0.0 {
+            return 0.0;
+        }
+        let share = self.refused / (self.accepted + total.saturating_sub(self.seen_at) as f64).max(1.0);
+        if share < SHARE_MIN { 0.0 } else { share.min(SHARE_MAX) }
+    }
+
+    /// A refusal: is it noise that is known, so that nothing stops?
+    pub(super) fn takes(&mut self, total: u64) -> bool {
+        let share = self.share(total);
+        if share == 0.0 {
+            return false;
+        }
+        if self.strike(1.5 * share, total) > TOGETHER {
+            self.strikes = 0.0;
+            return false;
+        }
+        self.trusted += 1;
+        self.refused += 1.0;
+        self.accepted += total.saturating_sub(self.seen_at) as f64;
+        self.seen_at = total;
+        if self.refused > 16.0 {
+            (self.refused, self.accepted) = (self.refused / 2.0, self.accepted / 2.0);
+        }
+        true
+    }
+
+    /// Counts a refusal; each accepted message makes up for `share` of one. How many are not made up for?
+    pub(super) fn strike(&mut self, share: f64, total: u64) -> f64 {
+        let made_up = share * total.saturating_sub(self.strikes_at) as f64;
+        self.strikes = (self.strikes - made_up).max(0.0) + 1.0;
+        self.strikes_at = total;
+        self.strikes
+    }
+
+    pub(super) fn clear_strikes(&mut self) {
+        self.strikes = 0.0;
+    }
+
+    /// Is it time to look anew whether it is noise?
+    pub(super) fn is_due(&mut self) -> bool {
+        let due = self.trusted >= TRUSTED_FOR;
+        if due {
+            self.trusted = 0;
+        }
+        due
+    }
+
+    fn learn(&mut self, refused: f64, accepted: f64, total: u64) {
+        *self = Noise { refused, accepted: accepted.max(refused / SHARE_MAX), seen_at: total, ..Noise::default() };
+        self.strikes_at = total;
+    }
+}
+
+/// A trial under way.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Trial {
+    /// Messages there were between two refusals before it.
+    before: f64,
+    refused: u32,
+    lowered: u8,
+    /// Accepted since ever when it began, or began anew.
+    from: u64,
+    /// The shortest and the longest way between its refusals.
+    gaps: (u64, u64),
+    /// Messages and seconds up to its refusals, waits included.
+    went: (f64, f64),
+}
+
+/// What a refusal says about a trial.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Finding {
+    /// It goes on at the same rate.
+    Open,
+    /// It goes on at so many recipients a second: less went than was tried.
+    Lower(f64),
+    Noise,
+}
+
+impl Trial {
+    pub(super) fn new(before: f64, total: u64) -> Trial {
+        Trial {
+            before: before.clamp(10.0, 300.0),
+            refused: 0,
+            lowered: 0,
+            from: total,
+            gaps: (u64::MAX, 0),
+            went: (0.0, 0.0),
+        }
+    }
+
+    /// Enough was accepted with few enough refusals: the limit is real.
+    pub(super) fn is_passed(&self, total: u64) -> bool {
+        total.saturating_sub(self.from) as f64 > TRIAL * self.before * f64::from(1 + self.refused)
+    }
+
+    /// Something was refused at `rate`, when `gap` messages had been accepted since the last refusal, at `mean` a second with
+    /// the wait for it.
+    pub(super) fn refused(&mut self, noise: &mut Noise, rate: f64, mean: f64, gap: u64, total: u64) -> Finding {
+        self.refused += 1;
+        self.gaps = (self.gaps.0.min(gap), self.gaps.1.max(gap));
+        self.went = (self.went.0 + gap as f64, self.went.1 + gap as f64 / mean.max(1e-9));
+        let mean = self.went.0 / self.went.1.max(1e-9);
+        // One may come soon by chance; two that come soon show that less goes than was tried.
+        if self.refused == 2 && mean < 0.8 * rate && self.lowered < LOWERED_MAX {
+            self.begin_anew(total);
+            return Finding::Lower((0.95 * mean).max(0.4 * rate));
+        }
+        if self.refused < PROOF {
+            return Finding::Open;
+        }
+        let is_even = self.gaps.0 >= 2 && self.gaps.1 as f64 <= 1.3 * self.gaps.0 as f64 + 1.0;
+        if is_even && self.lowered < LOWERED_MAX {
+            self.begin_anew(total);
+            return Finding::Lower(0.8 * rate);
+        }
+        noise.learn(f64::from(self.refused), total.saturating_sub(self.from) as f64, total);
+        Finding::Noise
+    }
+
+    fn begin_anew(&mut self, total: u64) {
+        *self = Trial {
+            lowered: self.lowered + 1,
+            refused: 0,
+            from: total,
+            gaps: (u64::MAX, 0),
+            went: (0.0, 0.0),
+            ..*self
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_refusals_at_a_rate_that_was_taken_are_noise() {
+        let (mut noise, mut trial) = (Noise::default(), Trial::new(100.0, 1000));
+        assert_eq!(trial.refused(&mut noise, 1.0, 0.95, 60, 1060), Finding::Open);
+        assert_eq!(trial.refused(&mut noise, 1.0, 0.97, 150, 1210), Finding::Open);
+        assert_eq!(trial.refused(&mut noise, 1.0, 0.95, 90, 1300), Finding::Noise);
+        assert!((noise.share(1300) - 0.01).abs() < 1e-9, "{noise:?}");
+    }
+
+    #[test]
+    fn refusals_at_even_distances_are_a_limits() {
+        let (mut noise, mut trial) = (Noise::default(), Trial::new(100.0, 0));
+        for total in [50, 100] {
+            assert_eq!(trial.refused(&mut noise, 1.0, 0.95, 50, total), Finding::Open);
+        }
+        assert_eq!(trial.refused(&mut noise, 1.0, 0.95, 51, 151), Finding::Lower(0.8));
+        assert!(!noise.is_known(151));
+    }
+
+    #[test]
+    fn a_trial_passes_when_enough_was_accepted() {
+        let trial = Trial::new(100.0, 1000);
+        assert!(!trial.is_passed(1300) && trial.is_passed(1301));
+    }
+
+    #[test]
+    fn two_refusals_that_come_soon_lower_the_rate() {
+        let (mut noise, mut trial) = (Noise::default(), Trial::new(10.0, 0));
+        assert_eq!(trial.refused(&mut noise, 4.0, 1.0, 7, 7), Finding::Open);
+        assert_eq!(trial.refused(&mut noise, 4.0, 1.0, 9, 16), Finding::Lower(1.6));
+    }
+
+    #[test]
+    fn known_noise_stops_nobody_until_it_comes_more_often() {
+        let mut noise = Noise::default();
+        noise.learn(3.0, 300.0, 0);
+        let (mut total, mut taken) = (0, 0);
+        for _ in 0..50 {
+            total += 100;
+            taken += u32::from(noise.takes(total));
+        }
+        assert_eq!(taken, 50);
+        let burst = (0..10).filter(|_| noise.takes(total)).count();
+        assert!(burst <= 4, "{burst}");
+    }
+
+    #[test]
+    fn what_does_not_come_is_forgotten() {
+        let mut noise = Noise::default();
+        noise.learn(3.0, 300.0, 0);
+        assert!(noise.is_known(1000) && !noise.is_known(100_000));
+    }
+}
