@@ -1,9 +1,9 @@
 //! A learned count: connections of a lane, or messages on one of its connections.
 //!
-//! A refusal says where the limit lies. The count is cut to half of that and held for a while; then it goes back by steps to where it
-//! was known to be good and stays there. Staying just under a limit that is known beats a saw-tooth. Only after
-//! a long quiet time is one more tried; if that is refused, the count goes back to what was known, and the next
-//! try comes later still.
+//! One refusal may be chance; a second one at about the same number says where the limit lies. What was good just before is kept to:
+//! staying just under a limit that is known beats a saw-tooth. Only after a long quiet time is one more tried; if that is refused, the
+//! count goes back to what was known, and the next try comes later still. Where as many as were good are refused, the limit has
+//! fallen: the count is halved and held for a while, then it goes back by steps.
 //!
 //! Rules that always hold:
 //! - `1 <= limit <= most`;
@@ -173,33 +173,64 @@ mod tests {
         Timestamp::from_secs(secs)
     }
 
-    /// Cut to half of 20, which were good.
-    fn cut() -> Climb {
+    /// 20 were good, and one more was refused twice.
+    fn found() -> Climb {
         let mut climb = Climb::new(32);
-        assert!(climb.refused(20, at(0), PAUSE, at(1)));
+        assert_eq!(climb.refused(20, at(-1), PAUSE, at(0)), Cut::Suspected);
+        assert_eq!(climb.refused(20, at(1), PAUSE, at(2)), Cut::Confirmed);
+        climb
+    }
+
+    /// As many as were good are refused.
+    fn fallen() -> Climb {
+        let mut climb = found();
+        assert_eq!(climb.refused(20, at(3), PAUSE, at(4)), Cut::Suspected);
+        assert_eq!(climb.refused(20, at(5), PAUSE, at(6)), Cut::Confirmed);
         climb
     }
 
     #[test]
-    fn a_refusal_halves_and_is_held() {
-        let mut climb = cut();
+    fn one_refusal_changes_nothing_and_is_forgotten_when_more_go_well() {
+        let mut climb = Climb::new(32);
+        climb.refused(20, at(0), PAUSE, at(1));
+        assert_eq!((climb.limit(), climb.found()), (32, None));
+        climb.went_well(21);
+        assert_eq!(climb.refused(20, at(2), PAUSE, at(3)), Cut::Suspected);
+    }
+
+    #[test]
+    fn two_refusals_far_apart_in_number_are_chance() {
+        let mut climb = Climb::new(50);
+        climb.refused(10, at(0), PAUSE, at(1));
+        assert_eq!(climb.refused(30, at(2), PAUSE, at(3)), Cut::Suspected);
+        assert_eq!(climb.limit(), 50);
+    }
+
+    #[test]
+    fn two_at_one_number_make_it_the_limit() {
+        assert_eq!((found().limit(), found().found()), (20, Some(20)));
+    }
+
+    #[test]
+    fn what_has_fallen_is_halved_and_held() {
+        let mut climb = fallen();
         assert_eq!(climb.limit(), 10);
-        climb.grow(true, 500, PAUSE, at(1799));
+        climb.grow(true, 500, PAUSE, at(1800));
         assert_eq!(climb.limit(), 10);
     }
 
     #[test]
     fn a_burst_counts_once_and_makes_the_place_exact() {
-        let mut climb = cut();
-        assert!(!climb.refused(17, at(1), PAUSE, at(2)));
-        assert_eq!((climb.limit(), climb.found()), (10, Some(17)));
+        let mut climb = found();
+        assert_eq!(climb.refused(17, at(2), PAUSE, at(3)), Cut::None);
+        assert_eq!((climb.limit(), climb.found()), (17, Some(17)));
     }
 
     #[test]
     fn goes_back_by_steps_to_what_was_good_and_stays_there() {
-        let mut climb = cut();
+        let mut climb = fallen();
         let mut seen = Vec::new();
-        for secs in (1801..7000).step_by(60) {
+        for secs in (1810..7000).step_by(60) {
             climb.grow(true, 500, PAUSE, at(secs));
             seen.push(climb.limit());
         }
@@ -209,14 +240,14 @@ mod tests {
 
     #[test]
     fn what_is_tried_beyond_and_refused_costs_nothing_but_a_longer_wait() {
-        let mut climb = cut();
+        let mut climb = found();
         let mut secs = 0;
         let mut tries = Vec::new();
         while tries.len() < 3 {
             secs += 10;
             climb.grow(true, 500, PAUSE, at(secs));
             if climb.limit() > 20 {
-                assert!(climb.refused(20, at(secs), PAUSE, at(secs)));
+                assert_eq!(climb.refused(20, at(secs), PAUSE, at(secs)), Cut::Confirmed);
                 assert_eq!(climb.limit(), 20);
                 tries.push(secs);
             }
@@ -226,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_limit_that_is_gone_is_left_behind() {
-        let mut climb = cut();
+        let mut climb = found();
         let mut secs = 0;
         while climb.limit() < 500 && secs < 100_000 {
             secs += 60;
@@ -238,7 +269,7 @@ mod tests {
 
     #[test]
     fn nothing_grows_that_is_not_used() {
-        let mut climb = cut();
+        let mut climb = found();
         for secs in (0..100_000).step_by(60) {
             climb.grow(false, 500, PAUSE, at(secs));
         }

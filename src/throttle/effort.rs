@@ -15,7 +15,7 @@ const GROWTH: f64 = 1.0 / 32.0;
 /// From here on it is looked at whether they help: a few are no burden to anybody.
 const JUDGED_FROM: usize = 8;
 /// So many messages for each connection tell how fast they go.
-const MESSAGES_EACH: u64 = 4;
+const MESSAGES_EACH: u64 = 8;
 /// Of what more connections promise, this part must come.
 const HELPS: f64 = 0.4;
 const ENOUGH_PAUSES: f64 = 0.5;
@@ -26,6 +26,8 @@ pub(super) struct Effort {
     credit: f64,
     measured: Option<Measure>,
     running: Option<Start>,
+    /// More of them did not help the last time it was looked at.
+    doubted: bool,
     enough_until: Option<Timestamp>,
 }
 
@@ -56,7 +58,7 @@ impl Effort {
         }
         if let Some(fewer) = self.judge(limit, total, now) {
             self.enough_until = Some(now + pause.mul_f64(ENOUGH_PAUSES));
-            (self.credit, self.measured, self.running) = (0.0, None, None);
+            *self = Effort { enough_until: self.enough_until, ..Effort::default() };
             return fewer;
         }
         self.credit += if limit < EASY { EASY_GROWTH } else { GROWTH };
@@ -91,9 +93,13 @@ impl Effort {
         if more < 0.25 {
             return None;
         }
-        self.measured = Some(here);
         let helped = here.per_second / before.per_second.max(1e-9) - 1.0;
-        (helped < HELPS * more).then_some(before.connections)
+        if helped >= HELPS * more {
+            (self.measured, self.doubted) = (Some(here), false);
+            return None;
+        }
+        // Once may be chance.
+        std::mem::replace(&mut self.doubted, true).then_some(before.connections)
     }
 }
 

@@ -40,15 +40,22 @@ impl History {
         let (recipients, moment) = (u64::from(recipients), started.min(now).millis());
         match self.steps.back_mut() {
             Some((at, sum)) if moment < *at + FINE && moment >= *at => *sum += recipients,
-            Some((at, _)) if moment < *at => {
-                let place = self.steps.partition_point(|(at, _)| *at < moment);
-                self.steps.range_mut(place..).for_each(|(_, sum)| *sum += recipients);
-            }
+            Some((at, _)) if moment < *at => self.add_late(recipients, moment),
             _ => self.steps.push_back((moment, self.total() + recipients)),
         }
         if self.steps.len() > self.merged + SLACK {
             self.merge(now);
         }
+    }
+
+    /// Others that were begun later are counted already.
+    fn add_late(&mut self, recipients: u64, moment: i64) {
+        let place = self.steps.partition_point(|(at, _)| *at < moment);
+        let (begins, before) = place.checked_sub(1).map_or((i64::MIN, self.before), |last| self.steps[last]);
+        if moment >= begins.saturating_add(FINE) && self.steps[place].0 >= moment + FINE {
+            self.steps.insert(place, (moment, before));
+        }
+        self.steps.range_mut(place..).for_each(|(_, sum)| *sum += recipients);
     }
 
     /// Recipients accepted since ever.

@@ -393,7 +393,10 @@ impl Lane {
             Some(rate) => Some(rate.min(fixed)),
             None if fixed.is_finite() => Some(fixed),
             None => {
-                let mean = self.learned.history.mean(Duration::from_secs(60), now);
+                let over = |secs| self.learned.history.mean(Duration::from_secs(secs), now);
+                // Half an hour says more than a minute, once there is one.
+                let (long, last) = (over(1800), over(60));
+                let mean = if long > 0.5 * last { long } else { last };
                 (mean > 0.0).then_some(mean)
             }
         }
@@ -688,7 +691,9 @@ impl Lane {
         let before = self.learned.connections.limit();
         let good = self.open.saturating_sub(1);
         let cut = self.learned.connections.refused(good, started, self.profile.pause, now);
-        let part = refusal.part(CONNECTION_WAIT) * if cut == Cut::Suspected { SUSPECT_PART } else { 1.0 };
+        // Only where fewer are taken than were good before it is plain that the receiver wants to be left alone.
+        let has_fallen = cut == Cut::Confirmed && self.learned.connections.limit() < good;
+        let part = refusal.part(CONNECTION_WAIT) * if has_fallen { 1.0 } else { SUSPECT_PART };
         let (unit, most) = (self.profile.pause.mul_f64(part), self.profile.pause_max.mul_f64(part));
         if cut == Cut::None {
             return None;

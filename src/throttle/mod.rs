@@ -301,6 +301,7 @@ impl Throttle {
         if self.paused.contains_key(&permit.lane.provider) {
             return Answer::At(Timestamp::NEVER);
         }
+        self.ended(permit);
         let (_, lane) = self.lane(&permit.lane, now);
         if let Some(until) = lane.closed_until(now) {
             return Answer::At(until);

@@ -8,7 +8,12 @@
 //! - once known it stops nobody, as long as it comes no more often than half as often again as it did;
 //! - refusals at even distances are a limit's, whatever the rate.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
+
+use super::rate::{Cycle, Moment};
+use crate::types::Timestamp;
 
 /// More than this is no noise.
 const SHARE_MAX: f64 = 0.03;
@@ -108,6 +113,7 @@ pub(super) struct Trial {
     lowered: u8,
     /// Accepted since ever when it began, or began anew.
     from: u64,
+    begun: Timestamp,
     /// The shortest and the longest way between its refusals.
     gaps: (u64, u64),
     /// Messages and seconds up to its refusals, waits included.
@@ -125,51 +131,54 @@ pub(super) enum Finding {
 }
 
 impl Trial {
-    pub(super) fn new(before: f64, total: u64) -> Trial {
+    pub(super) fn new(before: f64, total: u64, now: Timestamp) -> Trial {
         Trial {
             before: before.clamp(10.0, 300.0),
             refused: 0,
             lowered: 0,
             from: total,
+            begun: now,
             gaps: (u64::MAX, 0),
             went: (0.0, 0.0),
         }
     }
 
-    /// Enough was accepted with few enough refusals: the limit is real.
-    pub(super) fn is_passed(&self, total: u64) -> bool {
-        total.saturating_sub(self.from) as f64 > TRIAL * self.before * f64::from(1 + self.refused)
+    /// Enough was accepted with few enough refusals, or for `longest` without any: the limit is real.
+    pub(super) fn is_passed(&self, total: u64, longest: Duration, now: Timestamp) -> bool {
+        let enough = total.saturating_sub(self.from) as f64 > TRIAL * self.before * f64::from(1 + self.refused);
+        enough || (self.refused == 0 && now.since(self.begun) > longest)
     }
 
-    /// Something was refused at `rate`, when `gap` messages had been accepted since the last refusal, at `mean` a second with
-    /// the wait for it.
-    pub(super) fn refused(&mut self, noise: &mut Noise, rate: f64, mean: f64, gap: u64, total: u64) -> Finding {
+    /// Something was refused at `rate`; `cycle` is what went since the refusal before, with the wait for it.
+    pub(super) fn refused(&mut self, noise: &mut Noise, rate: f64, cycle: &Cycle, at: Moment<'_>) -> Finding {
+        let (gap, total) = (cycle.gap, at.total());
         self.refused += 1;
         self.gaps = (self.gaps.0.min(gap), self.gaps.1.max(gap));
-        self.went = (self.went.0 + gap as f64, self.went.1 + gap as f64 / mean.max(1e-9));
+        self.went = (self.went.0 + gap as f64, self.went.1 + cycle.secs);
         let mean = self.went.0 / self.went.1.max(1e-9);
         // One may come soon by chance; two that come soon show that less goes than was tried.
         if self.refused == 2 && mean < 0.8 * rate && self.lowered < LOWERED_MAX {
-            self.begin_anew(total);
-            return Finding::Lower((0.95 * mean).max(0.4 * rate));
+            self.begin_anew(total, at.now);
+            return Finding::Lower((0.95 * mean).max(0.5 * rate));
         }
         if self.refused < PROOF {
             return Finding::Open;
         }
         let is_even = self.gaps.0 >= 2 && self.gaps.1 as f64 <= 1.3 * self.gaps.0 as f64 + 1.0;
         if is_even && self.lowered < LOWERED_MAX {
-            self.begin_anew(total);
+            self.begin_anew(total, at.now);
             return Finding::Lower(0.8 * rate);
         }
         noise.learn(f64::from(self.refused), total.saturating_sub(self.from) as f64, total);
         Finding::Noise
     }
 
-    fn begin_anew(&mut self, total: u64) {
+    fn begin_anew(&mut self, total: u64, now: Timestamp) {
         *self = Trial {
             lowered: self.lowered + 1,
             refused: 0,
             from: total,
+            begun: now,
             gaps: (u64::MAX, 0),
             went: (0.0, 0.0),
             ..*self
@@ -180,37 +189,49 @@ impl Trial {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::throttle::history::History;
+
+    const AT: Timestamp = Timestamp::from_secs(1_000_000_000);
+
+    /// What a trial at `rate` finds when messages and seconds lie between its refusals.
+    fn findings(noise: &mut Noise, rate: f64, cycles: &[(u64, f64)]) -> Vec<Finding> {
+        let (mut trial, mut history, now) = (Trial::new(10.0, 0, AT), History::default(), AT);
+        let mut found = Vec::new();
+        for (gap, secs) in cycles {
+            history.add(u32::try_from(*gap).unwrap(), now, now);
+            let at = Moment { history: &history, pause: Duration::from_secs(600), now };
+            found.push(trial.refused(noise, rate, &Cycle { gap: *gap, secs: *secs }, at));
+        }
+        found
+    }
 
     #[test]
     fn three_refusals_at_a_rate_that_was_taken_are_noise() {
-        let (mut noise, mut trial) = (Noise::default(), Trial::new(100.0, 1000));
-        assert_eq!(trial.refused(&mut noise, 1.0, 0.95, 60, 1060), Finding::Open);
-        assert_eq!(trial.refused(&mut noise, 1.0, 0.97, 150, 1210), Finding::Open);
-        assert_eq!(trial.refused(&mut noise, 1.0, 0.95, 90, 1300), Finding::Noise);
-        assert!((noise.share(1300) - 0.01).abs() < 1e-9, "{noise:?}");
+        let mut noise = Noise::default();
+        let found = findings(&mut noise, 1.0, &[(60, 64.0), (150, 155.0), (90, 95.0)]);
+        assert_eq!(found, [Finding::Open, Finding::Open, Finding::Noise]);
+        assert!((noise.share(300) - 0.01).abs() < 1e-9, "{noise:?}");
     }
 
     #[test]
     fn refusals_at_even_distances_are_a_limits() {
-        let (mut noise, mut trial) = (Noise::default(), Trial::new(100.0, 0));
-        for total in [50, 100] {
-            assert_eq!(trial.refused(&mut noise, 1.0, 0.95, 50, total), Finding::Open);
-        }
-        assert_eq!(trial.refused(&mut noise, 1.0, 0.95, 51, 151), Finding::Lower(0.8));
+        let mut noise = Noise::default();
+        let found = findings(&mut noise, 1.0, &[(50, 53.0), (50, 53.0), (51, 54.0)]);
+        assert_eq!(found, [Finding::Open, Finding::Open, Finding::Lower(0.8)]);
         assert!(!noise.is_known(151));
     }
 
     #[test]
-    fn a_trial_passes_when_enough_was_accepted() {
-        let trial = Trial::new(100.0, 1000);
-        assert!(!trial.is_passed(1300) && trial.is_passed(1301));
+    fn two_refusals_that_come_soon_lower_the_rate() {
+        let found = findings(&mut Noise::default(), 4.0, &[(7, 8.0), (9, 8.0)]);
+        assert_eq!(found, [Finding::Open, Finding::Lower(2.0)]);
     }
 
     #[test]
-    fn two_refusals_that_come_soon_lower_the_rate() {
-        let (mut noise, mut trial) = (Noise::default(), Trial::new(10.0, 0));
-        assert_eq!(trial.refused(&mut noise, 4.0, 1.0, 7, 7), Finding::Open);
-        assert_eq!(trial.refused(&mut noise, 4.0, 1.0, 9, 16), Finding::Lower(1.6));
+    fn a_trial_passes_when_enough_was_accepted_or_for_long_nothing_refused() {
+        let (trial, longest) = (Trial::new(100.0, 1000, AT), Duration::from_secs(600));
+        assert!(!trial.is_passed(1300, longest, AT) && trial.is_passed(1301, longest, AT));
+        assert!(trial.is_passed(1001, longest, AT + Duration::from_secs(601)));
     }
 
     #[test]
@@ -223,7 +244,7 @@ mod tests {
             taken += u32::from(noise.takes(total));
         }
         assert_eq!(taken, 50);
-        let burst = (0..10).filter(|_| noise.takes(total)).count();
+        let burst = (0..10).take_while(|_| noise.takes(total)).count();
         assert!(burst <= 4, "{burst}");
     }
 

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::types::Timestamp;
 
 /// A burst is what the rate brings in this time.
+#[cfg(test)]
 const BURST_MINUTES: f64 = 1.0 / 60.0;
 const MILLIS_PER_MINUTE: f64 = 60_000.0;
 /// Less of a recipient than this is nothing: it is what rounding leaves.
@@ -34,16 +35,18 @@ pub struct Pacer {
 
 impl Pacer {
     /// Lets a message of `n` recipients through, or says when it may ask again.
+    #[cfg(test)]
     pub fn ask(&mut self, rate_per_minute: f64, n: usize, now: Timestamp) -> Result<(), Timestamp> {
         self.ask_in_bursts(rate_per_minute, second_of(rate_per_minute), n, now)
     }
 
     /// What `ask` would say; nothing is let through.
+    #[cfg(test)]
     pub fn may(&self, rate_per_minute: f64, n: usize, now: Timestamp) -> Result<(), Timestamp> {
         self.may_in_bursts(rate_per_minute, second_of(rate_per_minute), n, now)
     }
 
-    /// As `ask`, with a burst of so many recipients.
+    /// Lets a message of `n` recipients through, `burst` of them at once, or says when it may ask again.
     pub(super) fn ask_in_bursts(&mut self, rate: f64, burst: f64, n: usize, now: Timestamp) -> Result<(), Timestamp> {
         // Settled first: after a clock has jumped back, the debt is paid off from there on.
         (self.owed, self.at) = (self.owed_at(rate, now), now);
@@ -105,6 +108,7 @@ impl Pacer {
 }
 
 /// The burst of a rate that has no other.
+#[cfg(test)]
 fn second_of(rate_per_minute: f64) -> f64 {
     (rate_per_minute * BURST_MINUTES).max(1.0)
 }

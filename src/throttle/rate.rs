@@ -47,6 +47,7 @@ const CATCH_UP_FROM: u32 = 300;
 const CATCH_UP_LONG_FROM: u32 = 21_600;
 /// Less by this where refusals come again.
 const CUT: f64 = 0.94;
+const CUT_MOST: f64 = 0.8;
 /// A step of the search; after a long wait of which nothing else is known, and while a guess is not refuted.
 const STEP: f64 = 1.25;
 const STEP_WIDE: f64 = 2.0;
@@ -88,6 +89,8 @@ const BEST_AFTER: f64 = 300.0;
 const STRIKES: f64 = 2.0;
 const STRIKES_FADE: f64 = 0.004;
 const CYCLES: usize = 4;
+/// A trial without a refusal is over after so many units.
+const TRIAL_MOST: f64 = 600.0;
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -138,6 +141,7 @@ pub(super) struct Rate {
     cycles: Vec<Cycle>,
     /// The longest wait that was needed lately, in seconds.
     need: f64,
+    was_full: bool,
     full_times: u32,
     refused_at: f64,
     noise: Noise,
@@ -157,14 +161,14 @@ enum Phase {
 
 /// From one opening to the next.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-struct Cycle {
+pub(super) struct Cycle {
     /// Messages.
-    gap: u64,
-    secs: f64,
+    pub gap: u64,
+    pub secs: f64,
 }
 
 impl Cycle {
-    fn mean(&self) -> f64 {
+    pub(super) fn mean(&self) -> f64 {
         self.gap as f64 / self.secs.max(1e-3)
     }
 }
@@ -205,7 +209,7 @@ impl Moment<'_> {
         self.now + Duration::from_secs_f64(seconds.clamp(0.0, 1e8))
     }
 
-    fn total(&self) -> u64 {
+    pub(super) fn total(&self) -> u64 {
         self.history.total()
     }
 }
@@ -328,7 +332,7 @@ impl Rate {
             let room = at.history.falls_to((0.95 * window.count) as u64, window.length(unit), at.now);
             wait = wait.max(room.since(at.now).as_secs_f64());
         }
-        if run < 2.0 * self.need && self.need <= NEED_AGAIN * unit {
+        if self.was_full && run < 2.0 * self.need && self.need <= NEED_AGAIN * unit {
             wait = wait.max(0.8 * self.need);
         }
         wait
@@ -345,6 +349,7 @@ impl Rate {
         let run = cycle.gap as f64 / incident.first.since(from).as_secs_f64().max(0.05);
         self.need =
             if incident.refused > 0 { at.now.since(incident.first).as_secs_f64() } else { NEED_FADES * self.need };
+        self.was_full = incident.refused > 0;
         self.opened = Some((at.now, total));
         if !is_first {
             self.cycles.push(cycle);
@@ -372,6 +377,8 @@ impl Rate {
         let (incident, mean) = (&ending.incident, ending.cycle.mean());
         self.full_times += 1;
         self.trial = None;
+        // What was noise, or a little too much, before tells nothing about this.
+        self.cycles.clear();
         let known = self.window.or(self.guess);
         let top = ending.run.max(mean);
         if let Some(window) = incident.explained(at.history, before, at.unit(), at.now) {
@@ -426,6 +433,9 @@ impl Rate {
         self.confirmed_at = at.after(4.0 * self.hold);
         self.good = self.good.max(FLOOR);
         self.pace = Some(self.good);
+        if self.firm > 0.0 {
+            self.firm = self.good;
+        }
         if at.now.since(self.best_at) > DAY {
             (self.best, self.best_at) = (self.good, at.now);
         }
@@ -467,7 +477,7 @@ impl Rate {
         if let Some(mut trial) = self.trial.take() {
             // What was not used for want of mail, or because a window was full, says nothing.
             let rate = tried.min(ending.run);
-            let finding = trial.refused(&mut self.noise, rate, mean, ending.cycle.gap, at.total());
+            let finding = trial.refused(&mut self.noise, rate, &ending.cycle, at);
             return self.found_in_trial(trial, finding, at);
         }
         let longer = |hold: f64| (2.0 * hold).min(HOLD.1 * unit);
@@ -498,7 +508,8 @@ impl Rate {
                 if self.noise.strike(STRIKES_FADE, at.total()) > STRIKES {
                     self.noise.clear_strikes();
                     let went = self.went_lately();
-                    self.try_less((MARGIN * went).clamp(0.5 * self.good, CUT * self.good), 0.0, at);
+                    let hi = if self.window.is_some() { 0.0 } else { self.good };
+                    self.try_less((MARGIN * went).clamp(CUT_MOST * self.good, CUT * self.good), hi, at);
                 }
             }
         }
@@ -530,7 +541,7 @@ impl Rate {
     /// Is it the rate? Less for a while tells. `hi` above 0: a search follows up to there.
     fn try_less(&mut self, pace: f64, hi: f64, at: Moment<'_>) {
         let before = self.cycles.iter().map(|cycle| cycle.gap as f64).fold(0.0, f64::max);
-        self.trial = Some(Trial::new(before, at.total()));
+        self.trial = Some(Trial::new(before, at.total(), at.now));
         let pace = pace.max(FLOOR);
         if hi > 0.0 {
             self.phase = Phase::Search;
@@ -577,7 +588,8 @@ impl Rate {
             return;
         }
         self.climb_back(at);
-        if self.trial.is_some_and(|trial| trial.is_passed(at.total())) {
+        let longest = Duration::from_secs_f64(TRIAL_MOST * at.unit());
+        if self.trial.is_some_and(|trial| trial.is_passed(at.total(), longest, at.now)) {
             self.trial_passed(at);
         }
         let has_held = at.now.since(self.settled_at).as_secs_f64() > BEST_AFTER * at.unit();
