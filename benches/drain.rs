@@ -2,13 +2,15 @@
 //!
 //! The relay's own core (`dispatch`: queue, throttle, verdict) sends a backlog to a simulated receiver whose limits it is not
 //! told. It is compared with an ideal sender that knows every limit at every moment (`drain/ideal.rs`), and beside it stand
-//! two relays as they are found elsewhere (`drain/naive.rs`). `drain/score.rs` says what is measured and which targets there are.
+//! three relays as they are found elsewhere (`drain/naive.rs`). `drain/score.rs` says what is measured and which targets there are.
 //!
 //! ```text
 //! cargo bench --bench drain                            all scenarios of benches/drain/, three seeds each
 //! cargo bench --bench drain -- WORD…                   those of them with one of the words in their name or that are of such a family
 //! cargo bench --bench drain -- FILE…                   scenarios from elsewhere; docs/drain.md tells how to write one
 //! cargo bench --bench drain -- --trace OUT.csv FILE    one run of one scenario, minute by minute
+//! cargo bench --bench drain -- --random 200            so many receivers made of all parts at random: the distribution, and what must hold
+//! cargo bench --bench drain -- --random-seed 17        the scenario of one of them, to be saved as a file
 //! cargo bench --bench drain -- --real                  a short one in real time with real sockets, beside the same in virtual time
 //! ```
 //!
@@ -21,14 +23,15 @@ mod drain;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError, mpsc};
 
 use anyhow::{Context, bail};
 
 use weir::clock::Clock;
 
 use drain::naive::Policy;
+use drain::random::{self, Distribution, Played};
 use drain::real::{self, Ratios};
 use drain::run::Course;
 use drain::scenario::{self, Family, Scenario};
@@ -61,6 +64,8 @@ struct Arguments {
     relay_only: bool,
     others: bool,
     real: bool,
+    random: Option<u64>,
+    random_seed: Option<u64>,
 }
 
 impl Arguments {
@@ -74,11 +79,17 @@ impl Arguments {
                 "--relay" => arguments.relay_only = true,
                 "--others" => arguments.others = true,
                 "--real" => arguments.real = true,
+                "--random" => arguments.random = Some(value()?.parse().context("--random: a whole number")?),
+                "--random-seed" => {
+                    arguments.random_seed = Some(value()?.parse().context("--random-seed: a whole number")?)
+                }
                 // Cargo says so to every bench.
                 "--bench" => {}
                 _ if !word.starts_with('-') => arguments.wanted.push(word),
                 _ => {
-                    bail!("{word} is no argument: WORD…, FILE…, --trace FILE.csv, --seed N, --relay, --others, --real")
+                    bail!(
+                        "{word} is no argument: WORD…, FILE…, --trace FILE.csv, --seed N, --relay, --others, --real, --random N, --random-seed N"
+                    )
                 }
             }
         }
@@ -90,6 +101,13 @@ impl Arguments {
 fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     if arguments.real {
         return really();
+    }
+    if let Some(seed) = arguments.random_seed {
+        print!("{}", random::text(seed));
+        return Ok(true);
+    }
+    if let Some(seeds) = arguments.random {
+        return at_random(arguments.seed.map_or(0..seeds, |seed| seed..seed + 1));
     }
     let scenarios = wanted(&arguments.wanted)?;
     let courses = scenarios
@@ -287,24 +305,77 @@ fn summary(scores: &[Score], seconds: f64) {
     );
 }
 
-/// The short scenario in real and in virtual time. True if they agree.
-fn really() -> anyhow::Result<bool> {
-    println!("a short backlog in real time, with the whole relay and real sockets: wait a minute");
-    let comparison = real::compare()?;
-    println!("{} messages; the ideal sender takes {} s\n", comparison.messages, comparison.ideal.as_secs());
-    println!("{:<16} {:>14} {:>20}", "time", "drain ÷ ideal", "refused ÷ messages");
-    let show =
-        |time: &str, ratios: &Ratios| println!("{time:<16} {:>14.2} {:>20}", ratios.drain, percent(ratios.refused));
-    comparison.virtually.iter().zip(1..).for_each(|(ratios, seed)| show(&format!("virtual, seed {seed}"), ratios));
-    show("real", &comparison.really);
-    let differences = comparison.differences();
-    match differences.is_empty() {
-        true => println!(
-            "\nthey agree: drain within {:.0} %, refusals within {:.0} % of the messages",
-            real::DRAIN_OFF * 100.0,
-            real::REFUSED_OFF * 100.0
-        ),
-        false => println!("\nthey differ: {}", differences.join("; ")),
+/// Random receivers. True if all that must hold, held.
+fn at_random(seeds: std::ops::Range<u64>) -> anyhow::Result<bool> {
+    let (next, played) = (AtomicU64::new(seeds.start), Mutex::new(Vec::new()));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end {
+                        return;
+                    }
+                    let outcome = std::panic::catch_unwind(|| random::play(seed));
+                    played.lock().unwrap_or_else(PoisonError::into_inner).push((seed, outcome));
+                }
+            });
+        }
+    });
+    let (mut good, mut all_well) = (Vec::<Played>::new(), true);
+    for (seed, outcome) in played.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        match outcome {
+            Ok(played) => good.push(played?),
+            Err(_) => {
+                all_well = false;
+                println!("seed {seed}: a promise was broken, see above");
+            }
+        }
     }
-    Ok(differences.is_empty())
+    good.sort_by_key(|played| played.seed);
+    for played in &good {
+        let mut faults = played.broken();
+        if played.is_idle() {
+            faults.push(format!("idle for {} s, {} s were needed", played.idle.as_secs(), played.needed.as_secs()));
+        }
+        all_well &= faults.is_empty();
+        if !faults.is_empty() {
+            println!("seed {}: {}", played.seed, faults.join("; "));
+        }
+    }
+    let distribution = Distribution::of(&good);
+    let [median, most, worst] = [0.5, 0.9, 1.0].map(|share| times(distribution.at(share)));
+    let never = good.iter().filter(|played| played.ratio.is_infinite());
+    let never: Vec<String> = never.map(|played| played.seed.to_string()).collect();
+    println!("\ndrain ÷ ideal over {} receivers: median {median}, nine in ten {most}, worst {worst}", good.len());
+    println!("never done: {} ({})", never.len(), never.join(" "));
+    Ok(all_well)
+}
+
+/// The short scenarios in real and in virtual time. True if they agree.
+fn really() -> anyhow::Result<bool> {
+    println!("short backlogs in real time, with the whole relay and real sockets: wait some minutes");
+    let mut all_agree = true;
+    for (name, text) in real::SCENARIOS {
+        let comparison = real::compare(name, text)?;
+        println!("\n{name}: {} messages; the ideal sender takes {} s", comparison.messages, comparison.ideal.as_secs());
+        println!("{:<16} {:>14} {:>20}", "time", "drain ÷ ideal", "refused ÷ messages");
+        let show = |time: &str, ratios: &Ratios| {
+            println!("{time:<16} {:>14.2} {:>20}", ratios.drain, percent(ratios.refused));
+        };
+        comparison.virtually.iter().zip(1..).for_each(|(ratios, seed)| show(&format!("virtual, seed {seed}"), ratios));
+        show("real", &comparison.really);
+        let differences = comparison.differences();
+        all_agree &= differences.is_empty();
+        match differences.is_empty() {
+            true => println!(
+                "they agree: drain within {:.0} %, refusals within {:.0} % of the messages",
+                real::DRAIN_OFF * 100.0,
+                real::REFUSED_OFF * 100.0
+            ),
+            false => println!("they differ: {}", differences.join("; ")),
+        }
+    }
+    Ok(all_agree)
 }

@@ -7,6 +7,7 @@
 //! - the connections: as many as the receiver takes (and the relay's own ceiling allows), each of which carries the messages
 //!   it may, one after the other, and is replaced by the next; what that takes is told by the world's own delays
 //!   (`Pace`), so the ideal sender and the relay live under the same ones;
+//! - the mail that has come so far;
 //! - nothing at all while the receiver blocks.
 //!
 //! To send at once whatever there is room for is the best there is under such windows: what could be sent now and
@@ -14,8 +15,10 @@
 
 use std::time::Duration;
 
-use weir::simulate::{Profile, Scope, WindowKind, WindowLimit};
+use weir::simulate::{Limits, Profile, Scope, WindowKind, WindowLimit};
+use weir::types::Timestamp;
 
+use super::arrival::{self, Arrival};
 use super::world::START;
 use super::world::site::Pace;
 
@@ -32,12 +35,35 @@ pub struct Ideal<'a> {
     ceiling: usize,
     /// Addresses it sends from, all alike.
     sources: u32,
+    /// When there is mail to send; none: always.
+    arrivals: Vec<Arrival>,
     step: Duration,
     sent: Vec<u64>,
     /// What the connections could have carried beyond what was sent; less than one message is kept.
     spare: f64,
     /// What buckets hold, by their place among the windows.
     levels: Vec<Option<f64>>,
+    holds: Holds,
+}
+
+/// What the receiver's limits are until they change next.
+struct Holds {
+    until: Timestamp,
+    limits: Limits,
+    windows: Vec<WindowLimit>,
+    blocks: bool,
+}
+
+impl Holds {
+    fn at(profile: &Profile, now: Timestamp) -> Holds {
+        let limits = profile.limits_at(START, now);
+        Holds {
+            until: profile.next_change(START, now).unwrap_or(Timestamp::NEVER),
+            windows: limits.windows(),
+            limits,
+            blocks: profile.blocked_until(START, now).is_some(),
+        }
+    }
 }
 
 impl<'a> Ideal<'a> {
@@ -47,7 +73,14 @@ impl<'a> Ideal<'a> {
         let is_odd = |window: &WindowLimit| window.span.0.subsec_nanos() > 0;
         let step = if windows.any(is_odd) { STEP_SHORT } else { STEP };
         let sources = u32::try_from(sources).unwrap_or(u32::MAX).max(1);
-        Ideal { profile, pace, ceiling, sources, step, sent: vec![0], spare: 0.0, levels: Vec::new() }
+        let (arrivals, sent, levels) = (Vec::new(), vec![0], Vec::new());
+        let holds = Holds::at(profile, START);
+        Ideal { profile, pace, ceiling, sources, arrivals, step, sent, spare: 0.0, levels, holds }
+    }
+
+    /// It cannot send what has not come yet.
+    pub fn with(self, arrivals: &[Arrival]) -> Ideal<'a> {
+        Ideal { arrivals: arrivals.to_vec(), ..self }
     }
 
     /// Messages it sends in a span of time.
@@ -72,6 +105,18 @@ impl<'a> Ideal<'a> {
         Some(self.step * u32::try_from(steps).unwrap_or(u32::MAX))
     }
 
+    /// The longest time in which it sends nothing before it has sent so many.
+    pub fn longest_pause(&mut self, messages: usize) -> Duration {
+        let Some(all) = self.time_for(messages) else { return Duration::ZERO };
+        let steps = self.sent.windows(2).take(self.steps(all));
+        let (mut longest, mut pause) = (0_u32, 0_u32);
+        for step in steps {
+            pause = if step[0] == step[1] { pause + 1 } else { 0 };
+            longest = longest.max(pause);
+        }
+        self.step * longest
+    }
+
     /// Whole steps of a span.
     fn steps(&self, span: Duration) -> usize {
         usize::try_from(span.as_millis() / self.step.as_millis()).unwrap_or(usize::MAX)
@@ -81,27 +126,32 @@ impl<'a> Ideal<'a> {
         let done = self.sent.len() - 1;
         let now = START + self.step * u32::try_from(done).unwrap_or(u32::MAX);
         let before = self.sent[done];
-        let limits = self.profile.limits_at(START, now);
-        let windows = limits.windows();
+        if now >= self.holds.until {
+            self.holds = Holds::at(self.profile, now);
+        }
+        let windows = std::mem::take(&mut self.holds.windows);
         self.levels.resize(windows.len().max(self.levels.len()), None);
-        let mut room = u64::MAX;
+        let mut room = if self.holds.blocks { 0 } else { u64::MAX };
         for (place, window) in windows.iter().enumerate() {
             room = room.min(self.room(place, window, done));
         }
-        if self.profile.blocked_until(START, now).is_some() {
-            room = 0;
-        }
+        let limits = &self.holds.limits;
         let of_sources = limits.connections_per_source.map(|limit| limit.saturating_mul(self.sources));
         let connections = [limits.connections, of_sources];
         let connections = connections.into_iter().flatten().fold(self.ceiling, |least, n| least.min(n as usize));
         let carried = self.pace.messages_per_second(limits.messages_per_connection) * self.step.as_secs_f64();
         self.spare += connections as f64 * carried;
+        if !self.arrivals.is_empty() {
+            let come = arrival::by(&self.arrivals, now.since(START)) as u64;
+            room = room.min(come.saturating_sub(before));
+        }
         let sent = room.min(whole(self.spare));
         self.spare = (self.spare - sent as f64).min(1.0);
         for (level, window) in self.levels.iter_mut().zip(&windows) {
             let depth = depth(window, self.sources);
             *level = level.map(|level| (level - sent as f64).clamp(0.0, depth));
         }
+        self.holds.windows = windows;
         self.sent.push(before + sent);
     }
 

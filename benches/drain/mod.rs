@@ -1,7 +1,9 @@
 //! What the drain bench is made of.
 
+pub mod arrival;
 pub mod ideal;
 pub mod naive;
+pub mod random;
 pub mod real;
 pub mod run;
 pub mod scenario;

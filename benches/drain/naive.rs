@@ -1,12 +1,14 @@
-//! Relays as they are found elsewhere, for comparison: two policies, in the same world of delays, against the same receivers.
+//! Relays as they are found elsewhere, for comparison: three policies, in the same world of delays, against the same receivers.
 //!
 //! - *Only retries later*: twenty connections whatever the receiver says; a message that was put off waits as long as it
 //!   has waited already, at least 300 and at most 4000 seconds, and is looked for every 300 seconds (the defaults of
 //!   Postfix: minimal_backoff_time, maximal_backoff_time, queue_run_delay, default_destination_concurrency_limit).
 //! - *Fixed limits, fixed pauses*: the same, but after a refusal one connection and one message a minute for 90 minutes,
 //!   then twenty connections again: rules as they are passed around for commercial mailers.
+//! - *Steps down and up*: it begins with as much as it likes (100 a second), sends a tenth less after each refusal, and a tenth more
+//!   after each ten minutes without one, as KumoMTA's `AdjustConfig` does with a rate (decrease_percent, ramp_up_interval, ramp_step_percent).
 //!
-//! What got a 5xx is lost: neither sends it again. Who was refused [`REFUSED_MAX`] times as often as it has messages is not waited for
+//! What got a 5xx is lost: none sends it again. Who was refused [`REFUSED_MAX`] times as often as it has messages is not waited for
 //! any longer: such a sender was blocked long ago.
 
 use std::time::Duration;
@@ -15,7 +17,8 @@ use weir::outbound::Outcome;
 use weir::simulate::{Mail, SessionId};
 use weir::types::Timestamp;
 
-use super::world::site::Connected;
+use super::arrival::Arrival;
+use super::world::site::{Connected, SOURCE};
 use super::world::{Agenda, LEAVE, SIZE_BYTES, START, Site};
 
 const CONNECTIONS: usize = 20;
@@ -25,6 +28,13 @@ const QUEUE_RUN: Duration = Duration::from_secs(300);
 const SLOW_FOR: Duration = Duration::from_secs(90 * 60);
 const SLOW_EVERY: Duration = Duration::from_secs(60);
 
+/// Messages a second.
+const RATE_MAX: f64 = 100.0;
+const RATE_MIN: f64 = 1.0 / 3600.0;
+const STEP_DOWN: f64 = 0.9;
+const STEP_UP: f64 = 1.1;
+const STEP_UP_AFTER: Duration = Duration::from_secs(600);
+
 /// Refusals for each message of the backlog, after which nobody goes on looking.
 const REFUSED_MAX: usize = 10;
 
@@ -32,15 +42,17 @@ const REFUSED_MAX: usize = 10;
 pub enum Policy {
     RetriesLater,
     FixedPauses,
+    Steps,
 }
 
 impl Policy {
-    pub const ALL: [Policy; 2] = [Policy::RetriesLater, Policy::FixedPauses];
+    pub const ALL: [Policy; 3] = [Policy::RetriesLater, Policy::FixedPauses, Policy::Steps];
 
     pub fn name(self) -> &'static str {
         match self {
             Policy::RetriesLater => "only retries later",
             Policy::FixedPauses => "fixed limits, fixed pauses",
+            Policy::Steps => "steps down and up",
         }
     }
 }
@@ -51,11 +63,43 @@ struct Sender<'a> {
     now: Timestamp,
     /// Messages by the time of their next attempt.
     waiting: Agenda<usize>,
+    /// When each message came.
+    came: Vec<Timestamp>,
     left: usize,
     /// How often it may still be refused.
     patience: usize,
     places: Agenda<Place>,
     slow_until: Timestamp,
+    steps: Steps,
+}
+
+/// A rate that goes by steps.
+struct Steps {
+    per_second: f64,
+    /// Since when there was neither a refusal nor a step up.
+    quiet_since: Timestamp,
+    /// When the next message may go.
+    next: Timestamp,
+}
+
+impl Steps {
+    fn refused(&mut self, now: Timestamp) {
+        self.per_second = (self.per_second * STEP_DOWN).max(RATE_MIN);
+        self.quiet_since = now;
+    }
+
+    /// None: a message may go now. Else: when.
+    fn wait(&mut self, now: Timestamp) -> Option<Timestamp> {
+        while now.since(self.quiet_since) >= STEP_UP_AFTER {
+            self.quiet_since = self.quiet_since + STEP_UP_AFTER;
+            self.per_second = (self.per_second * STEP_UP).min(RATE_MAX);
+        }
+        if self.next > now {
+            return Some(self.next);
+        }
+        self.next = now + Duration::from_secs_f64(self.per_second.recip());
+        None
+    }
 }
 
 /// One of the connections that may stand at a time.
@@ -81,9 +125,12 @@ enum Hearing {
 }
 
 /// Sends a backlog until all of it has come to its end, or the time is over; what is left is returned.
-pub fn drain(policy: Policy, site: &mut Site, messages: usize, end: Timestamp) -> usize {
+pub fn drain(policy: Policy, site: &mut Site, arrivals: &[Arrival], end: Timestamp) -> usize {
     let mut waiting = Agenda::default();
-    (0..messages).for_each(|n| waiting.plan(START, n));
+    let batches = arrivals.iter().flat_map(Arrival::batches);
+    let came: Vec<Timestamp> = batches.flat_map(|(after, count)| std::iter::repeat_n(START + after, count)).collect();
+    came.iter().enumerate().for_each(|(n, at)| waiting.plan(*at, n));
+    let messages = came.len();
     let mut places = Agenda::default();
     for number in 0..CONNECTIONS {
         places.plan(START, Place { number, session: None, message: None, heard: Hearing::Nothing });
@@ -93,10 +140,12 @@ pub fn drain(policy: Policy, site: &mut Site, messages: usize, end: Timestamp) -
         site,
         now: START,
         waiting,
+        came,
         left: messages,
         patience: messages * REFUSED_MAX,
         places,
         slow_until: START,
+        steps: Steps { per_second: RATE_MAX, quiet_since: START, next: START },
     };
     sender.run(end);
     sender.left
@@ -155,6 +204,12 @@ impl Sender<'_> {
             place.message = self.waiting.pop();
         }
         let Some(message) = place.message else { return };
+        if self.policy == Policy::Steps
+            && place.session.is_some()
+            && let Some(until) = self.steps.wait(self.now)
+        {
+            return self.places.plan(until, place);
+        }
         let wait = match place.session {
             Some(session) => self.transact(&mut place, session, message),
             None => self.connect(&mut place),
@@ -168,7 +223,7 @@ impl Sender<'_> {
     }
 
     fn connect(&mut self, place: &mut Place) -> Duration {
-        match self.site.connect(self.site.address(), self.now) {
+        match self.site.connect(SOURCE, self.site.address(), self.now) {
             Connected::Open { session, wait } => {
                 place.session = Some(session);
                 wait
@@ -200,15 +255,16 @@ impl Sender<'_> {
     }
 
     fn slow_down(&mut self) {
-        if self.policy == Policy::FixedPauses {
-            self.slow_until = self.now + SLOW_FOR;
+        match self.policy {
+            Policy::RetriesLater => {}
+            Policy::FixedPauses => self.slow_until = self.now + SLOW_FOR,
+            Policy::Steps => self.steps.refused(self.now),
         }
     }
 
-    /// All messages came at the start, so their age is the time that has passed since.
     fn put_off(&mut self, place: &mut Place) {
         let Some(message) = place.message.take() else { return };
-        let backoff = self.now.since(START).clamp(BACKOFF_MIN, BACKOFF_MAX);
+        let backoff = self.now.since(self.came[message]).clamp(BACKOFF_MIN, BACKOFF_MAX);
         let runs = (self.now + backoff).since(START).as_secs().div_ceil(QUEUE_RUN.as_secs());
         self.waiting.plan(START + Duration::from_secs(runs * QUEUE_RUN.as_secs()), message);
     }

@@ -1,4 +1,4 @@
-//! One scenario twice: in virtual time with the relay's core alone, and in real time with the whole relay, its spool and real sockets.
+//! Scenarios twice: in virtual time with the relay's core alone, and in real time with the whole relay, its spool and real sockets.
 //!
 //! Both meet the same receiver and are measured against the same ideal sender. In real time there is what virtual time leaves out: a
 //! disk, a scheduler, other programs. So the two agree if they are within [`DRAIN_OFF`] and [`REFUSED_OFF`] of one another, the
@@ -22,8 +22,12 @@ use weir::types::Timestamp;
 use super::run::Course;
 use super::scenario::Scenario;
 
-/// The scenario that is short enough.
-const SHORT: &str = include_str!("real/short.toml");
+/// The scenarios that are short enough, by name.
+pub const SCENARIOS: [(&str, &str); 3] = [
+    ("rate and connections", include_str!("real/short.toml")),
+    ("bucket", include_str!("real/bucket.toml")),
+    ("window with noise", include_str!("real/noise.toml")),
+];
 /// Drain times may differ by so much, as a share of the virtual one.
 pub const DRAIN_OFF: f64 = 0.25;
 /// Refused attempts may differ by so many, as a share of the messages.
@@ -76,9 +80,9 @@ impl Comparison {
     }
 }
 
-/// Runs the short scenario in both times. Takes as long as the real one takes.
-pub fn compare() -> anyhow::Result<Comparison> {
-    let scenario = Scenario::parse("real", SHORT)?;
+/// Runs a scenario in both times. Takes as long as the real one takes.
+pub fn compare(name: &str, text: &str) -> anyhow::Result<Comparison> {
+    let scenario = Scenario::parse(name, text)?;
     let course = Course::new(&scenario)?;
     let ideal = course.ideal().time_for(course.messages).context("the receiver never takes the backlog")?;
     let virtually = (1..=scenario.seeds).map(|seed| course.drain(seed, None));
@@ -86,7 +90,7 @@ pub fn compare() -> anyhow::Result<Comparison> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let (time, judgement) = runtime.block_on(drain(&scenario, course.messages, ideal))?;
     #[expect(clippy::cast_precision_loss, reason = "counts of some hundred messages")]
-    let refused = judgement.refused.attempts() as f64 / course.messages as f64;
+    let refused = (judgement.refused.attempts() + judgement.refused.noise) as f64 / course.messages as f64;
     let really = Ratios { drain: time.as_secs_f64() / ideal.as_secs_f64(), refused };
     Ok(Comparison { messages: course.messages, ideal, virtually, really, faults: judgement.faults() })
 }

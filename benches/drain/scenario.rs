@@ -10,13 +10,21 @@ use serde::Deserialize;
 use weir::simulate::Profile;
 use weir::throttle::options::ProviderOptions;
 use weir::types::nearest::nearest_of_error;
+use weir::types::{Domain, Span};
 
-use super::world::Mix;
+use super::arrival::Arrival;
+use super::world::{Faults, Mix};
 
 /// As many as a world is meant for; what the core does not keep in memory it reads back.
 pub const MESSAGES_MAX: usize = 1_000_000;
 const HOURS_MAX: f64 = 24.0 * 30.0;
 const SEEDS_DEFAULT: u64 = 3;
+/// Domains and MX hosts are given addresses of 10.0.0.0/8; sources those of one /24.
+const DOMAINS_MAX: usize = 10_000;
+const MX_SETS_MAX: usize = 1_000;
+const SOURCES_MAX: usize = 250;
+/// Domains of the receiver that says nothing about them, each with an MX host of its own.
+const DOMAINS: [&str; 4] = ["outlook.com", "hotmail.com", "live.com", "msn.com"];
 
 #[derive(Clone, Debug)]
 pub struct Scenario {
@@ -25,6 +33,13 @@ pub struct Scenario {
     pub family: Family,
     pub backlog: Backlog,
     pub mix: Mix,
+    pub domains: Vec<Domain>,
+    /// MX hosts; domains share them in turn.
+    pub mx_sets: usize,
+    /// Addresses the relay sends from.
+    pub sources: usize,
+    pub faults: Faults,
+    pub clock: Vec<ClockStep>,
     pub seeds: u64,
     pub relay: ProviderOptions,
     pub receiver: Profile,
@@ -76,11 +91,32 @@ impl Family {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Backlog {
     /// What the receiver could take in that time.
     Time(Duration),
     Messages(usize),
+    /// What the receiver could take in the first of these times, arriving evenly over the second.
+    Spread(Duration, Duration),
+    Arrivals(Vec<Arrival>),
+}
+
+/// The relay's clock is set, and from then on goes ahead of the true time, or behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClockStep {
+    pub after: Span,
+    #[serde(default)]
+    ahead: Option<Span>,
+    #[serde(default)]
+    behind: Option<Span>,
+}
+
+impl ClockStep {
+    pub fn ahead_millis(&self) -> i64 {
+        let millis = |span: Option<Span>| span.map_or(0, |span| i64::try_from(span.0.as_millis()).unwrap_or(i64::MAX));
+        millis(self.ahead) - millis(self.behind)
+    }
 }
 
 #[derive(Deserialize)]
@@ -93,6 +129,16 @@ struct File {
     messages: Option<usize>,
     #[serde(default)]
     mix: Option<Mix>,
+    arrives: Option<Span>,
+    #[serde(default)]
+    arrival: Vec<Arrival>,
+    domains: Option<usize>,
+    mx_sets: Option<usize>,
+    sources: Option<usize>,
+    #[serde(default)]
+    faults: Faults,
+    #[serde(default)]
+    clock: Vec<ClockStep>,
     seeds: Option<u64>,
     #[serde(default)]
     relay: toml::Table,
@@ -107,30 +153,26 @@ impl Scenario {
     }
 
     pub fn parse(name: &str, text: &str) -> anyhow::Result<Scenario> {
-        let File { about, family, hours, messages, mix, seeds, relay, receiver } =
-            toml::from_str(text).map_err(explained)?;
-        let backlog = match (hours, messages) {
-            (Some(hours), None) => {
-                ensure!(hours > 0.0 && hours <= HOURS_MAX, "hours = {hours}: write a number from 0 to {HOURS_MAX}");
-                Backlog::Time(Duration::from_secs_f64(hours * 3600.0))
-            }
-            (None, Some(messages)) => {
-                ensure!((1..=MESSAGES_MAX).contains(&messages), "messages = {messages}: at most {MESSAGES_MAX}");
-                Backlog::Messages(messages)
-            }
-            _ => bail!("write either `hours` or `messages`"),
-        };
-        let mix = mix.unwrap_or(Mix::NORMAL);
+        let file: File = toml::from_str(text).map_err(explained)?;
+        let backlog = file.backlog()?;
+        let mix = file.mix.unwrap_or(Mix::NORMAL);
         mix.check().map_err(anyhow::Error::msg)?;
+        file.faults.check().map_err(anyhow::Error::msg)?;
+        let domains = number("domains", file.domains, DOMAINS.len(), DOMAINS_MAX)?;
         Ok(Scenario {
             name: name.into(),
-            about,
-            family,
+            family: file.family,
             backlog,
             mix,
-            seeds: seeds.unwrap_or(SEEDS_DEFAULT).max(1),
-            relay: provider(relay).map_err(explained).context("[relay]")?,
-            receiver: Profile::parse(&toml::to_string(&receiver)?).context("[receiver]")?,
+            mx_sets: number("mx_sets", file.mx_sets, domains.min(MX_SETS_MAX), MX_SETS_MAX.min(domains))?,
+            domains: named(domains),
+            sources: number("sources", file.sources, 1, SOURCES_MAX)?,
+            faults: file.faults,
+            clock: file.clock,
+            seeds: file.seeds.unwrap_or(SEEDS_DEFAULT).max(1),
+            relay: provider(file.relay).map_err(explained).context("[relay]")?,
+            receiver: Profile::parse(&toml::to_string(&file.receiver)?).context("[receiver]")?,
+            about: file.about,
         })
     }
 
@@ -143,6 +185,46 @@ impl Scenario {
     pub fn noise(&self) -> f64 {
         self.receiver.trouble.iter().map(|trouble| trouble.share).fold(0.0, f64::max)
     }
+}
+
+impl File {
+    fn backlog(&self) -> anyhow::Result<Backlog> {
+        let in_range = |messages: usize| {
+            ensure!((1..=MESSAGES_MAX).contains(&messages), "messages = {messages}: at most {MESSAGES_MAX}");
+            Ok(messages)
+        };
+        Ok(match (self.hours, self.messages, &self.arrival[..]) {
+            (Some(hours), None, []) => {
+                ensure!(hours > 0.0 && hours <= HOURS_MAX, "hours = {hours}: write a number from 0 to {HOURS_MAX}");
+                let time = Duration::from_secs_f64(hours * 3600.0);
+                self.arrives.map_or(Backlog::Time(time), |over| Backlog::Spread(time, over.0))
+            }
+            (None, Some(messages), []) => match self.arrives {
+                Some(over) => {
+                    Backlog::Arrivals(vec![Arrival { messages: in_range(messages)?, over, ..Arrival::at_once(0) }])
+                }
+                None => Backlog::Messages(in_range(messages)?),
+            },
+            (None, None, arrivals @ [_, ..]) if self.arrives.is_none() => {
+                in_range(arrivals.iter().map(|arrival| arrival.messages).fold(0, usize::saturating_add))?;
+                Backlog::Arrivals(arrivals.to_vec())
+            }
+            _ => bail!("write one of `hours`, `messages` and [[arrival]]; `arrives` belongs to one of the first two"),
+        })
+    }
+}
+
+/// One of the keys that are numbers.
+fn number(key: &str, value: Option<usize>, default: usize, most: usize) -> anyhow::Result<usize> {
+    let value = value.unwrap_or(default);
+    ensure!((1..=most).contains(&value), "{key} = {value}: write a number from 1 to {most}");
+    Ok(value)
+}
+
+fn named(domains: usize) -> Vec<Domain> {
+    let known = DOMAINS.iter().map(ToString::to_string);
+    let names = known.chain((DOMAINS.len() + 1..).map(|n| format!("d{n}.outlook.test")));
+    names.take(domains).map(|name| Domain::parse(&name).expect("a domain of the bench")).collect()
 }
 
 /// What the relay is told. By default nothing but whose replies it reads; and the growth guard is off: it is a policy of the

@@ -1,4 +1,6 @@
 //! `weir simulate`: a receiver that behaves like Outlook.com, for trials, until it is interrupted; then it judges.
+//!
+//! With `--try CONFIG` the relay of that configuration stands before it in the same process, and it ends when all mail is gone.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,17 +14,26 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::output::Output;
 use super::{Format, human};
+use crate::admin::LaneRecord;
 use crate::clock::Clock;
-use crate::simulate::{Judgement, Limits, MxHost, Profile, Simulator};
+use crate::demo::trial::{Glance, Trial};
+use crate::demo::{MESSAGES, MESSAGES_MAX, SPEED};
+use crate::simulate::{Judgement, Limits, MxHost, Profile, Scope, Simulator, WindowKind, WindowLimit};
 
 /// How often the counts are printed while they change.
 const EVERY: Duration = Duration::from_secs(2);
 /// A profile is a page of text.
 const PROFILE_MAX: u64 = 1 << 20;
+/// A trial tells how it goes so often, by its own clock.
+const LINE_EVERY: Duration = Duration::from_secs(120);
+/// Characters of a lane's reason that are shown.
+const REASON_MAX: usize = 140;
+/// A start takes a moment; more means that something hangs.
+const START_MAX: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Args)]
 pub(super) struct Simulate {
-    /// What the receiver is like: a shipped profile (outlook, gentle, strict, punishing, dead-hosts, falling, blocking) or a TOML file
+    /// What the receiver is like: a shipped profile (outlook, gentle, strict, punishing, dead-hosts, falling, blocking, window, bucket, fast, noisy, penalties, flapping) or a TOML file
     #[arg(long, default_value = "outlook", value_name = "NAME|FILE")]
     profile: String,
     /// Where it listens, as MX hosts mx1, mx2 …; another name stands before the address: NAME=127.0.0.1:2600
@@ -37,6 +48,15 @@ pub(super) struct Simulate {
     /// The same number, the same receiver: which addresses are unknown, how long it takes, when something goes wrong
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// So many messages in a hundred are refused by chance, as real receivers do; 0: none
+    #[arg(long, default_value = "0.1", value_name = "PERCENT", value_parser = percent)]
+    noise: f64,
+    /// Try this configuration: its relay is started in this process, on loopback and with a folder of its own, and fed
+    #[arg(long = "try", value_name = "CONFIG", conflicts_with = "listen")]
+    tried: Option<PathBuf>,
+    /// How many messages a trial sends
+    #[arg(long, default_value_t = MESSAGES, requires = "tried", value_parser = clap::value_parser!(u32).range(1..=i64::from(MESSAGES_MAX)))]
+    messages: u32,
     #[command(flatten)]
     format: Format,
 }
@@ -55,6 +75,7 @@ enum Record<'a> {
     Listening { profile: &'a str, seed: u64, hosts: Vec<Address<'a>>, limits: Limits },
     Counts(&'a Judgement),
     Judgement { faults: Vec<String>, counts: &'a Judgement },
+    Trial { minutes: f64, queued: u64, rate: f64, lanes: &'a [LaneRecord], counts: &'a Judgement },
 }
 
 #[derive(Serialize)]
@@ -74,8 +95,20 @@ fn host(text: &str) -> Result<Named, String> {
     }
 }
 
+/// A share, written as a percentage.
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.trim_end_matches('%').trim_end();
+    match number.parse::<f64>() {
+        Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(percent / 100.0),
+        _ => Err(format!("`{text}` is no percentage: write a number from 0 to 100")),
+    }
+}
+
 pub(super) async fn simulate(simulate: &Simulate, output: &mut Output) -> anyhow::Result<ExitCode> {
-    let profile = profile(&simulate.profile)?;
+    let profile = profile(&simulate.profile)?.with_noise(simulate.noise);
+    if let Some(config) = &simulate.tried {
+        return trial(simulate, config, &profile, output).await;
+    }
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let hosts: Vec<MxHost> = simulate.listen.iter().enumerate().map(|(n, named)| named.host(n + 1)).collect();
@@ -100,6 +133,87 @@ pub(super) async fn simulate(simulate: &Simulate, output: &mut Output) -> anyhow
         before = now;
     }
     end(simulate, &simulator.stop().await, output)
+}
+
+/// A configuration before the receiver, until all its mail is gone.
+async fn trial(simulate: &Simulate, config: &Path, profile: &Profile, output: &mut Output) -> anyhow::Result<ExitCode> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let config = super::config::load(Some(config))?;
+    let starting = Trial::start(&config.settings, profile, simulate.seed, simulate.messages);
+    let mut running = tokio::time::timeout(START_MAX, starting).await.context("the trial does not start")??;
+    let json = simulate.format.json;
+    if !json {
+        output.line(&format!(
+            "trying {} with {} messages against `{}` on loopback; its clock runs {SPEED} times faster than time; Ctrl-C ends it",
+            config.origin,
+            human::number(simulate.messages.into()),
+            simulate.profile
+        ))?;
+        output.flush()?;
+    }
+    let mut next_line = Duration::ZERO;
+    let mut last = None;
+    let seen = loop {
+        let looked = tokio::select! {
+            biased;
+            _ = terminate.recv() => break Ok(()),
+            _ = interrupt.recv() => break Ok(()),
+            looked = running.look() => looked,
+        };
+        let glance = match looked {
+            Ok(glance) => glance,
+            Err(error) => break Err(error),
+        };
+        if (glance.time >= next_line || glance.is_over)
+            && let Err(error) = show(&glance, json, output)
+        {
+            break Err(error);
+        }
+        if glance.time >= next_line {
+            next_line = glance.time + LINE_EVERY;
+        }
+        if last.insert(glance).is_over {
+            break Ok(());
+        }
+    };
+    let judgement = running.end().await;
+    seen?;
+    let is_over = last.as_ref().is_some_and(|glance| glance.is_over);
+    if let (false, Some(glance)) = (json, &last) {
+        let (minutes, queued) = (glance.time.as_secs() / 60, human::number(glance.queued));
+        output.line(&match is_over {
+            true => format!("\nall mail came to its end after {minutes} minutes of the trial's clock"),
+            false => format!("\nended after {minutes} minutes of the trial's clock; {queued} messages were queued"),
+        })?;
+    }
+    end(simulate, &judgement, output)?;
+    Ok(if is_over { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn show(glance: &Glance, json: bool, output: &mut Output) -> anyhow::Result<()> {
+    let Glance { time, queued, rate, counts, lanes, .. } = glance;
+    if json {
+        let minutes = time.as_secs_f64() / 60.0;
+        output.json(&Record::Trial { minutes, queued: *queued, rate: *rate, lanes, counts })?;
+    } else {
+        output.line(&format!(
+            "{:>5} min  accepted {:>7}  {:>7.1} a minute  refused {:>5}  by chance {:>4}  queued {:>7}  connections {}",
+            time.as_secs() / 60,
+            human::number(counts.messages_accepted),
+            rate,
+            human::number(counts.refused.attempts()),
+            human::number(counts.refused.noise),
+            human::number(*queued),
+            counts.connections_open,
+        ))?;
+        for lane in lanes {
+            let reason = lane.reason.as_deref().map(|reason| format!(": {}", human::short(reason, REASON_MAX)));
+            let reason = reason.unwrap_or_default();
+            output.line(&format!("           {} from {}: {}{reason}", lane.provider, lane.source, lane.state))?;
+        }
+    }
+    output.flush()
 }
 
 impl Named {
@@ -158,8 +272,30 @@ fn limits(limits: &Limits) -> String {
     ]
     .into_iter()
     .flatten()
+    .chain(limits.window.iter().flatten().map(window))
     .collect();
     if limits.is_empty() { "no limits".into() } else { format!("limits: {}", limits.join(", ")) }
+}
+
+/// `600 recipients in any 10m`, `1 recipient each 1s, 300 at once, of all sources together`.
+fn window(window: &WindowLimit) -> String {
+    let count = human::number(window.count.into());
+    let span = window.span;
+    let mut text = match window.kind {
+        WindowKind::Sliding => format!("{count} recipients in any {span}"),
+        WindowKind::Clock => format!("{count} recipients in each {span} by the clock"),
+        WindowKind::Bucket => {
+            let depth = human::number(window.depth.unwrap_or(window.count).into());
+            format!("{count} recipients each {span} and {depth} at once")
+        }
+    };
+    if window.scope == Scope::All {
+        text += " of all sources together";
+    }
+    if window.counts_refused {
+        text += ", refused ones too";
+    }
+    text
 }
 
 /// Ready to be pasted: a relay of its own beside whatever runs on this host.
@@ -183,8 +319,8 @@ fn configuration(hosts: &[MxHost]) -> String {
 fn counts(judgement: &Judgement) -> String {
     let refused = &judgement.refused;
     format!(
-        "open {:>4}  peak {:>4}  accepted {:>9}  refused {:>6} (connections {}, rate {}, messages {}, limited {}, blocked {})  \
-         pressed on {}",
+        "open {:>4}  peak {:>4}  accepted {:>9}  refused {:>6} (connections {}, rate {}, messages {}, limited {}, blocked {}, \
+         penalty {})  by chance {}  pressed on {}",
         judgement.connections_open,
         judgement.connections_peak,
         human::number(judgement.messages_accepted),
@@ -194,6 +330,8 @@ fn counts(judgement: &Judgement) -> String {
         refused.messages,
         refused.limited,
         refused.block,
+        refused.penalty,
+        refused.noise,
         judgement.pressed_on
     )
 }

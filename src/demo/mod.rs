@@ -1,4 +1,5 @@
-//! `weir demo`: a relay and simulated receivers in one process on loopback, and what can be seen of them.
+//! `weir demo`: a relay and simulated receivers in one process on loopback, and what can be seen of them. `trial` is the same for a
+//! configuration of somebody's own.
 //!
 //! Rules that always hold:
 //! - nothing is asked of the network: names come from a table (`dns`), mail goes to loopback alone;
@@ -11,6 +12,7 @@ mod dns;
 mod folder;
 mod mail;
 pub mod plot;
+pub mod trial;
 mod world;
 
 use std::collections::BTreeMap;

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use super::dns::Table;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::simulate::{MxHost, Profile, Simulator};
+use crate::simulate::{BindError, MxHost, Profile, Simulator};
 
 /// The consumer side. Its rate falls to less than half for a time, and comes back.
 const CONSUMER: &str = include_str!("consumer.toml");
@@ -64,29 +64,16 @@ pub(super) struct World {
 impl World {
     pub(super) fn start(seed: u64, clock: &Clock) -> anyhow::Result<World> {
         let (consumer, business) = (Profile::parse(CONSUMER)?, Profile::parse(BUSINESS)?);
-        let mut refused = None;
-        for _ in 0..PORTS_TRIED {
-            let port = free_port().context("cannot listen on 127.0.0.1")?;
+        let (receivers, port) = at_some_port(|port| {
             let start = |profile: &Profile, receivers: &[Receiver]| {
                 Simulator::start(profile.clone(), seed, &hosts(receivers, port), clock.clone())
             };
-            match (start(&consumer, &[OUTLOOK, HOTMAIL]), start(&business, &[COMPANY])) {
-                (Ok(consumer), Ok(business)) => {
-                    let receivers = [
-                        Running { provider: "outlook", simulator: consumer },
-                        Running { provider: "microsoft365", simulator: business },
-                    ];
-                    return Ok(World { receivers, dns: table(), port });
-                }
-                (Err(error), _) | (_, Err(error)) => refused = Some(error),
-            }
-        }
-        match refused {
-            Some(error) => {
-                Err(anyhow::Error::new(error).context("the demo needs the addresses 127.0.0.0/8 of this host"))
-            }
-            None => anyhow::bail!("no port was tried"),
-        }
+            Ok([
+                Running { provider: "outlook", simulator: start(&consumer, &[OUTLOOK, HOTMAIL])? },
+                Running { provider: "microsoft365", simulator: start(&business, &[COMPANY])? },
+            ])
+        })?;
+        Ok(World { receivers, dns: table(), port })
     }
 
     /// What the relay is started with.
@@ -95,6 +82,43 @@ impl World {
         config.data_dir = data_dir.to_path_buf();
         config.delivery.port = self.port;
         Ok(config)
+    }
+}
+
+/// One receiver behind all hosts.
+pub(super) struct Alone {
+    pub(super) simulator: Simulator,
+    pub(super) dns: Table,
+}
+
+impl Alone {
+    pub(super) fn start(profile: &Profile, seed: u64, clock: &Clock) -> anyhow::Result<Alone> {
+        let receivers = [OUTLOOK, HOTMAIL, COMPANY];
+        let start = |port| Simulator::start(profile.clone(), seed, &hosts(&receivers, port), clock.clone());
+        let (simulator, _) = at_some_port(start)?;
+        Ok(Alone { simulator, dns: table() })
+    }
+
+    /// Of its first host.
+    pub(super) fn address(&self) -> SocketAddr {
+        let first = self.simulator.hosts().first().map(|host| host.address);
+        first.unwrap_or(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0))
+    }
+}
+
+/// Starts something that listens on one port of several addresses: ports are drawn until one is free on all of them.
+fn at_some_port<T>(start: impl Fn(u16) -> Result<T, BindError>) -> anyhow::Result<(T, u16)> {
+    let mut refused = None;
+    for _ in 0..PORTS_TRIED {
+        let port = free_port().context("cannot listen on 127.0.0.1")?;
+        match start(port) {
+            Ok(started) => return Ok((started, port)),
+            Err(error) => refused = Some(error),
+        }
+    }
+    match refused {
+        Some(error) => Err(anyhow::Error::new(error).context("this needs the addresses 127.0.0.0/8 of this host")),
+        None => anyhow::bail!("no port was tried"),
     }
 }
 

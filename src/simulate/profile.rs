@@ -206,6 +206,17 @@ impl Profile {
         Ok(profile)
     }
 
+    /// The same with a share of all messages refused at MAIL by chance, on top of what the profile says: half of them with its
+    /// words for a rate, half by a server that is busy. No real receiver is without.
+    pub fn with_noise(mut self, share: f64) -> Profile {
+        let replies = [self.words.rate.clone(), Wording::busy()];
+        let noise = replies.map(|reply| Trouble { stage: Stage::Mail, share: share / 2.0, reply });
+        let added = noise.iter().filter(|trouble| trouble.share > 0.0);
+        let changed = self.change.iter_mut().filter_map(|change| change.trouble.as_mut());
+        changed.chain([&mut self.trouble]).for_each(|troubles| troubles.extend(added.clone().cloned()));
+        self
+    }
+
     /// Writes each change that comes again once for each time.
     fn repeat_changes(&mut self) -> Result<(), ProfileError> {
         let times = |change: &Change| match (change.every, change.times) {

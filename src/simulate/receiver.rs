@@ -141,6 +141,11 @@ impl Receiver {
         free(self.judgement.connections_open, limits.connections) && free(of_source, limits.connections_per_source)
     }
 
+    /// Whether a message from `source` would be within the limits, were it alone.
+    pub fn would_take(&mut self, source: IpAddr, now: Timestamp) -> bool {
+        self.has_room(source, now) && self.refusal_of_source(source, now).is_none()
+    }
+
     /// A connection from `source` to an MX host; without a session it has ended with what was said.
     pub fn connect(&mut self, source: IpAddr, host: &str, now: Timestamp) -> (Option<SessionId>, Said) {
         match self.profile.host_state(host) {

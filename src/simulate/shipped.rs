@@ -3,7 +3,7 @@
 use super::profile::Profile;
 
 /// Name and text; the first one is taken where none is named.
-const SHIPPED: [(&str, &str); 7] = [
+const SHIPPED: [(&str, &str); 13] = [
     ("outlook", include_str!("../../config/simulate/outlook.toml")),
     ("gentle", include_str!("../../config/simulate/gentle.toml")),
     ("strict", include_str!("../../config/simulate/strict.toml")),
@@ -11,6 +11,12 @@ const SHIPPED: [(&str, &str); 7] = [
     ("dead-hosts", include_str!("../../config/simulate/dead-hosts.toml")),
     ("falling", include_str!("../../config/simulate/falling.toml")),
     ("blocking", include_str!("../../config/simulate/blocking.toml")),
+    ("window", include_str!("../../config/simulate/window.toml")),
+    ("bucket", include_str!("../../config/simulate/bucket.toml")),
+    ("fast", include_str!("../../config/simulate/fast.toml")),
+    ("noisy", include_str!("../../config/simulate/noisy.toml")),
+    ("penalties", include_str!("../../config/simulate/penalties.toml")),
+    ("flapping", include_str!("../../config/simulate/flapping.toml")),
 ];
 
 impl Profile {

@@ -113,6 +113,11 @@ impl Wording {
         Reply::new(self.code(), text.replace("{time}", &now.to_string()))
     }
 
+    /// A server that has too much to do.
+    pub(super) fn busy() -> Wording {
+        Wording::named("4.7.500")
+    }
+
     /// One of `NAMED`; a name that is none of them stands for a plain failure, and a test keeps that from happening.
     fn named(name: &str) -> Wording {
         Wording::parse(name).unwrap_or_else(|_| Wording(Reply::new(451, "4.3.0 Temporary server error")))

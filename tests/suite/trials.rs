@@ -40,7 +40,8 @@ fn a_simulated_receiver_takes_mail_and_judges_when_it_is_interrupted() {
     let folder = tempfile::tempdir().unwrap();
     let profile = folder.path().join("mine.toml");
     std::fs::write(&profile, "mailboxes = { unknown = ['gone@x.test'] }").unwrap();
-    let arguments = ["simulate", "--profile", "mine.toml", "--listen", "127.0.0.1:0,127.0.0.2:0", "--json"];
+    let arguments =
+        ["simulate", "--profile", "mine.toml", "--listen", "127.0.0.1:0,127.0.0.2:0", "--noise", "0", "--json"];
     let (trial, mut records) = Trial::start(folder.path(), &arguments);
     let start = records.next().unwrap();
     assert_eq!((&start["record"], &start["hosts"][1]["name"]), (&"listening".into(), &"mx2.simulated.example".into()));
@@ -54,6 +55,36 @@ fn a_simulated_receiver_takes_mail_and_judges_when_it_is_interrupted() {
     let end = records.last().unwrap();
     assert_eq!((&end["record"], &end["faults"]), (&"judgement".into(), &Value::Array(Vec::new())));
     assert_eq!((&end["counts"]["messages_accepted"], &end["counts"]["refused"]["unknown"]), (&1.into(), &1.into()));
+}
+
+#[test]
+fn a_configuration_is_tried_without_touching_what_it_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("own.toml");
+    let text = "data_dir = \"./never\"\n[[listener]]\naddress = \"127.0.0.1:1\"\n[[provider]]\nname = \"outlook\"\npause = \"1m\"\n";
+    std::fs::write(&config, text).unwrap();
+    let arguments = [
+        "simulate",
+        "--try",
+        config.to_str().unwrap(),
+        "--messages",
+        "50",
+        "--noise",
+        "0",
+        "--profile",
+        "gentle",
+        "--json",
+    ];
+    let (mut trial, records) = Trial::start(folder.path(), &arguments);
+    let records: Vec<Value> = records.collect();
+    assert!(trial.0.wait().unwrap().success(), "{records:?}");
+    let (last, end) = (&records[records.len() - 2], records.last().unwrap());
+    assert_eq!((&last["record"], &last["queued"]), (&"trial".into(), &0.into()), "{records:?}");
+    let counts = &end["counts"];
+    let accepted = counts["messages_accepted"].as_u64().unwrap() + counts["refused"]["unknown"].as_u64().unwrap();
+    assert_eq!((&end["record"], accepted), (&"judgement".into(), 50), "{end}");
+    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(left, [config], "neither its data folder nor the trial's own is there");
 }
 
 #[test]

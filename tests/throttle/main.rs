@@ -9,6 +9,7 @@
 mod drain;
 
 mod ideal;
+mod parts;
 mod random;
 mod real;
 mod storm;

@@ -91,12 +91,14 @@ impl Chance {
     }
 
     fn setting(&mut self, number: usize) -> Setting {
-        let domains =
-            (0..self.0.usize(1..4)).map(|n| Domain::parse(&format!("d{n}.p{number}.test")).expect("a domain"));
+        let domains: Vec<Domain> = (0..self.0.usize(1..4))
+            .map(|n| Domain::parse(&format!("d{n}.p{number}.test")).expect("a domain"))
+            .collect();
         Setting {
             provider: format!("p{number}").into(),
             profile: self.profile(),
-            domains: domains.collect(),
+            mx_sets: domains.len(),
+            domains,
             addresses: self.0.u8(1..4),
             faults: self.faults(),
         }
@@ -127,7 +129,8 @@ fn one_world(seed: u64) {
     let ceilings: Vec<usize> = sites.iter().map(|_| chance.0.usize(1..=40)).collect();
     let all = chance.0.usize(1..=60);
     let providers = sites.iter().zip(&ceilings).map(|(setting, ceiling)| provider(setting, *ceiling)).collect();
-    let mut world = World::new(Plan { sites, providers, max_connections: all, queue: QueueOptions::default(), seed });
+    let mut world =
+        World::new(Plan { sites, providers, sources: 1, max_connections: all, queue: QueueOptions::default(), seed });
     (0..ceilings.len()).for_each(|site| world.submit(site, MESSAGES, Mix::BULK));
     for _ in 0..CLOCK_STEPS {
         let pause = Duration::from_secs(chance.0.u64(1..3600));

@@ -1,6 +1,6 @@
-//! Virtual and real time agree: the same scenario in both, as `cargo bench --bench drain -- --real` runs it.
+//! Virtual and real time agree: the same scenarios in both, as `cargo bench --bench drain -- --real` runs it.
 
-use crate::drain::real::{Comparison, Ratios, compare};
+use crate::drain::real::{Comparison, Ratios, SCENARIOS, compare};
 
 fn comparison(drain: f64, refused: f64) -> Comparison {
     let virtually = [(1.1, 0.01), (1.2, 0.02)].map(|(drain, refused)| Ratios { drain, refused }).to_vec();
@@ -26,9 +26,11 @@ fn what_is_off_by_more_than_it_may_is_named() {
 #[test]
 fn the_whole_relay_on_real_sockets_drains_as_its_core_does_in_virtual_time() {
     if std::env::var("WEIR_TEST").is_ok_and(|kind| kind == "long") {
-        let comparison = compare().expect("both runs end");
-        assert!(comparison.differences().is_empty(), "{:?}: {comparison:?}", comparison.differences());
+        for (name, text) in SCENARIOS {
+            let comparison = compare(name, text).expect("both runs end");
+            assert!(comparison.differences().is_empty(), "{name}: {:?}: {comparison:?}", comparison.differences());
+        }
     } else {
-        eprintln!("skipped: takes a minute of real time, with WEIR_TEST=long only");
+        eprintln!("skipped: takes some minutes of real time, with WEIR_TEST=long only");
     }
 }

@@ -16,6 +16,7 @@ fn setting(provider: &str, profile: Profile) -> Setting {
         provider: provider.into(),
         profile,
         domains: vec![Domain::parse(&format!("{provider}.test")).expect("a domain")],
+        mx_sets: 1,
         addresses: 2,
         faults: Faults::default(),
     }
@@ -24,7 +25,7 @@ fn setting(provider: &str, profile: Profile) -> Setting {
 fn world(sites: Vec<Setting>) -> World {
     let told = |setting: &Setting| ProviderOptions { name: setting.provider.to_string(), ..ProviderOptions::default() };
     let providers = sites.iter().map(told).collect();
-    World::new(Plan { sites, providers, max_connections: 1000, queue: QueueOptions::default(), seed: 1 })
+    World::new(Plan { sites, providers, sources: 1, max_connections: 1000, queue: QueueOptions::default(), seed: 1 })
 }
 
 /// Takes a second a message, and nothing at all until `blocked` is over.

@@ -1,15 +1,14 @@
 //! Carries the core's actions out, and lets come true what came of them.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use weir::dispatch::message::{Action, ConnectionId, Done, Excerpt, Input, Job, Resolved, Transacted};
-use weir::outbound::{OpenError, OpenStage, Outcome};
+use weir::outbound::{OpenError, OpenStage, Outcome, Plan};
 use weir::route::Unroutable;
 use weir::simulate::Mail;
 use weir::types::{Domain, Recipient};
 
-use super::site::Connected;
+use super::site::{Connected, SOURCE};
 use super::{Event, LEAVE, Open, SHORTLY, SIZE_BYTES, World};
 
 /// A domain nobody knows is asked for again after this.
@@ -30,7 +29,7 @@ impl World {
     fn act(&mut self, action: Action) {
         match action {
             Action::Resolve(domain) => self.resolve(domain),
-            Action::Open { connection, plan, job } => self.open(connection, plan.address.ip(), job),
+            Action::Open { connection, plan, job } => self.open(connection, &plan, job),
             Action::Start { connection, job } => self.transact(connection, job),
             Action::Close { connection } => self.close(connection),
             Action::Fetch { id } => {
@@ -65,10 +64,12 @@ impl World {
         self.plan(SHORTLY, Event::Say(Input::Routed { domain, result }));
     }
 
-    fn open(&mut self, connection: ConnectionId, host: IpAddr, job: Job) {
+    fn open(&mut self, connection: ConnectionId, plan: &Plan, job: Job) {
+        let (source, host) = (plan.bind.unwrap_or(SOURCE), plan.address.ip());
         let site = self.sites.iter().position(|site| site.has_host(host)).expect("a host of this world");
+        self.look_back(site);
         let mut counted = true;
-        let (session, wait, event) = match self.sites[site].connect(host, self.now) {
+        let (session, wait, event) = match self.sites[site].connect(source, host, self.now) {
             Connected::Open { session, wait } => (Some(session), wait, Event::Opened(connection, job)),
             Connected::Refused { reply, wait } => {
                 let text = reply.to_string();
@@ -89,6 +90,14 @@ impl World {
         self.plan(wait, event);
     }
 
+    /// A stretch without attempts ends, if this is one that counts: at the end of a backlog what was put off alone waits alone.
+    fn look_back(&mut self, site: usize) {
+        if self.left() * 10 > self.submitted {
+            let now = self.now;
+            self.sites[site].look_back(&self.addresses, now);
+        }
+    }
+
     /// Holds a transaction: asks the receiver now, and tells the relay when it would have heard.
     fn transact(&mut self, connection: ConnectionId, job: Job) {
         let Some(open) = self.open.get_mut(&connection) else { return };
@@ -106,6 +115,7 @@ impl World {
         let identity = envelope.id.to_string();
         let mail = Mail { sender: envelope.sender.as_str(), size_bytes: Some(SIZE_BYTES), identity: Some(&identity) };
         let addresses: Vec<&str> = offered.iter().map(|recipient| recipient.address.as_str()).collect();
+        self.look_back(site);
         let heard = self.sites[site].transact(session, &mail, &addresses, self.now);
         for (recipient, outcome) in offered.iter().zip(&heard.outcomes) {
             if let Outcome::Replied { reply, .. } = outcome
@@ -153,6 +163,11 @@ impl World {
     pub(super) fn happen(&mut self, event: Event) {
         match event {
             Event::Say(input) => self.tell(input),
+            Event::Arrive { site, count, mix } => {
+                self.to_come -= count;
+                self.submit(site, count, mix);
+            }
+            Event::Clock(ahead_millis) => self.set_clock(ahead_millis),
             Event::Opened(connection, job) => self.opened(connection, job),
             Event::Failed(connection, error) => {
                 self.hang_up(connection);

@@ -15,6 +15,7 @@ mod post;
 pub mod site;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use weir::dispatch::core::{Core, Settings, SourceAddress};
@@ -49,6 +50,8 @@ pub const START: Timestamp = Timestamp::from_secs(1_800_000_000);
 pub struct Plan {
     pub sites: Vec<Setting>,
     pub providers: Vec<ProviderOptions>,
+    /// Addresses the relay sends from.
+    pub sources: usize,
     pub max_connections: usize,
     pub queue: QueueOptions,
     pub seed: u64,
@@ -64,6 +67,11 @@ pub struct World {
     pub sites: Vec<Site>,
     pub post: Post,
     pub work: Work,
+    /// Messages handed in so far, and those that will be.
+    submitted: usize,
+    to_come: usize,
+    /// The relay's own.
+    addresses: Vec<IpAddr>,
 }
 
 /// What the core has done, in numbers.
@@ -76,6 +84,14 @@ pub struct Work {
 
 enum Event {
     Say(Input),
+    /// Mail comes for a site.
+    Arrive {
+        site: usize,
+        count: usize,
+        mix: Mix,
+    },
+    /// The relay's clock is set, so many milliseconds ahead of the true time.
+    Clock(i64),
     /// A connection stands; its first transaction begins.
     Opened(ConnectionId, Job),
     /// No connection came to be.
@@ -105,8 +121,10 @@ struct Open {
 impl World {
     pub fn new(plan: Plan) -> World {
         let post = Post::new(plan.seed);
+        let sources = sources(plan.sources);
+        let addresses = sources.iter().map(|source| source.address.unwrap_or(site::SOURCE)).collect();
         let settings = Settings {
-            sources: vec![SourceAddress { name: "default".into(), address: None, helo: None, warm_up: Vec::new() }],
+            sources,
             networks: Vec::new(),
             tls: TlsMode::Opportunistic,
             max_connections: plan.max_connections,
@@ -130,6 +148,9 @@ impl World {
             sites: (0..).zip(plan.sites).map(|(n, setting)| Site::new(setting, n, chance.u64(..), START)).collect(),
             post,
             work: Work::default(),
+            submitted: 0,
+            to_come: 0,
+            addresses,
         }
     }
 
@@ -159,7 +180,8 @@ impl World {
     pub fn submit(&mut self, site: usize, count: usize, mix: Mix) {
         let clock = self.clock();
         let domains = self.sites[site].domains().to_vec();
-        let first = self.post.len();
+        let first = self.submitted;
+        self.submitted += count;
         let messages = (first..first + count).map(|n| {
             let domain = &domains[n % domains.len()];
             let (sender, recipient) = (format!("app{}@sender.test", n % 7), format!("u{n}.{}@{domain}", clock.secs()));
@@ -167,6 +189,25 @@ impl World {
         });
         let messages: Vec<Committed> = messages.collect();
         self.tell(Input::Accepted(messages));
+    }
+
+    /// The same, later.
+    pub fn submit_at(&mut self, at: Timestamp, site: usize, count: usize, mix: Mix) {
+        self.to_come += count;
+        self.agenda.plan(at, Event::Arrive { site, count, mix });
+    }
+
+    pub fn set_clock_at(&mut self, at: Timestamp, ahead_millis: i64) {
+        self.agenda.plan(at, Event::Clock(ahead_millis));
+    }
+
+    /// Messages that wait, or have still to come.
+    pub fn left(&self) -> usize {
+        self.post.len() + self.to_come
+    }
+
+    pub fn has_mail(&self) -> bool {
+        self.left() > 0
     }
 
     /// Lets time pass until `end`, or until there is nothing left to do.
@@ -212,5 +253,14 @@ impl World {
 
     fn plan(&mut self, wait: Duration, event: Event) {
         self.agenda.plan(self.now + wait, event);
+    }
+}
+
+/// The relay's own addresses: one that needs no name, or several.
+fn sources(count: usize) -> Vec<SourceAddress> {
+    let source = |name: String, address| SourceAddress { name: name.into(), address, helo: None, warm_up: Vec::new() };
+    match count {
+        0 | 1 => vec![source("default".into(), None)],
+        _ => (1..=count).map(|n| source(format!("s{n}"), Some(site::source(n)))).collect(),
     }
 }

@@ -1,9 +1,11 @@
 //! A receiver in the world: its domains and hosts, the simulator's model behind them, and what goes wrong on the way there.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Deserialize;
 use weir::outbound::Outcome;
 use weir::route::{Host, Route};
 use weir::simulate::{Judgement, Mail, Profile, Receiver, Said, SessionId};
@@ -15,13 +17,19 @@ use super::LEAVE;
 const ROUTE_VALID: Duration = Duration::from_secs(220);
 /// How long a relay waits for a host that does not answer.
 const DEAD_AFTER: Duration = Duration::from_secs(30);
-/// The relay's own address, as receivers see it.
-const SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
+/// The relay's own address, as receivers see it, if it has only one.
+pub const SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
+/// One of several, from 1 on.
+pub fn source(number: usize) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(198, 51, 100, u8::try_from(number).unwrap_or(u8::MAX)))
+}
+
 /// Octets of every message.
 pub const SIZE_BYTES: u64 = 10_000;
 
 /// What goes wrong on the way, as shares.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Faults {
     /// A connection never comes to be.
     pub unreachable: f64,
@@ -33,13 +41,24 @@ pub struct Faults {
     pub idle_closed: f64,
 }
 
+impl Faults {
+    pub fn check(&self) -> Result<(), String> {
+        let shares = [self.unreachable, self.lost, self.doubt, self.idle_closed];
+        match shares.iter().all(|share| (0.0..=1.0).contains(share)) {
+            true => Ok(()),
+            false => Err("faults: write shares, numbers from 0 to 1".into()),
+        }
+    }
+}
+
 /// A receiver, as it is described.
 #[derive(Clone)]
 pub struct Setting {
     pub provider: Arc<str>,
     pub profile: Profile,
-    /// Each has an MX host of its own.
     pub domains: Vec<Domain>,
+    /// MX hosts; the domains have one each, and share them in turn where there are fewer.
+    pub mx_sets: usize,
     /// Addresses of each host.
     pub addresses: u8,
     pub faults: Faults,
@@ -48,8 +67,11 @@ pub struct Setting {
 pub struct Site {
     provider: Arc<str>,
     domains: Vec<Domain>,
-    /// One for each domain.
+    /// Where each domain stands among them.
+    places: BTreeMap<Domain, usize>,
+    /// One for each MX set.
     hosts: Vec<Host>,
+    addresses: BTreeSet<IpAddr>,
     faults: Faults,
     receiver: Receiver,
     chance: fastrand::Rng,
@@ -62,7 +84,23 @@ pub struct Site {
     pub lost: Vec<Timestamp>,
     /// When each message was accepted.
     pub accepted: Vec<Timestamp>,
+    /// Looked at only where somebody asked for it.
+    watch: Option<Watch>,
 }
+
+/// How long nobody tried although the receiver would have taken mail, and how long it would not.
+#[derive(Clone, Copy, Debug)]
+pub struct Watch {
+    /// The last attempt of any source.
+    last: Timestamp,
+    pub idle: Duration,
+    pub shut: Duration,
+    shut_since: Option<Timestamp>,
+}
+
+/// A stretch without attempts is looked into at so many moments, if it is longer than that.
+const WATCHED_AT: u32 = 60;
+const WATCHED_FROM: Duration = Duration::from_secs(60);
 
 /// What came of a connection.
 pub enum Connected {
@@ -101,14 +139,21 @@ pub struct Pace {
 impl Site {
     /// `number` keeps the addresses of sites apart.
     pub fn new(setting: Setting, number: u8, seed: u64, start: Timestamp) -> Site {
-        let host = |(n, domain): (u8, &Domain)| Host {
-            name: format!("mx.{domain}").into(),
-            preference: 10,
-            addresses: (0..setting.addresses.max(1)).map(|last| ([10, number, n, last], 25).into()).collect(),
-            provider: setting.provider.clone(),
+        let host = |(n, domain): (u16, &Domain)| {
+            let [high, low] = n.to_be_bytes();
+            let address = |last| ([10 + high, number, low, last], 25).into();
+            Host {
+                name: format!("mx.{domain}").into(),
+                preference: 10,
+                addresses: (0..setting.addresses.max(1)).map(address).collect(),
+                provider: setting.provider.clone(),
+            }
         };
+        let hosts: Vec<Host> = (0..).zip(&setting.domains).take(setting.mx_sets.max(1)).map(host).collect();
         Site {
-            hosts: (0..).zip(&setting.domains).map(host).collect(),
+            addresses: hosts.iter().flat_map(|host| &host.addresses).map(|address| address.ip()).collect(),
+            hosts,
+            places: setting.domains.iter().cloned().zip(0..).collect(),
             provider: setting.provider,
             domains: setting.domains,
             faults: setting.faults,
@@ -119,6 +164,7 @@ impl Site {
             open_at_block: None,
             lost: Vec::new(),
             accepted: Vec::new(),
+            watch: None,
         }
     }
 
@@ -146,22 +192,53 @@ impl Site {
     }
 
     pub fn has_host(&self, address: IpAddr) -> bool {
-        self.hosts.iter().any(|host| host.addresses.iter().any(|own| own.ip() == address))
+        self.addresses.contains(&address)
     }
 
     /// Where mail for `domain` goes, if it is one of this receiver's. `clock` is what the relay's clock shows.
     pub fn route(&self, domain: &Domain, clock: Timestamp) -> Option<Route> {
-        let place = self.domains.iter().position(|own| own == domain)?;
+        let place = self.places.get(domain)? % self.hosts.len().max(1);
         let hosts = vec![self.hosts.get(place)?.clone()];
         Some(Route { hosts, valid_until: clock + ROUTE_VALID, fixed: false, limits_named: false })
     }
 
-    /// The relay connects; whatever comes of it, `closed` must follow when its end is closed.
-    pub fn connect(&mut self, address: IpAddr, now: Timestamp) -> Connected {
+    pub fn watch(&mut self, start: Timestamp) {
+        self.watch = Some(Watch { last: start, idle: Duration::ZERO, shut: Duration::ZERO, shut_since: None });
+    }
+
+    pub fn watched(&self) -> Option<Watch> {
+        self.watch
+    }
+
+    /// Somebody tries: what was it like since the last time?
+    pub fn look_back(&mut self, sources: &[IpAddr], now: Timestamp) {
+        let Some(mut watch) = self.watch else { return };
+        let gap = now.since(watch.last);
+        if gap > WATCHED_FROM {
+            let mut open_since = None;
+            for step in 1..=WATCHED_AT {
+                let at = watch.last + gap * step / WATCHED_AT;
+                if sources.iter().any(|source| self.receiver.would_take(*source, at)) {
+                    watch.shut_since = None;
+                    watch.idle = watch.idle.max(at.since(*open_since.get_or_insert(at)));
+                } else {
+                    open_since = None;
+                    watch.shut = watch.shut.max(at.since(*watch.shut_since.get_or_insert(watch.last)));
+                }
+            }
+        } else if watch.shut_since.is_some() && sources.iter().any(|source| self.receiver.would_take(*source, now)) {
+            watch.shut_since = None;
+        }
+        watch.last = now;
+        self.watch = Some(watch);
+    }
+
+    /// The relay connects from one of its addresses; whatever comes of it, `closed` must follow when its end is closed.
+    pub fn connect(&mut self, source: IpAddr, address: IpAddr, now: Timestamp) -> Connected {
         if self.likely(self.faults.unreachable) {
             return Connected::Silent { wait: DEAD_AFTER };
         }
-        let (session, said) = self.receiver.connect(SOURCE, &address.to_string(), now);
+        let (session, said) = self.receiver.connect(source, &address.to_string(), now);
         let reply = match (session, said.reply) {
             (_, None) => return Connected::Silent { wait: if said.closes { said.after } else { DEAD_AFTER } },
             (Some(session), Some(_)) => {

@@ -55,7 +55,7 @@ impl Receiver {
         })
     }
 
-    fn refusal_of_source(&mut self, source: IpAddr, now: Timestamp) -> Option<Refusal> {
+    pub(super) fn refusal_of_source(&mut self, source: IpAddr, now: Timestamp) -> Option<Refusal> {
         let limits = self.limits_at(now);
         let scheduled = self.blocked_until(now).is_some();
         let windows = limits.windows();

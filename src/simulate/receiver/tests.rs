@@ -292,6 +292,112 @@ fn troubles_come_as_often_as_said_and_a_5xx_after_the_content_is_final() {
 }
 
 #[test]
+fn windows_of_any_length_and_kind_refuse_exactly_what_is_over_them() {
+    let minute = 60_000;
+    let profile =
+        |kind: &str| format!("words = {{ rate = '4.7.500' }}\n[[limits.window]]\ncount = 2\nspan = '10m'\n{kind}");
+    let table: [(&str, &[i64], &[i64]); 3] = [
+        ("", &[0, 1, 2, 10, 11, 12], &[0, 1, 10, 11]),
+        ("kind = 'clock'", &[1, 2, 3, 9, 10, 11, 19, 20], &[1, 2, 10, 11, 20]),
+        ("kind = 'bucket'\ndepth = 3", &[0, 0, 0, 0, 4, 5, 9, 10, 60, 60, 60, 60], &[0, 0, 0, 5, 10, 60, 60, 60]),
+    ];
+    for (kind, tried, accepted) in table {
+        // 1,795,000,000 is no multiple of ten minutes: what is counted by the clock is tried from the next one on.
+        let start = Timestamp::from_secs(1_795_000_200);
+        let mut receiver = Receiver::new(Profile::parse(&profile(kind)).unwrap(), 1, start);
+        let (session, _) = receiver.connect(SOURCE.into(), HOST, start);
+        let is_in = |minutes: &&i64| {
+            let now = start + Duration::from_millis(u64::try_from(**minutes * minute).unwrap());
+            message(&mut receiver, session.unwrap(), "u@x.test", now) == 250
+        };
+        let taken: Vec<i64> = tried.iter().filter(is_in).copied().collect();
+        assert_eq!(taken, accepted, "{kind}");
+    }
+}
+
+#[test]
+fn a_window_of_all_sources_is_shared_and_others_are_not() {
+    let text = |scope: &str| {
+        format!("words = {{ rate = '4.7.500' }}\n[[limits.window]]\ncount = 3\nspan = '5m'\nscope = '{scope}'")
+    };
+    for (scope, expected) in [("source", 6), ("all", 3)] {
+        let mut receiver = receiver(&text(scope));
+        let sessions = [1, 2].map(|last| receiver.connect(IpAddr::from([192, 0, 2, last]), HOST, at(0)).0.unwrap());
+        let taken = (0..10).filter(|n| message(&mut receiver, sessions[n % 2], "u@x.test", at(0)) == 250).count();
+        assert_eq!(taken, expected, "{scope}");
+    }
+}
+
+#[test]
+fn changes_scale_replace_and_repeat() {
+    let receiver = receiver(
+        "[[limits.window]]\ncount = 100\nspan = '10m'\nkind = 'bucket'\ndepth = 40\n\
+         [[change]]\nafter = '10m'\nevery = '10m'\ntimes = 3\nfactor = 0.5\n\
+         [[change]]\nafter = '1h'\nscale = 1.0\nlimits = { window = [{ count = 7, span = '1s' }] }\n\
+         trouble = [{ stage = 'mail', share = 0.5, reply = '4.7.500' }]\n[[change]]\nafter = '2h'\ntrouble = []",
+    );
+    let minute = |m: i64| at(m * 60_000);
+    let counts =
+        |m: i64| receiver.limits_at(minute(m)).windows().iter().map(|w| (w.count, w.depth)).collect::<Vec<_>>();
+    for (m, count) in [(0, 100), (9, 100), (10, 50), (20, 25), (30, 13), (59, 13)] {
+        assert_eq!(counts(m)[0].0, count, "minute {m}");
+    }
+    assert_eq!((counts(10)[0].1, counts(60)), (Some(20), vec![(7, None)]));
+    let troubles = [0, 60, 120].map(|m| receiver.profile().troubles_at(at(0), minute(m)).len());
+    assert_eq!(troubles, [0, 1, 0]);
+}
+
+#[test]
+fn a_refusal_for_a_rate_starts_a_penalty_and_knocking_makes_it_longer() {
+    let mut receiver = receiver(
+        "limits = { per_minute = 1 }\nwords = { rate = '4.7.500' }\nreputation = { penalty = '5m', grace = '0s' }",
+    );
+    let session = connect(&mut receiver, at(0));
+    let mut at_second = |second: i64| message(&mut receiver, session, "u@x.test", at(second * 1000));
+    assert_eq!([0, 1].map(&mut at_second), [250, 451]);
+    // Begun at second 1; knocked at second 200, it ends ten minutes after that.
+    assert_eq!([200, 302, 799].map(&mut at_second), [451, 451, 451]);
+    assert_eq!([799 + 2399, 799 + 2400 + 2400].map(&mut at_second), [451, 451]);
+    let refused = receiver.judgement().refused;
+    assert_eq!((refused.rate, refused.penalty, refused.attempts()), (1, 5, 6));
+}
+
+#[test]
+fn noise_is_held_against_nobody() {
+    for (stage, reply) in [("connect", "RP-003"), ("mail", "RP-001"), ("rcpt", "4.7.500"), ("data", "RP-001")] {
+        let mut receiver = receiver(&format!(
+            "trouble = [{{ stage = '{stage}', share = 1.0, reply = '{reply}' }}]\n\
+             reputation = {{ punishes = true, grace = '0s', limit_after = 1, penalty = '5m' }}"
+        ));
+        for second in 0..50 {
+            let (session, said) = receiver.connect(SOURCE.into(), HOST, at(second * 1000));
+            match session {
+                Some(session) => {
+                    let code = message(&mut receiver, session, "u@x.test", at(second * 1000));
+                    assert_eq!(code, if reply == "RP-001" { 421 } else { 451 }, "{stage}");
+                    receiver.lost(session, at(second * 1000));
+                }
+                None => assert!(said.closes && said.reply.unwrap().text().starts_with("RP-003")),
+            }
+        }
+        let judgement = receiver.judgement();
+        assert_eq!((judgement.refused.noise, judgement.refused.attempts()), (50, 0), "{stage}");
+        assert_eq!((judgement.pressed_on, judgement.faults()), (0, Vec::new()), "{stage}");
+    }
+}
+
+#[test]
+fn noise_is_added_to_every_part_of_a_profile() {
+    let text = "trouble = [{ stage = 'data', share = 0.1, reply = '4.7.700' }]\n[[change]]\nafter = '1h'\ntrouble = []";
+    let profile = Profile::parse(text).unwrap().with_noise(0.002);
+    let shares =
+        |troubles: &[super::super::profile::Trouble]| troubles.iter().map(|trouble| trouble.share).sum::<f64>();
+    assert!((shares(profile.troubles_at(at(0), at(0))) - 0.102).abs() < 1e-9);
+    assert!((shares(profile.troubles_at(at(0), at(3_600_000))) - 0.002).abs() < 1e-9);
+    assert_eq!(Profile::default().with_noise(0.0), Profile::default());
+}
+
+#[test]
 fn delays_stay_within_their_jitter() {
     let mut receiver = receiver("latency = { connect = '1s', command = '100ms', data = '400ms', jitter = 0.5 }");
     let mut seen = BTreeMap::new();
@@ -337,6 +443,14 @@ fn what_a_profile_gets_wrong_is_said_with_its_key() {
         ("words = { rate = 'RP-009' }", "RP-009"),
         ("reputation = { forgives = '0s' }", "reputation.forgives"),
         ("latency = { data = 5 }", "data"),
+        ("[[limits.window]]\ncount = 5\nspan = '500ms'", "limits.window.span"),
+        ("[[limits.window]]\ncount = 5\nspan = '1m'\nkind = 'bucket'", "limits.window.depth"),
+        ("[[limits.window]]\ncount = 5\nspan = '1m'\ndepth = 3", "limits.window.depth"),
+        ("[[limits.window]]\ncount = 5\nspam = '1m'", "span"),
+        ("[[change]]\nafter = '1m'\nevery = '1m'", "change.every"),
+        ("[[change]]\nafter = '1m'\nevery = '1m'\ntimes = 5000\nscale = 0.5", "change"),
+        ("[[change]]\nafter = '1m'\nfactor = -1.0", "change.factor"),
+        ("reputation = { penalty = '0s' }", "reputation.penalty"),
     ] {
         let error = Profile::parse(text).unwrap_err().to_string();
         assert!(error.contains(words), "{text}: {error}");
