@@ -42,7 +42,7 @@ const MARGIN: f64 = 0.97;
 const MARGIN_COUNT: f64 = 0.985;
 /// A window that has room is filled faster than evenly.
 const CATCH_UP: f64 = 1.25;
-const CATCH_UP_LONG: f64 = 2.0;
+const CATCH_UP_LONG: f64 = 3.0;
 const CATCH_UP_FROM: u32 = 300;
 const CATCH_UP_LONG_FROM: u32 = 21_600;
 /// Less by this where refusals come again.
