@@ -146,11 +146,16 @@ words! {
     }
 }
 
-/// One lane in `status`: a source address of ours at a provider.
+/// One lane in `status`: a source address of ours at a provider; or a pause that stands where there is none.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LaneRecord {
+    /// `*`: everything is paused, or the provider of the paused domain is not known.
     pub provider: String,
+    /// `*`: whichever of our addresses is used.
     pub source: String,
+    /// An operator has paused mail to this domain; null: the record is about all mail of the lane.
+    #[serde(default)]
+    pub domain: Option<String>,
     pub state: LaneState,
     /// Open now.
     pub connections: u64,
@@ -188,13 +193,16 @@ pub struct LaneRecord {
     pub empty_at: Option<Timestamp>,
 }
 
-/// What an order to the lanes of a provider did.
+/// What an operator's order did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ordered {
+    /// `*`: it was about a domain, or everything.
     pub provider: String,
+    #[serde(default)]
+    pub domain: Option<String>,
     /// In words, one for each lane that changed; none: it stood like that before.
     pub changes: Vec<String>,
-    /// Deliveries that wait for the provider.
+    /// Deliveries that wait for the provider, for the domain, or at all.
     pub waiting: u64,
 }
 
@@ -321,6 +329,7 @@ pub(crate) mod tests {
         LaneRecord {
             provider: "outlook".into(),
             source: "default".into(),
+            domain: None,
             state: LaneState::Paused,
             connections: 3,
             connections_allowed: 20,

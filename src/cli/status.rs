@@ -14,6 +14,7 @@ use super::table::{self, Column};
 use super::{Format, human, relay};
 use crate::admin::{LaneRecord, LaneState, RelayRecord, Request, StatusRecord};
 use crate::clock::Clock;
+use crate::throttle::EVERYTHING;
 use crate::types::Timestamp;
 
 /// How often `--watch` looks.
@@ -103,8 +104,14 @@ fn render(records: &[StatusRecord], now: Timestamp) -> String {
     }
     let rows: Vec<Vec<String>> = lanes.iter().map(|lane| lane_row(lane, now)).collect();
     text.push_str(&table::render(&COLUMNS, &rows));
-    let mut notes: Vec<String> = lanes.iter().filter_map(|lane| note(lane, now)).collect();
+    // Of a pause that holds for all lanes it is said once.
+    let everything = lanes.iter().find(|lane| is_everything(lane)).and_then(|lane| lane.reason.as_deref());
+    let is_own =
+        |lane: &&&LaneRecord| is_everything(lane) || everything.is_none() || lane.reason.as_deref() != everything;
+    let mut notes: Vec<String> = lanes.iter().filter(is_own).filter_map(|lane| note(lane, now)).collect();
     // What waits is counted by provider: it is said once, however many lanes lead there.
+    let of_provider = |lane: &&LaneRecord| lane.domain.is_none() && lane.provider != EVERYTHING;
+    let lanes: Vec<&LaneRecord> = lanes.into_iter().filter(of_provider).collect();
     let firsts = lanes.iter().enumerate().filter(|(at, lane)| lanes[..*at].iter().all(|l| l.provider != lane.provider));
     notes.extend(firsts.filter_map(|(_, lane)| forecast(lane, now)));
     for note in notes {
@@ -159,7 +166,19 @@ const COLUMNS: [Column; 10] = [
     Column::Left("REASON"),
 ];
 
+/// The line of the pause of everything?
+fn is_everything(lane: &LaneRecord) -> bool {
+    lane.domain.is_none() && lane.provider == EVERYTHING
+}
+
 fn lane_row(lane: &LaneRecord, now: Timestamp) -> Vec<String> {
+    if lane.domain.is_some() {
+        let (since, reason) = (String::new(), lane.reason.clone().unwrap_or_default());
+        let mut row = vec![lane.provider.clone(), lane.source.clone(), lane.state.to_string()];
+        row.extend([String::new(), String::new(), String::new(), String::new()]);
+        row.extend([human::number(lane.waiting), since, reason]);
+        return row;
+    }
     vec![
         lane.provider.clone(),
         lane.source.clone(),
@@ -192,7 +211,11 @@ fn note(lane: &LaneRecord, now: Timestamp) -> Option<String> {
             "the next message for it asks whether it is over; none waits".to_string()
         }
         (None, LaneState::Probing) => "one message is out to see whether it is over".to_string(),
-        (None, _) => format!("nothing goes until `weir resume {}`", lane.provider),
+        (None, _) => match &lane.domain {
+            Some(domain) => format!("nothing goes until `weir resume --domain {domain}`"),
+            None if is_everything(lane) => "nothing goes until `weir resume --all`".to_string(),
+            None => format!("nothing goes until `weir resume {}`", lane.provider),
+        },
     };
     let facts = [
         ("why", lane.cause.clone().unwrap_or_default()),
@@ -200,7 +223,14 @@ fn note(lane: &LaneRecord, now: Timestamp) -> Option<String> {
         ("what to do", lane.remedy.clone().unwrap_or_default()),
         ("next", next),
     ];
-    let name = format!("{} from {}", human::clean(&lane.provider), human::clean(&lane.source));
+    let waiting = || if lane.waiting > 0 { format!(", {}", human::waits(lane.waiting)) } else { String::new() };
+    let name = match &lane.domain {
+        Some(domain) => format!("mail to {}", human::clean(domain)),
+        None if is_everything(lane) => "everything".to_string(),
+        None => format!("{} from {}", human::clean(&lane.provider), human::clean(&lane.source)),
+    };
+    // Of a lane the forecast says what waits.
+    let state = if lane.domain.is_some() || is_everything(lane) { format!("{state}{}", waiting()) } else { state };
     let facts: String = table::facts(&facts).lines().map(|line| format!("  {line}\n")).collect();
     Some(format!("{name}: {state}\n{facts}"))
 }
@@ -217,7 +247,7 @@ fn forecast(lane: &LaneRecord, now: Timestamp) -> Option<String> {
         None => String::new(),
     };
     let provider = human::clean(&lane.provider);
-    Some(format!("{provider}: {} wait{pace}{end}\n", human::number(lane.waiting)))
+    Some(format!("{provider}: {}{pace}{end}\n", human::waits(lane.waiting)))
 }
 
 /// `08:25 UTC`, with the day where it is not clear.
@@ -316,7 +346,7 @@ pub(super) mod tests {
             let value: serde_json::Value = serde_json::from_str(line).unwrap();
             let mut keys: Vec<&String> = value.as_object().unwrap().keys().collect();
             keys.sort();
-            let promised = "cause ceiling connections connections_allowed empty_at pace provider rate rate_allowed reason \
+            let promised = "cause ceiling connections connections_allowed domain empty_at pace provider rate rate_allowed reason \
                             remedy since source state tag until waiting";
             assert_eq!(keys, promised.split_whitespace().collect::<Vec<&str>>());
         }

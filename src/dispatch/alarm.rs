@@ -10,7 +10,7 @@ use super::lanes::Said;
 use super::message::Action;
 use crate::queue::Place;
 use crate::spool::Change;
-use crate::throttle::{HoldBegan, LaneName, Mining, SLOWED_FOR};
+use crate::throttle::{EVERYTHING, HoldBegan, LaneName, Mining, SLOWED_FOR};
 use crate::types::{Alert, DeliveryId, Event, EventKind, Submitter, Timestamp};
 
 /// A lane that stands still is told of after each of these.
@@ -37,6 +37,10 @@ pub(super) fn blocked_key(lane: &LaneName) -> String {
     format!("blocked {} {}", lane.provider, lane.source)
 }
 
+fn ipv6_key(lane: &LaneName) -> String {
+    format!("ipv6 {} {}", lane.provider, lane.source)
+}
+
 impl Core {
     pub(super) fn raise(&mut self, alert: Alert, now: Timestamp) {
         if !self.raised.insert(alert.key.clone()) {
@@ -56,6 +60,17 @@ impl Core {
             let text = format!("over: {key}");
             let alert = Alert { key: key.to_string(), raised: false, text, remedy: String::new(), provider: None };
             self.act(Action::Alert(alert));
+        }
+    }
+
+    /// Whatever the receiver had said about the lane is forgotten.
+    pub(super) fn over_for(&mut self, lane: &LaneName) {
+        let is_held = |key: &str| key.starts_with("held ") && key.ends_with(&format!(" {}", lane.provider));
+        let own = [blocked_key(lane), ipv6_key(lane)];
+        let keys: Vec<String> = self.raised.iter().filter(|key| own.contains(key) || is_held(key)).cloned().collect();
+        for key in keys {
+            self.ending_alerts.remove(&key);
+            self.over(&key);
         }
     }
 
@@ -86,7 +101,7 @@ impl Core {
     pub(super) fn raise_ipv6(&mut self, lane: &LaneName, text: &str, said: Option<Said<'_>>, now: Timestamp) {
         let words = said_words(said);
         let alert = Alert {
-            key: format!("ipv6 {} {}", lane.provider, lane.source),
+            key: ipv6_key(lane),
             raised: true,
             text: format!("{text}{words}"),
             remedy: said.map(|said| said.reading.remedy.to_string()).unwrap_or_default(),
@@ -152,7 +167,11 @@ impl Core {
             self.ending_alerts.remove(&key);
             self.over(&key);
         }
-        let lanes = self.throttle.status(now);
+        let mut lanes = self.throttle.status(now);
+        if self.throttle.everything_paused().is_some() {
+            // One pause for all of them.
+            lanes.retain(|lane| *lane.provider == *EVERYTHING || self.throttle.is_paused(&lane.provider));
+        }
         let stopped: Vec<LaneName> = lanes
             .iter()
             .filter(|lane| matches!(lane.state, "paused" | "blocked" | "stopped" | "probing"))

@@ -281,6 +281,9 @@ impl Core {
             Input::Suppressed { key, listed } => self.suppressed(key, listed, now),
             Input::Command { ticket, adjust, rows } => self.command(ticket, adjust, rows, now),
             Input::Lane { ticket, provider, order } => self.order_lanes(ticket, &provider, order, now),
+            Input::LaneDomain { ticket, domain, order } => self.order_domain(ticket, &domain, order, now),
+            Input::LaneAll { ticket, order } => self.order_all(ticket, order, now),
+            Input::Forget { ticket, provider, source } => self.order_forget(ticket, &provider, source.as_deref(), now),
             Input::Reroute { ticket, to, rows } => self.reroute(ticket, &to, rows, now),
             Input::Identity { known, helo } => {
                 self.identity_known = known;
@@ -425,9 +428,10 @@ impl Core {
         }
         let entry = self.queue.get(id)?;
         let (domain_id, flow, class) = (entry.domain, entry.flow, entry.class);
+        let waits_for_operator = self.throttle.everything_paused().is_some();
         let domain = self.places.domains.get_mut(domain_id)?;
         if now < domain.valid_until {
-            if let Some(failure) = domain.failure.clone() {
+            if let Some(failure) = domain.failure.clone().filter(|_| !waits_for_operator) {
                 self.settle_later(id, Purpose::Unroutable(failure), now);
                 return None;
             }
@@ -445,6 +449,9 @@ impl Core {
 
     /// Asks for a domain's route, once however many deliveries wait for it.
     pub(super) fn resolve(&mut self, id: DomainId) {
+        if self.is_set_aside(id) {
+            return;
+        }
         let Some(domain) = self.places.domains.get_mut(id).filter(|domain| !domain.resolving) else { return };
         domain.resolving = true;
         if self.resolving < RESOLVING_MAX {
@@ -475,10 +482,15 @@ impl Core {
         let Some(id) = self.places.domain_id(name, hop) else { return };
         let Some(domain) = self.places.domains.get_mut(id) else { return };
         domain.resolving = false;
-        let pending = std::mem::take(&mut domain.pending);
+        let is_paused = self.throttle.domain_paused(name).is_some();
+        // While an operator has stopped everything nobody's mail is returned for want of a route.
+        let is_kept = is_paused || (result.is_err() && self.throttle.everything_paused().is_some());
+        let pending = if is_kept { Vec::new() } else { std::mem::take(&mut domain.pending) };
         match result {
+            _ if is_paused => {}
             Ok(route) => {
                 let Some(target) = self.places.set_route(id, route) else { return };
+                self.ask_domain_first(id, now);
                 for delivery in pending {
                     self.join_line(delivery, target);
                 }

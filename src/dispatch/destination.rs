@@ -29,6 +29,8 @@ pub(super) struct DomainState {
     /// The receiver said that what is known leads to the wrong hosts.
     pub asks_afresh: bool,
     pub asked_afresh: Timestamp,
+    /// An operator has resumed it: one message is to go ahead.
+    pub asks_first: bool,
     /// Why there is no route, until `valid_until`.
     pub failure: Option<Arc<Unroutable>>,
     /// Due, but the route is not known yet.
@@ -123,6 +125,7 @@ impl Destinations {
                 resolving: false,
                 asks_afresh: false,
                 asked_afresh: Timestamp::EPOCH,
+                asks_first: false,
                 failure: None,
                 pending: Vec::new(),
             });
@@ -149,6 +152,17 @@ impl Destinations {
             Some(hop) => self.hop_ids.get(&(hop.clone(), name.clone())).copied(),
             None => self.domain_ids.get(name).copied(),
         }
+    }
+
+    /// Every entry of a domain: that of its own route, and those of next hops that operators have named.
+    pub(super) fn all_of(&self, name: &Domain) -> Vec<DomainId> {
+        let hops = self.hop_ids.iter().filter(|((_, of), _)| of == name);
+        self.domain_ids.get(name).into_iter().chain(hops.map(|(_, id)| id)).copied().collect()
+    }
+
+    /// Takes out of every line what `keep` is false for. For the rare order; costs a pass over all.
+    pub(super) fn retain_in_lines(&mut self, mut keep: impl FnMut(DeliveryId) -> bool) {
+        self.targets.slots.iter_mut().flatten().for_each(|target| target.line.retain(&mut keep));
     }
 
     /// Points a domain to the target of its new route.

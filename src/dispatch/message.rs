@@ -72,6 +72,23 @@ pub enum Input {
         provider: Arc<str>,
         order: LaneOrder,
     },
+    /// An operator's order to the mail of one recipient domain.
+    LaneDomain {
+        ticket: Ticket,
+        domain: Domain,
+        order: LaneOrder,
+    },
+    /// An operator's order to everything.
+    LaneAll {
+        ticket: Ticket,
+        order: LaneOrder,
+    },
+    /// Drop what was learned of a provider's limits, in all its lanes or that of one source.
+    Forget {
+        ticket: Ticket,
+        provider: Arc<str>,
+        source: Option<Arc<str>>,
+    },
     /// Deliveries that an operator sends another way.
     Reroute {
         ticket: Ticket,

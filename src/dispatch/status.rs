@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::core::Core;
 use crate::queue::Place;
 use crate::throttle::LaneStatus;
-use crate::types::{DeliveryId, Timestamp};
+use crate::types::{DeliveryId, Domain, Timestamp};
 
 /// The state of everything, in numbers.
 #[derive(Clone, Debug)]
@@ -24,6 +24,19 @@ pub struct Snapshot {
     /// Providers with mail: how much, how fast it goes, when it will be gone.
     pub estimates: BTreeMap<Arc<str>, Estimate>,
     pub port_shut: bool,
+    /// Recipient domains whose mail an operator has paused.
+    pub paused_domains: Vec<PausedDomain>,
+}
+
+/// A recipient domain whose mail an operator has paused.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PausedDomain {
+    pub domain: Domain,
+    pub since: Timestamp,
+    /// Where its mail would go, if that is known.
+    pub provider: Option<Arc<str>>,
+    /// Deliveries.
+    pub waiting: usize,
 }
 
 /// When the mail for a provider will be gone, if nothing changes.
@@ -79,7 +92,29 @@ impl Core {
             estimates,
             waits_for: self.places.targets.iter().filter_map(waits).collect(),
             port_shut: self.port25.is_shut(),
+            paused_domains: self
+                .throttle
+                .domains_paused()
+                .map(|(name, since)| self.paused_domain(name, since))
+                .collect(),
         }
+    }
+
+    fn paused_domain(&self, name: &Domain, since: Timestamp) -> PausedDomain {
+        let ids = self.places.all_of(name);
+        let target = ids.iter().find_map(|id| self.places.targets.get(self.places.domains.get(*id)?.target?));
+        PausedDomain {
+            domain: name.clone(),
+            since,
+            provider: target.map(|target| target.provider.clone()),
+            waiting: self.waiting_for(name),
+        }
+    }
+
+    /// Deliveries to a domain.
+    pub fn waiting_for(&self, name: &Domain) -> usize {
+        let ids = self.places.all_of(name);
+        ids.iter().filter_map(|id| self.places.domains.get(*id)).map(|domain| domain.deliveries as usize).sum()
     }
 
     pub fn standing(&self, id: DeliveryId, now: Timestamp) -> Option<Standing> {
@@ -87,7 +122,14 @@ impl Core {
         let domain = self.places.domains.get(entry.domain)?;
         let target = domain.target.and_then(|target| self.places.targets.get(target));
         let held = target.and_then(|target| self.hold(&target.provider, entry.sender_domain, entry.domain, now));
+        let paused = self.throttle.domain_paused(&domain.name);
         let waits_for = match entry.place {
+            Place::Active => "the receiver, just now".to_string(),
+            Place::Settling => "being settled".to_string(),
+            Place::Held => "an operator: it is held (weir queue release)".to_string(),
+            _ if let Some(since) = paused => {
+                format!("an operator: mail to {0} is paused since {since} (weir resume --domain {0})", domain.name)
+            }
             Place::Later(at) if held.is_some() => {
                 let reason = held.map(|held| held.reason).unwrap_or_default();
                 format!("the end of a hold at {at}: {reason}")
@@ -95,9 +137,6 @@ impl Core {
             Place::Later(at) => format!("its next attempt at {at}"),
             Place::Unrouted => format!("the MX hosts of {}", domain.name),
             Place::Parked => "the answer about the same recipient in another message".to_string(),
-            Place::Active => "the receiver, just now".to_string(),
-            Place::Settling => "being settled".to_string(),
-            Place::Held => "an operator: it is held (weir queue release)".to_string(),
             Place::Ready => match target {
                 Some(target) => match (target.down_until, &target.waits_for) {
                     (Some(until), _) if until > now => {

@@ -142,6 +142,13 @@ impl Holds {
         *self = Holds::default();
     }
 
+    /// An operator lets mail to the domain go again: one message goes ahead, and sets the others free.
+    pub fn ask_first(&mut self, domain: &Domain, now: Timestamp) {
+        let reason = format!("mail to {domain} was resumed by an operator: one message goes first").into();
+        let last = Last { until: now, wait: Duration::ZERO, closed: true, ahead: None, reason };
+        *self.recipients.entry(domain, now) = Hold { counted: Vec::new(), last: Some(last) };
+    }
+
     /// Forgets what has no meaning any more.
     pub fn sweep(&mut self, now: Timestamp) {
         self.senders.retain(|hold| hold.is_worth_keeping(now));

@@ -578,6 +578,49 @@ impl Lane {
         None
     }
 
+    /// Drops what refusals taught, and says in words what that was. Growth guard and warm-up stay: they are about us.
+    pub fn forget(&mut self, now: Timestamp) -> Vec<String> {
+        let dropped = self.known(now);
+        let Lane { open, last_used, guarded, warming, .. } = *self;
+        let counts = std::mem::take(&mut self.counts);
+        let Learned { growth, warmup, accepted_at, closed, .. } = std::mem::take(&mut self.learned);
+        // Where it was stopped one message goes first, as at the first contact.
+        let accepted_at = accepted_at.filter(|_| closed.is_none());
+        let fresh = Lane::new(&self.profile, now);
+        let learned = Learned { growth, warmup, accepted_at, ..fresh.learned };
+        *self = Lane { open, last_used, guarded, warming, counts, learned, unsaved: true, ..fresh };
+        dropped
+    }
+
+    /// Every limit that a refusal has taught, in words.
+    fn known(&self, now: Timestamp) -> Vec<String> {
+        let Learned { closed, rate, connections, messages, recipients, holds, .. } = &self.learned;
+        let closed = closed.as_ref().map(|closed| {
+            let stop = match closed.cause {
+                Cause::Rate => "the pause",
+                Cause::Block => "the block",
+                Cause::Name => "the stop because of our name",
+                Cause::Operator => "the question that an operator ordered",
+            };
+            let until =
+                if closed.until == Timestamp::NEVER { String::new() } else { format!(" until {}", closed.until) };
+            format!("{stop}{until} ({})", closed.reply)
+        });
+        let held = holds.iter(now).count();
+        [
+            closed,
+            rate.limit().map(|rate| format!("at most {}", super::words::per_minute(rate))),
+            connections.found().map(|found| format!("at most {found} connections")),
+            messages.found().map(|found| format!("at most {found} messages on a connection")),
+            recipients.map(|most| format!("at most {most} recipients in a transaction")),
+            self.wants_ipv4(now).then(|| "over IPv4 alone".to_string()),
+            (held > 0).then(|| format!("mail of {held} domains held back")),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
     /// Our name is another one now: what stopped because of it may ask again.
     pub fn renamed(&mut self, now: Timestamp) {
         if self.learned.closed.as_ref().is_some_and(|closed| closed.cause == Cause::Name) {

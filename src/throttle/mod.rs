@@ -14,6 +14,7 @@ mod bounded;
 mod climb;
 mod counts;
 mod growth;
+mod hand;
 mod hold;
 mod lane;
 pub mod options;
@@ -32,6 +33,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+use hand::Pauses;
+pub use hand::{EVERYTHING, LaneOrder, Ordered};
 pub use hold::{HoldBegan, Side};
 pub use lane::Change;
 use lane::Lane;
@@ -42,7 +45,7 @@ use wave::{Clients, Wave, WaveChange};
 use crate::types::{Domain, QueueId, Reading, Timestamp};
 
 /// In the place of a source: what holds for a provider whichever of our addresses is used.
-const EVERY_SOURCE: &str = "*";
+pub const EVERY_SOURCE: &str = "*";
 
 /// A client of ours that mines for names is kept waiting for so long each time it is named.
 pub const SLOWED_FOR: std::time::Duration = std::time::Duration::from_secs(600);
@@ -57,21 +60,6 @@ pub struct LaneName {
 impl fmt::Display for LaneName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} from {}", self.provider, self.source)
-    }
-}
-
-/// What an operator's order has changed.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Ordered {
-    /// A provider without lanes has one change, for all that come.
-    pub changes: Vec<(LaneName, Change)>,
-    /// Lanes in which one message asks now whether the way is free; `Resumed` comes when it is accepted.
-    pub asking: Vec<LaneName>,
-}
-
-impl Ordered {
-    fn is_empty(&self) -> bool {
-        self.changes.is_empty() && self.asking.is_empty()
     }
 }
 
@@ -110,15 +98,6 @@ pub enum Probe {
     Expendable,
     /// After a block that may have been about content: the same, of another sender than the one that met it.
     OtherSender,
-}
-
-/// What an operator asks of the lanes of a provider.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LaneOrder {
-    /// Nothing goes out until `Resume`.
-    Pause,
-    /// One probe now, then slow start; forced: slow start at once.
-    Resume { force: bool },
 }
 
 /// Mail that a lane holds back for whom it is from or to.
@@ -192,8 +171,8 @@ pub struct Throttle {
     lanes: BTreeMap<LaneName, Lane>,
     open: usize,
     max_connections: usize,
-    /// Providers that an operator has stopped, since when.
-    paused: BTreeMap<Arc<str>, Timestamp>,
+    /// What an operator has stopped, since when.
+    pauses: Pauses,
     warming: BTreeSet<LaneName>,
     clients: Clients,
     changes: Vec<(LaneName, Change)>,
@@ -230,7 +209,7 @@ impl Throttle {
             lanes: BTreeMap::new(),
             open: 0,
             max_connections: max_connections.max(1),
-            paused: BTreeMap::new(),
+            pauses: Pauses::default(),
             warming: BTreeSet::new(),
             clients: Clients::default(),
             changes: Vec::new(),
@@ -269,7 +248,7 @@ impl Throttle {
         if self.open >= self.max_connections {
             return Answer::Full;
         }
-        if self.paused.contains_key(&name.provider) {
+        if self.pauses.stop(&name.provider) {
             return Answer::At(Timestamp::NEVER);
         }
         let (provider, lane) = self.lane(name, now);
@@ -300,7 +279,7 @@ impl Throttle {
 
     /// Asks for one transaction of so many recipients on the connection of `permit`.
     pub fn grant(&mut self, permit: &mut Permit, recipients: usize, now: Timestamp) -> Answer<Grant> {
-        if self.paused.contains_key(&permit.lane.provider) {
+        if self.pauses.stop(&permit.lane.provider) {
             return Answer::At(Timestamp::NEVER);
         }
         let (_, lane) = self.lane(&permit.lane, now);
@@ -396,60 +375,12 @@ impl Throttle {
         self.lanes.get(name).is_some_and(|lane| lane.wants_ipv4(now))
     }
 
-    /// Carries out what an operator asks of every lane of a provider.
-    ///
-    /// `Pause` holds for the provider whether it has lanes yet or not; it survives a restart.
-    pub fn order(&mut self, provider: &str, order: LaneOrder, now: Timestamp) -> Ordered {
-        let was_paused = self.paused.contains_key(provider);
-        let every = || LaneName { provider: provider.into(), source: EVERY_SOURCE.into() };
-        let of_provider = self.lanes.iter_mut().filter(|(name, _)| &*name.provider == provider);
-        let mut ordered = Ordered::default();
-        match order {
-            LaneOrder::Pause if was_paused => return ordered,
-            LaneOrder::Pause => {
-                self.paused.insert(provider.into(), now);
-                let paused = Change::Paused { until: Timestamp::NEVER };
-                ordered.changes.extend(of_provider.map(|(name, _)| (name.clone(), paused.clone())));
-                if ordered.changes.is_empty() {
-                    ordered.changes.push((every(), paused));
-                }
-            }
-            LaneOrder::Resume { force } => {
-                for (name, lane) in of_provider {
-                    if was_paused && lane.closed_since().is_none() && !force {
-                        // Not stopped by the receiver: it is asked all the same, much may have changed meanwhile.
-                        lane.pause("resumed by an operator: one message goes first", now);
-                    }
-                    let change = lane.resume(force, now);
-                    if change.is_some() || (was_paused && force) {
-                        ordered.changes.push((name.clone(), Change::Resumed));
-                    } else if lane.closed_since().is_some() {
-                        ordered.asking.push(name.clone());
-                    }
-                }
-                if was_paused {
-                    self.paused.remove(provider);
-                    self.forgotten.push(every());
-                    if ordered.is_empty() {
-                        ordered.changes.push((every(), Change::Resumed));
-                    }
-                }
-            }
-        }
-        ordered
-    }
-
     /// The lanes whose source is new to its provider: a daily allowance that grows holds for them.
     pub fn warm_up(&mut self, lanes: BTreeSet<LaneName>) {
         for (name, lane) in &mut self.lanes {
             lane.warming = lanes.contains(name);
         }
         self.warming = lanes;
-    }
-
-    /// Has an operator stopped the provider?
-    pub fn is_paused(&self, provider: &str) -> bool {
-        self.paused.contains_key(provider)
     }
 
     /// Our HELO name is another one: lanes that were stopped because of it may ask again.
@@ -475,20 +406,14 @@ impl Throttle {
             .collect();
         let empty = |name| LaneRecord { name, state: String::new() };
         records.extend(std::mem::take(&mut self.forgotten).into_iter().map(empty));
-        records.extend(self.paused.iter().map(|(provider, since)| LaneRecord {
-            name: LaneName { provider: provider.clone(), source: EVERY_SOURCE.into() },
-            state: since.to_string(),
-        }));
+        records.extend(self.pauses.records());
         records
     }
 
     /// Takes back what was saved; call it before the first permit. What cannot be read is passed over.
     pub fn restore(&mut self, records: Vec<LaneRecord>, now: Timestamp) {
         for LaneRecord { name, state } in records {
-            if &*name.source == EVERY_SOURCE {
-                if let Some(since) = Timestamp::parse_rfc3339(&state) {
-                    self.paused.insert(name.provider, since);
-                }
+            if self.pauses.restore(&name, &state, now) {
                 continue;
             }
             let profile = self.profile(&name.provider);
@@ -533,7 +458,7 @@ impl Throttle {
     /// Forgets lanes that learned nothing worth keeping. Called once in a while.
     pub fn sweep(&mut self, now: Timestamp) {
         // What an operator has stopped keeps its name, however long it rests.
-        self.lanes.retain(|name, lane| self.paused.contains_key(&name.provider) || !lane.is_stale(now));
+        self.lanes.retain(|name, lane| self.pauses.stop(&name.provider) || !lane.is_stale(now));
         self.lanes.values_mut().for_each(|lane| lane.learned.holds.sweep(now));
         let ended = |(name, provider): (&Arc<str>, &mut Provider)| Some((name.clone(), provider.wave.tick(now)?));
         let ended: Vec<_> = self.providers.iter_mut().filter_map(ended).collect();
@@ -559,34 +484,7 @@ impl Throttle {
             since: lane.closed_since(),
         };
         let mut lines: Vec<LaneStatus> = self.lanes.iter().map(line).collect();
-        for (provider, since) in &self.paused {
-            let paused = |line: &mut LaneStatus| {
-                line.state = "paused";
-                line.connections_allowed = 0;
-                line.reason = Some(format!("by an operator since {since}: weir resume {provider}"));
-                (line.until, line.since) = (None, Some(*since));
-            };
-            let mut of_provider = lines.iter_mut().filter(|line| line.provider == *provider).peekable();
-            if of_provider.peek().is_some() {
-                of_provider.for_each(paused);
-                continue;
-            }
-            let mut line = LaneStatus {
-                provider: provider.clone(),
-                source: EVERY_SOURCE.into(),
-                state: "paused",
-                connections: 0,
-                connections_allowed: 0,
-                ceiling: self.profile(provider).max_connections,
-                rate: 0.0,
-                rate_allowed: None,
-                reason: None,
-                until: None,
-                since: None,
-            };
-            paused(&mut line);
-            lines.push(line);
-        }
+        self.show_pauses(&mut lines);
         lines
     }
 

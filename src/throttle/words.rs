@@ -18,9 +18,30 @@ impl fmt::Display for Grouped {
     }
 }
 
+/// `38 recipients a minute`, and by the hour what is less than one a minute: `30 recipients an hour`.
+pub(super) fn per_minute(rate: f64) -> String {
+    let (number, unit) = if rate < 1.0 { (rate * 60.0, "an hour") } else { (rate, "a minute") };
+    // A cast from floating point saturates.
+    let number = number.round() as u64;
+    format!("{} recipient{} {unit}", Grouped(number), if number == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn slow_rates_are_told_by_the_hour() {
+        for (rate, text) in [
+            (0.5, "30 recipients an hour"),
+            (1.0 / 60.0, "1 recipient an hour"),
+            (1.0, "1 recipient a minute"),
+            (38.4, "38 recipients a minute"),
+            (12_000.0, "12,000 recipients a minute"),
+        ] {
+            assert_eq!(per_minute(rate), text);
+        }
+    }
 
     #[test]
     fn thousands_are_set_apart() {
