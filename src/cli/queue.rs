@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use super::config::Config;
 use super::output::{self, Output};
 use super::table::{self, Column, Pages};
-use super::{Format, human, offline, relay, status, usage};
+use super::{Format, human, offline, relay, usage};
 use crate::admin::{Acted, Action, AddressPattern, Filter, LaneRecord, QueueDetail, QueueRecord, QueueState, Request};
 use crate::clock::Clock;
 use crate::throttle::Profiles;
@@ -310,8 +310,8 @@ fn turn(detail: &QueueDetail, now: Timestamp) -> String {
         Some(ahead) => format!("after {}", human::count(ahead, "other")),
     };
     match detail.turn_at {
-        Some(at) if others.is_empty() => format!("about {}", status::clock_time(at, now)),
-        Some(at) => format!("{others}, about {}", status::clock_time(at, now)),
+        Some(at) if others.is_empty() => format!("about {}", at.about(now)),
+        Some(at) => format!("{others}, about {}", at.about(now)),
         None => others,
     }
 }

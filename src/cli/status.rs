@@ -24,8 +24,6 @@ const WATCH_EVERY: Duration = Duration::from_secs(2);
 const HOME: &str = "\x1b[H";
 const REST_OF_LINE: &str = "\x1b[K";
 const REST_OF_SCREEN: &str = "\x1b[J";
-/// A forecast further ahead than this says the day.
-const SAME_DAY: Duration = Duration::from_secs(20 * 3600);
 
 #[derive(Debug, Args)]
 pub(super) struct Status {
@@ -242,19 +240,12 @@ fn forecast(lane: &LaneRecord, now: Timestamp) -> Option<String> {
     }
     let pace = lane.pace.map(|pace| format!(", {}", human::rate(Some(pace)))).unwrap_or_default();
     let end = match lane.empty_at {
-        Some(at) => format!(", empty about {}", clock_time(at, now)),
+        Some(at) => format!(", empty about {}", at.about(now)),
         None if lane.pace.is_none() => "; how fast they can go is not known yet".to_string(),
         None => String::new(),
     };
     let provider = human::clean(&lane.provider);
     Some(format!("{provider}: {}{pace}{end}\n", human::waits(lane.waiting)))
-}
-
-/// `08:25 UTC`, with the day where it is not clear.
-pub(super) fn clock_time(at: Timestamp, now: Timestamp) -> String {
-    let date = human::date(at);
-    let (day, time) = (date.get(..10).unwrap_or_default(), date.get(11..16).unwrap_or_default());
-    if at.since(now) < SAME_DAY { format!("{time} UTC") } else { format!("{time} UTC on {day}") }
 }
 
 #[cfg(test)]

@@ -164,6 +164,28 @@ fn nothing_is_looked_up_for_a_paused_domain_nor_returned_for_want_of_a_route() {
 }
 
 #[test]
+fn a_domain_whose_pause_was_forgotten_is_told_of_and_so_is_its_mail_that_is_about_to_expire() {
+    let mut world = World::new(14, CALM);
+    world.order_domain("a.test", PAUSE);
+    world.mail("a.test", 1);
+    world.run_for(secs(4 * 86_400 - 3600));
+    let keys = |world: &World, raised: bool| -> Vec<String> {
+        world.alerts.iter().filter(|alert| alert.raised == raised).map(|alert| alert.key.clone()).collect()
+    };
+    assert_eq!(
+        keys(&world, true),
+        ["paused mail to a.test 15 min", "paused mail to a.test 4 h", "paused mail to a.test 24 h", "expiring a.test"]
+    );
+    let text = &world.alerts.last().unwrap().text;
+    assert_eq!(text, "1 delivery to a.test expires within 6 hours, and nothing goes out to there");
+    world.order_domain("a.test", RESUME);
+    world.run_for(secs(120));
+    world.core.handle(Input::Tick, world.now);
+    world.run_for(secs(0));
+    assert_eq!(keys(&world, false)[2..], ["paused mail to a.test 24 h", "expiring a.test"]);
+}
+
+#[test]
 fn a_pause_of_everything_stops_every_lane_and_lifts_no_other_pause() {
     let mut world = World::new(6, CALM);
     world.mail("a.test", 1);

@@ -68,3 +68,5 @@ mod core_tests;
 mod hand_tests;
 #[cfg(test)]
 mod lane_tests;
+#[cfg(test)]
+mod status_tests;

@@ -198,7 +198,10 @@ impl Core {
     }
 
     /// When so many will have gone.
-    fn after(&self, provider: &str, count: usize, now: Timestamp) -> Option<Timestamp> {
+    pub(super) fn after(&self, provider: &str, count: usize, now: Timestamp) -> Option<Timestamp> {
+        if let Some(done) = self.throttle.done_by(provider, count, now) {
+            return Some(done);
+        }
         let pace = self.pace(provider, now)?;
         let lanes: Vec<LaneStatus> =
             self.throttle.status(now).into_iter().filter(|lane| *lane.provider == *provider).collect();

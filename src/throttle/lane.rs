@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::climb::Climb;
 use super::counts::Counts;
+use super::forecast::Player;
 use super::growth::Growth;
 use super::hold::Holds;
 use super::pace::Pacer;
@@ -31,7 +32,7 @@ use super::profile::Profile;
 use super::rate::Rate;
 use super::wait::Wait;
 use super::warmup::Warmup;
-use super::{About, HoldBegan, Probe, Side};
+use super::{About, HoldBegan, Probe, Restraint, Side};
 use crate::types::{Class, Reading, Scope, Timestamp};
 
 /// A block is probed at the latest after so many times the first wait.
@@ -372,6 +373,44 @@ impl Lane {
             _ if limit.is_finite() => Some(limit),
             _ => (seen > 0.0).then_some(seen),
         }
+    }
+
+    /// The lane as it is played forward for a forecast; none: it opens only by an operator's hand.
+    pub fn player(&self, now: Timestamp) -> Option<Player> {
+        let opens = self.closed_until(now).unwrap_or(now);
+        let held_back = self.policy(now) <= self.rate_per_minute() && self.pacers_are_full(now);
+        let takes = match (self.learned.rate.found(), self.rate_per_minute()) {
+            (Some(found), limit) if limit.is_finite() => limit.clamp(0.9 * found, found),
+            (_, limit) if limit.is_finite() => limit,
+            // It waits for us, not for the receiver: what went lately is no measure.
+            _ if held_back => f64::INFINITY,
+            _ => self.pace(now).unwrap_or(f64::INFINITY),
+        };
+        let growth = self.guarded.then(|| self.learned.growth.clone());
+        let warmup = self.warming.then(|| self.learned.warmup.clone());
+        let profile = Arc::clone(&self.profile);
+        (opens < Timestamp::NEVER).then_some(Player { opens, takes, growth, warmup, profile })
+    }
+
+    /// Does guard or warm-up say "later" now?
+    fn pacers_are_full(&self, now: Timestamp) -> bool {
+        (self.guarded && self.learned.growth.room(&self.profile, now).is_err())
+            || (self.warming && self.learned.warmup.room(&self.profile.warm_up, now).is_err())
+    }
+
+    /// Where guard or warm-up is the lowest limit: what it lets through, and why.
+    pub fn restraint(&self, now: Timestamp) -> Option<Restraint> {
+        let (growth, warmup) = (&self.learned.growth, &self.learned.warmup);
+        let guard = growth.most(&self.profile, now).filter(|_| self.guarded).map(|hour| hour / 60.0);
+        let day = warmup.most(&self.profile.warm_up, now).filter(|_| self.warming).map(f64::from);
+        let (guard, warm) = (guard.unwrap_or(f64::INFINITY), day.map_or(f64::INFINITY, |day| day / 1440.0));
+        let because = match guard <= warm {
+            _ if self.rate_per_minute() <= guard.min(warm) => None,
+            true => growth.because(&self.profile, now),
+            false => warmup.because(&self.profile.warm_up, now),
+        };
+        let worth = if guard <= warm { guard * 60.0 } else { warm * 1440.0 };
+        because.map(|because| Restraint { worth: worth as usize, because })
     }
 
     pub fn state(&self, now: Timestamp) -> &'static str {

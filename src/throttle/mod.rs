@@ -13,6 +13,7 @@
 mod bounded;
 mod climb;
 mod counts;
+mod forecast;
 mod growth;
 mod hand;
 mod hold;
@@ -24,7 +25,7 @@ mod rate;
 mod wait;
 mod warmup;
 mod wave;
-mod words;
+pub mod words;
 
 #[cfg(test)]
 mod tests;
@@ -106,6 +107,15 @@ pub struct Held {
     pub until: Timestamp,
     /// In words, with the receiver's reply.
     pub reason: Arc<str>,
+}
+
+/// Mail that goes slower than the receiver would take it, of our own accord.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restraint {
+    /// Recipients that go in the guard's hour, or on the warm-up's day.
+    pub worth: usize,
+    /// Why, and what lifts it.
+    pub because: String,
 }
 
 /// What a refused transaction was about, as far as it is known; nothing of it at the greeting.
@@ -393,6 +403,32 @@ impl Throttle {
         let of_provider = self.lanes.iter().filter(|(name, _)| &*name.provider == provider);
         let paces: Vec<f64> = of_provider.filter_map(|(_, lane)| lane.pace(now)).collect();
         (!paces.is_empty()).then(|| paces.iter().sum())
+    }
+
+    /// When so many recipients will have gone to the provider, by playing its lanes forward; none: it cannot be told.
+    pub fn done_by(&self, provider: &str, count: usize, now: Timestamp) -> Option<Timestamp> {
+        if self.pauses.stop(provider) {
+            return None;
+        }
+        let players = self.lanes_of(provider).filter_map(|lane| lane.player(now)).collect();
+        forecast::done_by(players, count, now)
+    }
+
+    /// What growth guard and warm-up let through to the provider, all lanes together, where nothing lower holds.
+    pub fn restraint(&self, provider: &str, now: Timestamp) -> Option<Restraint> {
+        if self.pauses.stop(provider) {
+            return None;
+        }
+        let restraints = self.lanes_of(provider).filter_map(|lane| lane.restraint(now));
+        restraints.reduce(|a, b| Restraint { worth: a.worth.saturating_add(b.worth), ..a })
+    }
+
+    fn lanes_of(&self, provider: &str) -> impl Iterator<Item = &Lane> {
+        let first = LaneName { provider: provider.into(), source: "".into() };
+        self.lanes
+            .range(first.clone()..)
+            .take_while(move |(name, _)| name.provider == first.provider)
+            .map(|(_, lane)| lane)
     }
 
     /// What has changed since it was last asked and should survive a restart. An empty state: forget it.

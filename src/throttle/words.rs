@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// A whole number with its thousands set apart: `12,400`.
-pub(super) struct Grouped(pub u64);
+pub struct Grouped(pub u64);
 
 impl fmt::Display for Grouped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -19,7 +19,7 @@ impl fmt::Display for Grouped {
 }
 
 /// `38 recipients a minute`, and by the hour what is less than one a minute: `30 recipients an hour`.
-pub(super) fn per_minute(rate: f64) -> String {
+pub fn per_minute(rate: f64) -> String {
     let (number, unit) = if rate < 1.0 { (rate * 60.0, "an hour") } else { (rate, "a minute") };
     // A cast from floating point saturates.
     let number = number.round() as u64;

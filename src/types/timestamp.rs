@@ -12,6 +12,9 @@ use time::OffsetDateTime;
 use time::format_description::well_known::{Rfc2822, Rfc3339};
 use time::macros::format_description;
 
+/// A moment further ahead than this is named with its day.
+const SAME_DAY: Duration = Duration::from_secs(20 * 3600);
+
 /// Milliseconds since the Unix epoch, UTC.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(i64);
@@ -50,6 +53,16 @@ impl Timestamp {
     /// Compact form for file names: `20261121T203340Z`.
     pub fn compact(self) -> String {
         self.date().format(format_description!("[year][month][day]T[hour][minute][second]Z")).unwrap_or_default()
+    }
+
+    /// To the minute, with the day where it is not clear: `14:10 UTC`, `14:10 UTC on 2026-11-22`.
+    pub fn about(self, now: Timestamp) -> String {
+        let date = self.date();
+        let time = format!("{:02}:{:02} UTC", date.hour(), date.minute());
+        if self.since(now) < SAME_DAY {
+            return time;
+        }
+        format!("{time} on {:04}-{:02}-{:02}", date.year(), u8::from(date.month()), date.day())
     }
 
     pub fn parse_rfc3339(text: &str) -> Option<Timestamp> {
