@@ -119,7 +119,19 @@ impl Board {
         }
     }
 
+    /// A clock that was set back makes what lies ahead of it count from now on, so that nothing is silent for as long.
+    fn set_right(&mut self, now: Timestamp) {
+        self.told.iter_mut().for_each(|at| *at = (*at).min(now));
+        let longest = now + self.repeat.max(RETURN_PAUSE);
+        for entry in self.entries.values_mut() {
+            entry.since = entry.since.min(now);
+            entry.told_at = entry.told_at.map(|at| at.min(now));
+            entry.due = entry.due.map(|due| due.min(longest));
+        }
+    }
+
     fn forget(&mut self, now: Timestamp) {
+        self.set_right(now);
         while self.told.front().is_some_and(|&at| now.since(at) >= HOUR) {
             self.told.pop_front();
         }
@@ -181,6 +193,25 @@ mod tests {
 
     const REPEAT: Duration = Duration::from_secs(4 * 3600);
     const START: Timestamp = Timestamp::from_secs(1_000_000);
+
+    #[test]
+    fn a_clock_that_is_set_back_silences_nothing_for_as_long() {
+        let repeat = Duration::from_secs(4 * 3600);
+        let ahead = START + Duration::from_secs(86_400 * 30);
+        let mut board = Board::new(repeat);
+        let alert = |key: &str| Alert {
+            key: key.into(),
+            raised: true,
+            text: key.into(),
+            remedy: String::new(),
+            provider: None,
+        };
+        board.note(alert("a"), ahead);
+        assert_eq!(board.take(ahead + GATHER).len(), 1);
+        board.note(alert("b"), START);
+        assert!(board.take(START + GATHER).iter().any(|told| told.alert.key == "b"));
+        assert!(board.next().is_some_and(|next| next <= START + GATHER + repeat), "{:?}", board.next());
+    }
 
     fn alert(key: &str, raised: bool) -> Alert {
         Alert { key: key.into(), raised, text: format!("{key} {raised}"), remedy: "look".into(), provider: None }

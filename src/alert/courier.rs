@@ -127,7 +127,7 @@ impl<M: Means> Courier<M> {
                     trouble.text,
                     RETRY_AFTER.as_secs()
                 );
-                self.clock.sleep_until(self.clock.now() + RETRY_AFTER).await;
+                self.clock.wake_at(self.clock.now() + RETRY_AFTER).await;
                 result = self.carry(&job).await;
             }
             match result {

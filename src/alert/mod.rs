@@ -143,7 +143,7 @@ impl<M: Means> Room<M> {
                 biased;
                 () = stop.cancelled() => return,
                 () = self.alerts.0.news.notified() => {}
-                () = self.clock.sleep_until(next) => {}
+                () = self.clock.wake_at(next) => {}
             }
         }
     }

@@ -302,6 +302,7 @@ impl Core {
                 }
             }
             Input::MemoryShort(short) => self.fresh.set_short(short),
+            Input::ClockStepped { by_millis } => self.clock_stepped(by_millis, now),
             Input::Tick => {}
             Input::Stop => self.stop(now),
         }
@@ -372,7 +373,12 @@ impl Core {
         if self.ended.contains(&row.id) || self.queue.get(row.id).is_some() {
             return false;
         }
-        let due = row.next_attempt.unwrap_or(now).max(now);
+        let latest = now + self.retry.longest();
+        let due = row.next_attempt.unwrap_or(now).clamp(now, latest);
+        if row.next_attempt.is_some_and(|next| next > latest) {
+            // Planned by a clock that was ahead. Written down, so that it is found when its time comes near.
+            self.act(Action::Commit(vec![crate::spool::Change::Plan { id: row.id, next_attempt: due }]));
+        }
         if !row.held && self.queue.len() >= MEMORY_EASY && due > now + HORIZON {
             return false;
         }
@@ -669,6 +675,31 @@ impl Core {
             self.saved_all = now;
             self.save(now);
         }
+    }
+
+    /// The wall clock was set: what is to come is as far away as before.
+    ///
+    /// Forward, deliveries are due sooner, as after a standstill; promises to receivers keep their length both ways.
+    fn clock_stepped(&mut self, by_millis: i64, now: Timestamp) {
+        self.throttle.shift(by_millis);
+        self.places.shift(by_millis);
+        self.failing.shift(by_millis);
+        let alerts = self.ending_alerts.values_mut().chain(self.stopped_since.values_mut());
+        let starts = self.connections.values_mut().map(|connection| &mut connection.started);
+        alerts.chain(starts).chain([&mut self.saved_all]).for_each(|at| *at = at.shifted(by_millis));
+        if by_millis < 0 {
+            self.queue.shift(by_millis);
+            // Each timer is looked at now, and finds out what is left of its time.
+            let timers = std::mem::take(&mut self.timers);
+            self.timers = timers.into_iter().map(|(_, timer)| (now, timer)).collect();
+            self.act(Action::LoadAll);
+        }
+        let direction = if by_millis < 0 { "back" } else { "forward" };
+        let by = Duration::from_millis(by_millis.unsigned_abs());
+        self.act(Action::Warn(format!(
+            "the clock was set {direction} by {} s: what waits moves with it",
+            by.as_secs()
+        )));
     }
 
     fn stop(&mut self, now: Timestamp) {

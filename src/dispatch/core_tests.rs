@@ -363,7 +363,7 @@ impl World {
                 let wait = self.soon();
                 self.say_in(wait, Input::Suppressed { key, listed });
             }
-            Action::Load { .. } | Action::Warn(_) | Action::Slow { .. } => {}
+            Action::Load { .. } | Action::LoadAll | Action::Warn(_) | Action::Slow { .. } => {}
             Action::LaneAnswer { answer, .. } => self.lane_answers.push(answer),
             Action::Alert(alert) => self.alerts.push(alert),
             Action::Remember(records) => {

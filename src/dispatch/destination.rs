@@ -190,6 +190,17 @@ impl Destinations {
         self.let_go(before);
     }
 
+    /// The clock was set by so much.
+    pub(super) fn shift(&mut self, by_millis: i64) {
+        for domain in self.domains.slots.iter_mut().flatten() {
+            domain.valid_until = domain.valid_until.shifted(by_millis);
+            domain.asked_afresh = domain.asked_afresh.shifted(by_millis);
+        }
+        for target in self.targets.slots.iter_mut().flatten() {
+            target.down_until = target.down_until.map(|until| until.shifted(by_millis));
+        }
+    }
+
     /// Every route is to be asked for again before it is used.
     pub(super) fn expire_routes(&mut self, now: Timestamp) {
         for domain in self.domains.slots.iter_mut().flatten() {

@@ -226,6 +226,8 @@ pub struct Engine {
     healthy: bool,
     health_said: Seldom,
     read_again: Arc<ReadAgain>,
+    /// Steps of the wall clock that the core knows of.
+    clock_stepped: i64,
 }
 
 /// The walk through the whole queue that brings back what could not be read when it was wanted.
@@ -268,6 +270,7 @@ impl Engine {
         let (sender, messages) = mpsc::channel(resources.max_connections + SPARE_PLACES);
         let Resources { connector, router, spool, suppressions, committed, alerts, memory, slow, clock, tasks, .. } =
             resources;
+        let clock_stepped = clock.stepped_millis();
         let engine = Engine {
             core,
             parts: Arc::new(Parts { connector, spool, suppressions, clock: clock.clone(), said: Said::default() }),
@@ -288,6 +291,7 @@ impl Engine {
             healthy: true,
             health_said: Seldom::minutely(),
             read_again: Arc::new(ReadAgain::default()),
+            clock_stepped,
         };
         (engine, Handle(sender))
     }
@@ -303,8 +307,9 @@ impl Engine {
                 () = stop.cancelled(), if !stopping => Wake::Stop,
                 taken = self.messages.recv_many(&mut batch, BATCH) => Wake::Messages(taken),
                 Some(committed) = self.committed.recv() => Wake::Committed(committed),
-                () = self.clock.sleep_until(due) => Wake::Time,
+                () = self.clock.wake_at(due) => Wake::Time,
             };
+            self.look_at_clock();
             // Before anything is decided: nothing must begin whose outcome could be lost.
             self.look_at_spool();
             match wake {
@@ -380,6 +385,16 @@ impl Engine {
         self.next_ticket
     }
 
+    /// The core is told of a step of the wall clock before it is told anything else.
+    fn look_at_clock(&mut self) {
+        let now = self.clock.now();
+        let stepped = self.clock.stepped_millis();
+        let by_millis = stepped - std::mem::replace(&mut self.clock_stepped, stepped);
+        if by_millis != 0 {
+            self.core.handle(Input::ClockStepped { by_millis }, now);
+        }
+    }
+
     fn look_at_spool(&mut self) {
         let healthy = self.parts.spool.healthy();
         if healthy != self.healthy {
@@ -450,6 +465,10 @@ impl Engine {
             Action::Commit(changes) => self.commit(changes),
             Action::Suppress { hit, key } => self.suppress(hit, key),
             Action::Load { until } => self.load(until),
+            Action::LoadAll => {
+                let handle = Handle(self.sender.clone());
+                self.read_again.plan(self.parts.spool.clone(), handle, &self.tasks);
+            }
             Action::Answer { ticket, left_alone } => {
                 if let Some(answer) = self.tickets.remove(&ticket) {
                     let _ = answer.send(left_alone);

@@ -110,6 +110,10 @@ pub enum Input {
     SpoolHealth(bool),
     /// Is the system short of memory? Then next to nothing that can be read back is kept.
     MemoryShort(bool),
+    /// The wall clock was set, forward or back, while the relay runs. Told before anything that happened since.
+    ClockStepped {
+        by_millis: i64,
+    },
     /// Time passed.
     Tick,
     /// Begin nothing new.
@@ -289,6 +293,8 @@ pub enum Action {
     Load {
         until: Timestamp,
     },
+    /// Read the whole queue again: what lies on disk alone may have moments of a clock that was ahead.
+    LoadAll,
     /// A command is carried out, but for the deliveries that were left alone.
     Answer {
         ticket: Ticket,

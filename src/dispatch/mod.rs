@@ -63,6 +63,8 @@ fn fold(bytes: &[u8]) -> u32 {
 }
 
 #[cfg(test)]
+mod clock_tests;
+#[cfg(test)]
 mod core_tests;
 #[cfg(test)]
 mod hand_tests;

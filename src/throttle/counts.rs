@@ -28,6 +28,12 @@ struct Ring<const N: usize> {
 }
 
 impl Counts {
+    /// The clock was set by so much: what was counted lies as far back as before.
+    pub(super) fn shift(&mut self, by_millis: i64) {
+        self.seconds.shift(by_millis / 1000);
+        self.thirds.shift(by_millis / (1000 * THIRD_SECS));
+    }
+
     pub(super) fn add(&mut self, recipients: u32, now: Timestamp) {
         self.seconds.add(now.secs(), recipients);
         self.thirds.add(third(now), recipients);
@@ -123,6 +129,11 @@ impl<const N: usize> Ring<N> {
         self.sum
     }
 
+    fn shift(&mut self, by: i64) {
+        self.slices.rotate_right(Self::place(by));
+        self.newest += by;
+    }
+
     fn advance(&mut self, number: i64) {
         if number - self.newest >= N as i64 {
             *self = Ring { newest: number, ..Ring::default() };
@@ -180,6 +191,20 @@ mod tests {
         assert_eq!(counts.best_minute(at(0), at(600), at(600)), 50.0);
         assert_eq!(counts.best_minute(at(110), at(600), at(600)), 7.0);
         assert_eq!(counts.best_minute(at(500), at(600), at(600)), 0.0);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_changes_nothing_of_what_was_counted() {
+        for by in [-86_400, -7, 0, 61, 86_400 * 30] {
+            let mut counts = Counts::default();
+            (0..4000).for_each(|secs| counts.add(1, at(secs)));
+            counts.shift(by * 1000);
+            let now = at(3999 + by);
+            assert_eq!((counts.minute(now), counts.last_minute(now)), (60.0, 60.0), "{by}");
+            assert!((3560.0..=3640.0).contains(&counts.hour(now)), "{by}: {}", counts.hour(now));
+            counts.add(5, now);
+            assert_eq!(counts.minute(now + Duration::from_secs(60)), 0.0, "{by}");
+        }
     }
 
     proptest! {

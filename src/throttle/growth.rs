@@ -81,6 +81,12 @@ impl Growth {
         self.most(profile, now).map(rate)
     }
 
+    /// The clock was set by so much. Hours and days are those of the calendar: they stay where they were counted, and what lies
+    /// ahead of a clock that was set back is left out.
+    pub(super) fn shift(&mut self, by_millis: i64) {
+        self.pace.shift(by_millis);
+    }
+
     /// Recipients an hour that may go now; none: no guard.
     pub fn most(&self, profile: &Profile, now: Timestamp) -> Option<f64> {
         let guarded = profile.growth > 0.0;

@@ -55,6 +55,11 @@ impl Pauses {
         self.all.is_some() || self.providers.contains_key(provider)
     }
 
+    pub(super) fn shift(&mut self, by_millis: i64) {
+        let since = self.providers.values_mut().chain(self.domains.values_mut()).chain(&mut self.all);
+        since.for_each(|since| *since = since.shifted(by_millis));
+    }
+
     pub(super) fn records(&self) -> impl Iterator<Item = LaneRecord> {
         let providers = self.providers.iter().map(|(provider, since)| (of_every_source(provider), since));
         let domains = self.domains.iter().map(|(domain, since)| (of_domain(domain), since));

@@ -149,6 +149,18 @@ impl Holds {
         *self.recipients.entry(domain, now) = Hold { counted: Vec::new(), last: Some(last) };
     }
 
+    /// The clock was set by so much.
+    pub(super) fn shift(&mut self, by_millis: i64) {
+        for (used, hold) in self.senders.iter_mut().chain(self.recipients.iter_mut()) {
+            *used = used.shifted(by_millis);
+            hold.counted.iter_mut().for_each(|(_, at)| *at = at.shifted(by_millis));
+            if let Some(last) = &mut hold.last {
+                last.until = last.until.shifted(by_millis);
+                last.ahead = last.ahead.map(|at| at.shifted(by_millis));
+            }
+        }
+    }
+
     /// Forgets what has no meaning any more.
     pub fn sweep(&mut self, now: Timestamp) {
         self.senders.retain(|hold| hold.is_worth_keeping(now));

@@ -91,6 +91,8 @@ pub(super) struct Lane {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Learned {
+    /// When it was saved.
+    at: Timestamp,
     closed: Option<Closed>,
     rate: Rate,
     connections: Climb,
@@ -112,6 +114,7 @@ pub(super) struct Learned {
 impl Default for Learned {
     fn default() -> Learned {
         Learned {
+            at: Timestamp::EPOCH,
             closed: None,
             rate: Rate::default(),
             connections: Climb::new(1),
@@ -220,7 +223,42 @@ impl Lane {
         let learned: Learned = serde_json::from_str(text).ok()?;
         let mut lane = Lane { learned, ..Lane::new(profile, now) };
         lane.reconfigure(profile);
+        // Saved in the future: the clock was ahead then, and so are all moments.
+        let ahead = lane.learned.at.millis() - now.millis();
+        if ahead > 0 {
+            lane.shift(-ahead);
+        }
         Some(lane)
+    }
+
+    /// The clock was set by so much: every moment moves with it, so that no wait becomes longer or shorter.
+    pub fn shift(&mut self, by_millis: i64) {
+        let moved = |at: &mut Timestamp| *at = at.shifted(by_millis);
+        let learned = &mut self.learned;
+        learned.closed.iter_mut().flat_map(|closed| [&mut closed.since, &mut closed.until]).for_each(moved);
+        learned.rate.shift(by_millis);
+        [&mut learned.connections, &mut learned.messages].into_iter().for_each(|climb| climb.shift(by_millis));
+        [&mut learned.rate_wait, &mut learned.connection_wait, &mut learned.successor_wait]
+            .into_iter()
+            .for_each(|wait| wait.shift(by_millis));
+        learned.growth.shift(by_millis);
+        learned.warmup.shift(by_millis);
+        learned.holds.shift(by_millis);
+        [&mut learned.recipients_at, &mut learned.ipv4_until, &mut learned.at, &mut self.last_used]
+            .into_iter()
+            .chain(&mut learned.accepted_at)
+            .chain(&mut self.saved_at)
+            .chain(&mut self.successors)
+            .for_each(moved);
+        self.pacer.shift(by_millis);
+        self.counts.shift(by_millis);
+        self.unsaved = true;
+    }
+
+    /// As it is to be kept: what it knows is that of now.
+    pub fn stamped(&mut self, now: Timestamp) -> String {
+        self.learned.at = now;
+        self.saved()
     }
 
     pub fn saved(&self) -> String {

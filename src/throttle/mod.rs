@@ -393,6 +393,12 @@ impl Throttle {
         self.warming = lanes;
     }
 
+    /// The clock was set by so much: every moment that is remembered moves with it.
+    pub fn shift(&mut self, by_millis: i64) {
+        self.lanes.values_mut().for_each(|lane| lane.shift(by_millis));
+        self.pauses.shift(by_millis);
+    }
+
     /// Our HELO name is another one: lanes that were stopped because of it may ask again.
     pub fn renamed(&mut self, now: Timestamp) {
         self.lanes.values_mut().for_each(|lane| lane.renamed(now));
@@ -432,12 +438,12 @@ impl Throttle {
     }
 
     /// What has changed since it was last asked and should survive a restart. An empty state: forget it.
-    pub fn unsaved(&mut self, _now: Timestamp) -> Vec<LaneRecord> {
+    pub fn unsaved(&mut self, now: Timestamp) -> Vec<LaneRecord> {
         let changed = self.lanes.iter_mut().filter(|(_, lane)| lane.unsaved);
         let mut records: Vec<LaneRecord> = changed
             .map(|(name, lane)| {
                 lane.unsaved = false;
-                LaneRecord { name: name.clone(), state: lane.saved() }
+                LaneRecord { name: name.clone(), state: lane.stamped(now) }
             })
             .collect();
         let empty = |name| LaneRecord { name, state: String::new() };

@@ -104,6 +104,13 @@ impl Rate {
         self.limit
     }
 
+    /// The clock was set by so much.
+    pub(super) fn shift(&mut self, by_millis: i64) {
+        self.next = self.next.shifted(by_millis);
+        self.best_at = self.best_at.shifted(by_millis);
+        self.cut_at = self.cut_at.map(|at| at.shifted(by_millis));
+    }
+
     /// Where the last refusal came.
     pub(super) fn found(&self) -> Option<f64> {
         self.found

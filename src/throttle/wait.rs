@@ -38,6 +38,11 @@ impl Wait {
         self.until
     }
 
+    /// The clock was set by so much.
+    pub(super) fn shift(&mut self, by_millis: i64) {
+        self.until = self.until.shifted(by_millis);
+    }
+
     /// From then on the next one is the first again.
     pub(super) fn forgotten_at(&self) -> Timestamp {
         self.until + self.length

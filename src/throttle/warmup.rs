@@ -79,6 +79,11 @@ impl Warmup {
         self.most(schedule, now).map(rate)
     }
 
+    /// The clock was set by so much. Days are those of the calendar: they stay where they were counted.
+    pub(super) fn shift(&mut self, by_millis: i64) {
+        self.pace.shift(by_millis);
+    }
+
     /// Recipients a day that may go now; none: the address is warm.
     pub fn most(&self, schedule: &[u32], now: Timestamp) -> Option<u32> {
         schedule.get(self.rolled(now).step).copied()

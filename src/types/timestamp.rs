@@ -45,6 +45,15 @@ impl Timestamp {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
+    /// The same moment by a clock that was set forward (or back) by so much. What never comes, and the beginning of time, stay.
+    #[must_use]
+    pub fn shifted(self, by_millis: i64) -> Timestamp {
+        match self {
+            Timestamp::NEVER | Timestamp::EPOCH => self,
+            Timestamp(millis) => Timestamp(millis.saturating_add(by_millis).min(Timestamp::NEVER.0)),
+        }
+    }
+
     /// The date for a header field (RFC 5322 section 3.3), in UTC: `Sat, 21 Nov 2026 20:33:40 +0000`.
     pub fn rfc5322(self) -> String {
         self.date().format(&Rfc2822).unwrap_or_default()
