@@ -40,6 +40,10 @@ pub struct QueueRecord {
     pub attempts: u32,
     /// Null: due now.
     pub next_attempt: Option<Timestamp>,
+    /// It is due and nothing is sent to there: the state of the lane, or of the domain. `next_attempt` is when that ends at the
+    /// earliest; null then: an operator ends it.
+    #[serde(default)]
+    pub stopped: Option<LaneState>,
     /// The last thing that kept it from its end; null before the first try.
     pub reason: Option<String>,
     pub received: Timestamp,
@@ -60,6 +64,7 @@ impl QueueRecord {
             state: delivery.state.into(),
             attempts: delivery.attempts,
             next_attempt: delivery.next_attempt,
+            stopped: None,
             reason: refusal.map(|r| r.reply.clone()),
             received: envelope.received,
             size_bytes: envelope.size_bytes,
@@ -227,6 +232,9 @@ pub struct RelayRecord {
     /// Null: the spool takes and keeps messages. Otherwise what is wrong with it.
     pub spool_fault: Option<String>,
     pub disk_free_bytes: u64,
+    /// Deliveries whose provider is not known yet, as after a restart.
+    #[serde(default)]
+    pub unrouted: u64,
     /// `limits.min_free_disk`: below it no message is taken.
     pub disk_min_bytes: u64,
     /// Connections of clients that are open, and `limits.connections`.

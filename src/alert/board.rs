@@ -31,6 +31,8 @@ pub(super) struct Told {
     pub since: Timestamp,
     /// It was told before and still lasts.
     pub is_repeat: bool,
+    /// It is over, and its text says so in words of its own.
+    pub is_all_clear: bool,
 }
 
 /// What an alert that comes in means.
@@ -55,6 +57,8 @@ pub(super) struct Board {
 struct Entry {
     alert: Alert,
     since: Timestamp,
+    /// It is over, and has words of its own for that.
+    is_all_clear: bool,
     /// The last thing a person heard was that it is raised.
     is_told: bool,
     /// When a person last heard that it is raised.
@@ -144,16 +148,28 @@ impl Board {
 
 impl Entry {
     fn new(alert: Alert, now: Timestamp) -> Entry {
-        Entry { alert, since: now, is_told: false, told_at: None, return_pause: RETURN_PAUSE, due: Some(now + GATHER) }
+        Entry {
+            alert,
+            since: now,
+            is_all_clear: false,
+            is_told: false,
+            told_at: None,
+            return_pause: RETURN_PAUSE,
+            due: Some(now + GATHER),
+        }
     }
 
     fn note(&mut self, alert: Alert, repeat: Duration, now: Timestamp) -> News {
         let was_raised = self.alert.raised;
+        self.is_all_clear = alert.all_clear().is_some();
         if alert.raised {
             self.alert = alert;
         } else {
-            // What is over is told in the words in which it was raised, and where those went.
+            // What is over is told where its beginning went, and in the same words if it has none of its own.
             self.alert.raised = false;
+            if let Some(words) = alert.all_clear() {
+                self.alert.text = words.to_string();
+            }
         }
         match (was_raised, self.alert.raised) {
             (false, false) | (true, true) => return News::Known,
@@ -181,7 +197,8 @@ impl Entry {
         }
         self.is_told = self.alert.raised;
         self.due = self.alert.raised.then_some(now + repeat);
-        Told { alert: self.alert.clone(), since: self.since, is_repeat }
+        let is_all_clear = self.is_all_clear && !self.alert.raised;
+        Told { alert: self.alert.clone(), since: self.since, is_repeat, is_all_clear }
     }
 }
 

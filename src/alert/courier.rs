@@ -131,7 +131,10 @@ impl<M: Means> Courier<M> {
                 result = self.carry(&job).await;
             }
             match result {
-                Ok(()) => tracing::info!("{name}: told of {} alerts", job.notice.told.len()),
+                Ok(()) => match job.notice.told.len() {
+                    1 => tracing::info!("{name}: told of 1 alert"),
+                    many => tracing::info!("{name}: told of {many} alerts"),
+                },
                 Err(trouble) => tracing::error!("{name}: an alert did not arrive: {}", trouble.text),
             }
         }

@@ -1,24 +1,7 @@
 //! Numbers, times and foreign words as people read them.
 
-use std::time::Duration;
-
+pub(super) use crate::throttle::words::span;
 use crate::types::{Timestamp, printable};
-
-const UNITS: [(&str, u64); 4] = [("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)];
-
-/// The two largest units that say something: `4d 2h`, `12m 5s`, `0s`.
-pub(super) fn span(span: Duration) -> String {
-    let mut rest = span.as_secs();
-    let Some(first) = UNITS.iter().position(|(_, secs)| rest >= *secs) else { return "0s".to_string() };
-    let mut words = Vec::new();
-    for (unit, secs) in UNITS.iter().skip(first).take(2) {
-        if rest >= *secs {
-            words.push(format!("{}{unit}", rest / secs));
-            rest %= secs;
-        }
-    }
-    words.join(" ")
-}
 
 /// `in 4m 12s`, `now`, `3h ago`.
 pub(super) fn relative(moment: Timestamp, now: Timestamp) -> String {
@@ -52,6 +35,11 @@ pub(super) fn number(number: u64) -> String {
 /// `1 message`, `2 messages`
 pub(super) fn count(n: u64, noun: &str) -> String {
     format!("{} {noun}{}", number(n), if n == 1 { "" } else { "s" })
+}
+
+/// `1 delivery`, `2 deliveries`
+pub(super) fn count_of(n: u64, one: &str, many: &str) -> String {
+    format!("{} {}", number(n), if n == 1 { one } else { many })
 }
 
 /// `1 waits`, `12,400 wait`
@@ -104,6 +92,8 @@ pub(super) fn short(text: &str, max: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

@@ -130,6 +130,13 @@ fn relay_lines(relay: &RelayRecord, now: Timestamp) -> String {
         relay.oldest.map(|at| format!("; the oldest came {}", human::relative(at, now))).unwrap_or_default(),
     );
     let backlog = if relay.reading_backlog { "still being read: the counts grow until that is done" } else { "" };
+    let unrouted = match relay.unrouted {
+        0 => String::new(),
+        n => format!(
+            "{} not in the table: the hosts of their domains are looked up when they are due",
+            human::count_of(n, "delivery", "deliveries")
+        ),
+    };
     let disk = format!(
         "{} free, mail is taken down to {}",
         human::size(relay.disk_free_bytes),
@@ -142,6 +149,7 @@ fn relay_lines(relay: &RelayRecord, now: Timestamp) -> String {
         ("listens", relay.listeners.join(", ")),
         ("queue", queue),
         ("backlog", backlog.to_string()),
+        ("not routed", unrouted),
         ("spool", format!("{}: {}", relay.data_dir, relay.spool_fault.as_deref().unwrap_or("in order"))),
         ("disk", disk),
         ("clients", clients),
@@ -208,6 +216,10 @@ fn note(lane: &LaneRecord, now: Timestamp) -> Option<String> {
         (None, LaneState::Probing) if lane.waiting == 0 => {
             "the next message for it asks whether it is over; none waits".to_string()
         }
+        (None, LaneState::Probing) if lane.connections == 0 => {
+            "one message asks whether it is over as soon as one may be risked; `weir queue show` says what each waits for"
+                .to_string()
+        }
         (None, LaneState::Probing) => "one message is out to see whether it is over".to_string(),
         (None, _) => match &lane.domain {
             Some(domain) => format!("nothing goes until `weir resume --domain {domain}`"),
@@ -266,6 +278,7 @@ pub(super) mod tests {
             held: 0,
             oldest: None,
             reading_backlog: false,
+            unrouted: 0,
             spool_fault: None,
             disk_free_bytes: 10 << 30,
             disk_min_bytes: 256 << 20,
@@ -306,6 +319,7 @@ pub(super) mod tests {
     fn what_is_wrong_is_said() {
         let sick = RelayRecord {
             reading_backlog: true,
+            unrouted: 5,
             spool_fault: Some("commit failed: no space left".into()),
             ready: false,
             problems: vec!["no public hostname: set `hostname`".into()],
@@ -313,10 +327,11 @@ pub(super) mod tests {
         };
         let text = render(&[StatusRecord::Relay(sick)], now());
         for part in [
-            "backlog:  still being read",
-            "spool:    /var/lib/weir: commit failed",
-            "ready:    no",
-            "problem:  no public",
+            "backlog:     still being read",
+            "not routed:  5 deliveries not in the table: the hosts of their domains are looked up when they are due",
+            "spool:       /var/lib/weir: commit failed",
+            "ready:       no",
+            "problem:     no public",
         ] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
@@ -387,6 +402,12 @@ pub(super) mod tests {
         );
         let probing = LaneRecord { state: LaneState::Probing, until: None, ..blocked };
         assert!(note(&probing, now()).unwrap().contains("one message is out"));
+        let idle = LaneRecord { connections: 0, ..probing.clone() };
+        assert!(
+            note(&idle, now()).unwrap().contains("one message asks whether it is over as soon as one may be risked")
+        );
+        let empty = LaneRecord { waiting: 0, ..idle };
+        assert!(note(&empty, now()).unwrap().contains("none waits"));
         for state in [LaneState::Open, LaneState::Growing] {
             assert_eq!(note(&LaneRecord { state, ..lane() }, now()), None);
         }

@@ -13,9 +13,9 @@ use super::lanes::Said;
 use super::message::Action;
 use crate::queue::Place;
 use crate::spool::Change;
-use crate::throttle::words::Grouped;
+use crate::throttle::words::{Grouped, span};
 use crate::throttle::{EVERYTHING, HoldBegan, LaneName, Mining, SLOWED_FOR};
-use crate::types::{Alert, DeliveryId, Domain, Event, EventKind, Submitter, Timestamp};
+use crate::types::{ALL_CLEAR, Alert, DeliveryId, Domain, Event, EventKind, Submitter, Timestamp};
 
 /// A lane that stands still is told of after each of these.
 const PAUSE_STEPS: [(Duration, &str); 3] = [
@@ -52,6 +52,7 @@ impl Core {
         if !self.raised.insert(alert.key.clone()) {
             return;
         }
+        self.raised_at.insert(alert.key.clone(), now);
         let mut event = Event::new(now, EventKind::Alert);
         event.provider = alert.provider.clone();
         event.text = Some(alert.text.clone());
@@ -62,31 +63,39 @@ impl Core {
 
     /// The state is over.
     pub(super) fn over(&mut self, key: &str) {
+        self.take_back(key, String::new());
+    }
+
+    /// The state is over: told in these words, with how long it lasted.
+    pub(super) fn over_with(&mut self, key: &str, words: &str, now: Timestamp) {
+        let lasted =
+            self.raised_at.get(key).map(|since| format!(" after {}", span(now.since(*since)))).unwrap_or_default();
+        self.take_back(key, format!("{ALL_CLEAR}{words}{lasted}"));
+    }
+
+    fn take_back(&mut self, key: &str, text: String) {
         if self.raised.remove(key) {
-            let text = format!("over: {key}");
+            self.raised_at.remove(key);
             let alert = Alert { key: key.to_string(), raised: false, text, remedy: String::new(), provider: None };
             self.act(Action::Alert(alert));
         }
     }
 
     /// Whatever the receiver had said about the lane is forgotten.
-    pub(super) fn over_for(&mut self, lane: &LaneName) {
+    pub(super) fn over_for(&mut self, lane: &LaneName, now: Timestamp) {
         let is_held = |key: &str| key.starts_with("held ") && key.ends_with(&format!(" {}", lane.provider));
         let own = [blocked_key(lane), ipv6_key(lane)];
         let keys: Vec<String> = self.raised.iter().filter(|key| own.contains(key) || is_held(key)).cloned().collect();
+        let words = format!("{lane}: mail goes again, an operator has what was learned forgotten,");
         for key in keys {
             self.ending_alerts.remove(&key);
-            self.over(&key);
+            self.over_with(&key, &words, now);
         }
     }
 
     /// The state goes on, and another alert tells of it from now on.
     fn give_way(&mut self, key: &str, longer: &str) {
-        if self.raised.remove(key) {
-            let text = format!("{key}: it goes on, for over {longer} by now");
-            let alert = Alert { key: key.to_string(), raised: false, text, remedy: String::new(), provider: None };
-            self.act(Action::Alert(alert));
-        }
+        self.take_back(key, format!("{ALL_CLEAR}{key}: it goes on, for over {longer} by now"));
     }
 
     pub(super) fn raise_block(&mut self, lane: &LaneName, text: &str, said: Option<Said<'_>>, now: Timestamp) {
@@ -194,8 +203,20 @@ impl Core {
         let key = |lane: &LaneName, step: &str| format!("paused {} {} {step}", lane.provider, lane.source);
         let goes: Vec<LaneName> = self.stopped_since.keys().filter(|lane| !stopped.contains(lane)).cloned().collect();
         for lane in goes {
-            self.stopped_since.remove(&lane);
-            PAUSE_STEPS.iter().for_each(|(_, step)| self.over(&key(&lane, step)));
+            let since = self.stopped_since.remove(&lane).unwrap_or(now);
+            let words = if *lane.provider == *EVERYTHING {
+                "mail goes again".to_string()
+            } else {
+                format!("{lane}: mail goes again")
+            };
+            for (_, step) in PAUSE_STEPS {
+                let own = key(&lane, step);
+                // It had stood for longer than the alert has.
+                if let Some(at) = self.raised_at.get_mut(&own) {
+                    *at = since.min(*at);
+                }
+                self.over_with(&own, &words, now);
+            }
         }
         for lane in stopped {
             let seen = *self.stopped_since.entry(lane.clone()).or_insert(now);
@@ -231,7 +252,7 @@ impl Core {
             domain.is_some_and(|domain| !paused.iter().any(|(paused, _)| paused.as_str() == domain))
         };
         let ended: Vec<String> = self.raised.iter().filter(is_over).cloned().collect();
-        ended.iter().for_each(|key| self.over(key));
+        ended.iter().for_each(|key| self.over_with(key, "mail of a paused domain goes again", now));
         for (domain, since) in paused {
             let reached = PAUSE_STEPS.iter().rposition(|(after, _)| now.since(since) >= *after);
             let Some((_, step)) = reached.and_then(|reached| PAUSE_STEPS.get(reached)) else { continue };
@@ -256,7 +277,8 @@ impl Core {
         let standing: Vec<String> = self.raised.iter().filter(|key| key.starts_with(EXPIRING)).cloned().collect();
         for old in standing {
             if !counts.keys().any(|whom| whom.key() == old) {
-                self.over(&old);
+                let whom = old.trim_start_matches(EXPIRING).to_string();
+                self.over_with(&old, &format!("{whom}: no mail is about to expire there any more,"), now);
             }
         }
         for (whom, count) in counts {
@@ -312,7 +334,8 @@ impl Core {
         for provider in standing.collect::<Vec<_>>() {
             let count = waiting.get(&*provider).copied().unwrap_or(0);
             if self.throttle.restraint(&provider, now).is_none_or(|restraint| count <= restraint.worth) {
-                self.over(&key(&provider));
+                let words = format!("{provider}: no more waits than the growth guard and the warm-up let through,");
+                self.over_with(&key(&provider), &words, now);
             }
         }
         for (provider, count) in waiting {
@@ -337,7 +360,7 @@ impl Core {
 
     pub(super) fn watch_port(&mut self, now: Timestamp) {
         if !self.port25.is_shut() {
-            return self.over(PORT_KEY);
+            return self.over_with(PORT_KEY, "receivers can be reached on port 25 again,", now);
         }
         let alert = Alert {
             key: PORT_KEY.to_string(),

@@ -130,6 +130,8 @@ pub struct Core {
     pub(super) ending_alerts: BTreeMap<String, Timestamp>,
     /// Alerts that stand, by key.
     pub(super) raised: BTreeSet<String>,
+    /// When each of them began.
+    pub(super) raised_at: BTreeMap<String, Timestamp>,
     pub(super) stopped_since: BTreeMap<LaneName, Timestamp>,
     pub(super) save_planned: bool,
     saved_all: Timestamp,
@@ -200,6 +202,7 @@ impl Core {
             held_back: BTreeSet::new(),
             ending_alerts: BTreeMap::new(),
             raised: BTreeSet::new(),
+            raised_at: BTreeMap::new(),
             stopped_since: BTreeMap::new(),
             save_planned: false,
             saved_all: now,
@@ -684,7 +687,8 @@ impl Core {
         self.throttle.shift(by_millis);
         self.places.shift(by_millis);
         self.failing.shift(by_millis);
-        let alerts = self.ending_alerts.values_mut().chain(self.stopped_since.values_mut());
+        let alerts = self.ending_alerts.values_mut().chain(self.raised_at.values_mut());
+        let alerts = alerts.chain(self.stopped_since.values_mut());
         let starts = self.connections.values_mut().map(|connection| &mut connection.started);
         alerts.chain(starts).chain([&mut self.saved_all]).for_each(|at| *at = at.shifted(by_millis));
         if by_millis < 0 {

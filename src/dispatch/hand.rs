@@ -15,6 +15,7 @@ use super::message::{Action, ConnectionId, Ticket};
 use super::pump::State;
 use crate::queue::Place;
 use crate::spool::Change;
+use crate::throttle::words::count;
 use crate::throttle::{Change as LaneChange, EVERYTHING, LaneName, LaneOrder, Ordered};
 use crate::types::{DeliveryId, Domain, Event, EventKind, Timestamp};
 
@@ -67,7 +68,7 @@ impl Core {
             self.change_for_all(order, now);
         }
         if !asking.is_empty() {
-            let lanes = if asking.len() == 1 { "1 lane".to_string() } else { format!("{} lanes", asking.len()) };
+            let lanes = count(asking.len(), "lane");
             texts.push(format!("{lanes}: one message asks in each; if it is taken the rest follows, slowly at first"));
         }
         if order != LaneOrder::Pause {
@@ -208,7 +209,7 @@ impl Core {
                 false => format!("{lane}: forgotten, an operator says so: {}", what.join("; ")),
             };
             self.blocked_by.remove(&lane);
-            self.over_for(&lane);
+            self.over_for(&lane, now);
             let change = LaneChange::Resumed;
             texts.push(match what.is_empty() {
                 true => text,

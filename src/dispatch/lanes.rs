@@ -78,7 +78,8 @@ impl Core {
                 return text;
             }
             LaneChange::WaveEnded { id } => {
-                self.over(&super::alarm::wave_key(id));
+                let words = format!("{}: recipients are known there again, the wave is over", lane.provider);
+                self.over_with(&super::alarm::wave_key(id), &words, now);
                 return text;
             }
             LaneChange::Held(held) if held.side == Side::Sender => self.raise_held(lane, held, &text, said, now),
@@ -89,7 +90,8 @@ impl Core {
             EventKind::Paused => self.rest(lane),
             EventKind::Resumed => {
                 self.blocked_by.remove(lane);
-                self.over(&super::alarm::blocked_key(lane));
+                let words = format!("{lane}: mail goes again, the block is over");
+                self.over_with(&super::alarm::blocked_key(lane), &words, now);
                 self.hasten(&lane.provider, now);
             }
             _ if *change == LaneChange::Ipv4Only => self.raise_ipv6(lane, &text, said, now),

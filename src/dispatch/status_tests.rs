@@ -3,10 +3,121 @@
 use std::time::Duration;
 
 use super::core_tests::{CALM, World, start};
+use super::message::*;
+use super::status::Standing;
+use crate::throttle::LaneOrder;
+use crate::throttle::options::ProviderOptions;
 use crate::types::*;
+
+const TOO_FAST: &str = "421 RP-001 (mx) Unfortunately, some messages from 192.0.2.1 weren't sent. Please try again. We have \
+                        limits for how many messages can be sent per hour and per day.";
 
 fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
+}
+
+fn standing(world: &World, id: QueueId) -> Standing {
+    world.core.standing(DeliveryId { message: id, part: 0 }, world.now).expect("it waits")
+}
+
+#[test]
+fn mail_that_is_due_in_a_stopped_lane_says_which_lane_why_and_until_when() {
+    let mut world = World::new(3, CALM);
+    world.submit("s@sender.test", &["first@a.test"]);
+    world.run_for(secs(60));
+    world.script = Some((Stage::Mail, TOO_FAST));
+    let id = world.submit("s@sender.test", &["u@a.test"]);
+    world.run_for(secs(30));
+    let lane = world.core.snapshot(world.now).lanes[0].clone();
+    let waiting = standing(&world, id);
+    let expected =
+        format!("the lane to shared from default, which is paused until {}: {TOO_FAST}", lane.until.unwrap());
+    assert_eq!(waiting.waits_for, expected);
+    let stop = waiting.stop.expect("it is due and cannot go");
+    assert_eq!((stop.state, stop.until), ("paused", lane.until));
+
+    world.order("shared", LaneOrder::Pause);
+    let waiting = standing(&world, id);
+    assert!(waiting.waits_for.ends_with("weir resume shared"), "{}", waiting.waits_for);
+    assert_eq!(waiting.stop.map(|stop| (stop.state, stop.until)), Some(("paused", None)));
+
+    let mut world = World::new(8, CALM);
+    world.be_blocked();
+    let id = world.submit("s@sender.test", &["w@a.test"]);
+    world.run_for(secs(10));
+    let waiting = standing(&world, id);
+    assert!(waiting.waits_for.contains("`weir report shared` says what to do"), "{}", waiting.waits_for);
+    assert_eq!(waiting.stop.map(|stop| stop.state), Some("blocked"));
+}
+
+#[test]
+fn mail_that_waits_for_its_turn_says_for_which() {
+    let profile = ProviderOptions {
+        name: "own".into(),
+        max_rate: Some("30/h".parse().unwrap()),
+        max_connections: Some(1),
+        initial_connections: Some(1),
+        ..Default::default()
+    };
+    let mut world = World::with(4, CALM, vec![profile]);
+    let ids: Vec<QueueId> = (0..4).map(|n| world.submit("s@sender.test", &[&format!("u{n}@own1.test")])).collect();
+    world.run_for(secs(20));
+    let waits_for = standing(&world, ids[3]).waits_for;
+    assert_eq!(waits_for, "its turn in the lane to own from default, which sends at most 30 recipients an hour");
+    assert_eq!(world.core.snapshot(world.now).waits_for["own"].as_ref(), waits_for);
+    assert_eq!(standing(&world, ids[3]).stop, None);
+
+    let few = ProviderOptions {
+        name: "own".into(),
+        max_connections: Some(1),
+        initial_connections: Some(1),
+        ..Default::default()
+    };
+    let mut world = World::with(5, CALM, vec![few]);
+    for n in 0..3 {
+        world.submit("s@sender.test", &[&format!("u{n}@own1.test")]);
+    }
+    let other = world.submit("s@sender.test", &["u@own2.test"]);
+    world.run_for(Duration::from_millis(2500));
+    assert_eq!(standing(&world, other).waits_for, "a free connection: 1 of 1 that own allows now are in use");
+}
+
+#[test]
+fn the_end_of_a_block_is_told_as_what_it_is() {
+    let mut world = World::new(6, CALM);
+    world.be_blocked();
+    for n in 0..3 {
+        world.submit_as(Priority::Bulk, "news@list.test", &[&format!("b{n}@a.test")]);
+    }
+    world.run_for(secs(2 * 3600));
+    let over =
+        world.alerts.iter().find(|alert| !alert.raised && alert.key == "blocked shared default").expect("its end");
+    let words = over.all_clear().expect("in words of its own");
+    assert!(words.starts_with("shared from default: mail goes again, the block is over after 1h"), "{words}");
+}
+
+#[test]
+fn what_waits_is_counted_before_its_hosts_are_known() {
+    let mut world = World::new(7, CALM);
+    let later = world.now + secs(3600);
+    let row = |n: u32, name: &str| Row {
+        id: DeliveryId { message: world.ids.next(world.now), part: 0 },
+        domain: Domain::parse(name).unwrap(),
+        held: false,
+        attempts: 1,
+        next_attempt: Some(later),
+        lifetime: None,
+        delay_reported: false,
+        recipients: [n].into_iter().collect(),
+        flow: 0,
+        sender_domain: None,
+        class: Priority::Normal,
+        next_hop: None,
+    };
+    let rows = vec![row(1, "hotmail.com"), row(2, "hotmail.com"), row(3, "elsewhere.test")];
+    world.core.handle(Input::Loaded(rows), world.now);
+    let waiting = world.core.snapshot(world.now).waiting;
+    assert_eq!((waiting.get(&Some("outlook".into())), waiting.get(&None)), (Some(&2), Some(&1)), "{waiting:?}");
 }
 
 #[test]

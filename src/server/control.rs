@@ -129,9 +129,8 @@ impl RelayControl {
         problems.extend(spool_fault.clone());
         let panics = self.gate.panics();
         if panics > 0 {
-            problems.push(format!(
-                "{panics} sessions of clients ended in a fault of weir's own: see the log, and report it"
-            ));
+            let sessions = if panics == 1 { "session of a client" } else { "sessions of clients" };
+            problems.push(format!("{panics} {sessions} ended in a fault of weir's own: see the log, and report it"));
         }
         let (active, held) = (snapshot.active as u64, snapshot.held as u64);
         RelayRecord {
@@ -146,6 +145,7 @@ impl RelayControl {
             held,
             oldest: counts.oldest,
             reading_backlog: self.reading_backlog.load(Ordering::Relaxed),
+            unrouted: snapshot.waiting.get(&None).copied().unwrap_or(0) as u64,
             disk_free_bytes: self.spool.free_bytes().unwrap_or(0),
             disk_min_bytes: self.about.disk_min_bytes,
             clients: self.gate.open() as u64,
@@ -245,12 +245,13 @@ impl RelayControl {
         };
         let (mut acted, skipped) = self.act_on_rows(Act::Adjust(adjust), &filter).await?;
         if skipped > 0 {
+            let (are, were) = if skipped == 1 { ("is", "was") } else { ("are", "were") };
             acted.note = Some(match adjust {
-                Adjust::Release => format!("{skipped} were not held"),
+                Adjust::Release => format!("{skipped} {were} not held"),
                 Adjust::Flush => {
-                    format!("{skipped} are held or being tried just now: flush lifts no hold, limit or block")
+                    format!("{skipped} {are} held or being tried just now: flush lifts no hold, limit or block")
                 }
-                _ => format!("{skipped} are being tried just now and were left alone"),
+                _ => format!("{skipped} {are} being tried just now and {were} left alone"),
             });
         }
         Ok(answer.record(&acted).await?)
@@ -259,7 +260,8 @@ impl RelayControl {
     async fn queue_reroute(&self, to: &NextHop, filter: &Filter, answer: &Answer) -> Result<(), Failed> {
         let (mut acted, skipped) = self.act_on_rows(Act::Reroute(to), filter).await?;
         if skipped > 0 {
-            acted.note = Some(format!("{skipped} are being tried just now and were left alone"));
+            let (are, were) = if skipped == 1 { ("is", "was") } else { ("are", "were") };
+            acted.note = Some(format!("{skipped} {are} being tried just now and {were} left alone"));
         }
         Ok(answer.record(&acted).await?)
     }
@@ -375,6 +377,10 @@ fn record(row: &Listed, standing: Option<&Standing>) -> QueueRecord {
     if let Some(standing) = standing {
         if standing.active {
             record.state = QueueState::Active;
+        }
+        if let Some(stop) = &standing.stop {
+            record.stopped = stop.state.parse().ok();
+            record.next_attempt = stop.until;
         }
         if let Some(provider) = &standing.provider {
             record.provider = Some(provider.to_string());

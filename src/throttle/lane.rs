@@ -32,6 +32,7 @@ use super::profile::Profile;
 use super::rate::Rate;
 use super::wait::Wait;
 use super::warmup::Warmup;
+use super::words::{count, per_minute};
 use super::{About, HoldBegan, Probe, Restraint, Side};
 use crate::types::{Class, Reading, Scope, Timestamp};
 
@@ -686,12 +687,12 @@ impl Lane {
         let held = holds.iter(now).count();
         [
             closed,
-            rate.limit().map(|rate| format!("at most {}", super::words::per_minute(rate))),
-            connections.found().map(|found| format!("at most {found} connections")),
-            messages.found().map(|found| format!("at most {found} messages on a connection")),
-            recipients.map(|most| format!("at most {most} recipients in a transaction")),
+            rate.limit().map(|rate| format!("at most {}", per_minute(rate))),
+            connections.found().map(|found| format!("at most {}", count(found, "connection"))),
+            messages.found().map(|found| format!("at most {} on a connection", count(found, "message"))),
+            recipients.map(|most| format!("at most {} in a transaction", count(most, "recipient"))),
             self.wants_ipv4(now).then(|| "over IPv4 alone".to_string()),
-            (held > 0).then(|| format!("mail of {held} domains held back")),
+            (held > 0).then(|| format!("mail of {} held back", count(held, "domain"))),
         ]
         .into_iter()
         .flatten()

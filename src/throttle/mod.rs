@@ -416,7 +416,7 @@ impl Throttle {
         if self.pauses.stop(provider) {
             return None;
         }
-        let players = self.lanes_of(provider).filter_map(|lane| lane.player(now)).collect();
+        let players = self.lanes_of(provider).filter_map(|(_, lane)| lane.player(now)).collect();
         forecast::done_by(players, count, now)
     }
 
@@ -425,16 +425,26 @@ impl Throttle {
         if self.pauses.stop(provider) {
             return None;
         }
-        let restraints = self.lanes_of(provider).filter_map(|lane| lane.restraint(now));
+        let restraints = self.lanes_of(provider).filter_map(|(_, lane)| lane.restraint(now));
         restraints.reduce(|a, b| Restraint { worth: a.worth.saturating_add(b.worth), ..a })
     }
 
-    fn lanes_of(&self, provider: &str) -> impl Iterator<Item = &Lane> {
+    fn lanes_of(&self, provider: &str) -> impl Iterator<Item = (&LaneName, &Lane)> {
         let first = LaneName { provider: provider.into(), source: "".into() };
-        self.lanes
-            .range(first.clone()..)
-            .take_while(move |(name, _)| name.provider == first.provider)
-            .map(|(_, lane)| lane)
+        self.lanes.range(first.clone()..).take_while(move |(name, _)| name.provider == first.provider)
+    }
+
+    /// The provider that the profiles name for a domain, each domain once: a guess where no MX host is known yet.
+    pub fn providers_by_domain(&self) -> BTreeMap<String, Arc<str>> {
+        let of = |profile: &Profile| {
+            let name = profile.name.clone();
+            profile.domains.clone().into_iter().map(move |domain| (domain, name.clone()))
+        };
+        self.profiles.iter().flat_map(of).collect()
+    }
+
+    pub fn max_connections(&self) -> usize {
+        self.max_connections
     }
 
     /// What has changed since it was last asked and should survive a restart. An empty state: forget it.
@@ -512,7 +522,22 @@ impl Throttle {
     }
 
     pub fn status(&self, now: Timestamp) -> Vec<LaneStatus> {
-        let line = |(name, lane): (&LaneName, &Lane)| LaneStatus {
+        let mut lines: Vec<LaneStatus> = self.lanes.iter().map(|(name, lane)| self.line(name, lane, now)).collect();
+        self.show_pauses(&mut lines);
+        lines
+    }
+
+    /// The lanes of one provider alone, as `status` shows them.
+    pub fn status_of(&self, provider: &str, now: Timestamp) -> Vec<LaneStatus> {
+        let mut lines: Vec<LaneStatus> =
+            self.lanes_of(provider).map(|(name, lane)| self.line(name, lane, now)).collect();
+        self.show_pauses(&mut lines);
+        lines.retain(|line| *line.provider == *provider);
+        lines
+    }
+
+    fn line(&self, name: &LaneName, lane: &Lane, now: Timestamp) -> LaneStatus {
+        LaneStatus {
             provider: name.provider.clone(),
             source: name.source.clone(),
             state: lane.state(now),
@@ -524,10 +549,7 @@ impl Throttle {
             reason: lane.reason(now),
             until: lane.closed_until(now).filter(|until| *until < Timestamp::NEVER),
             since: lane.closed_since(),
-        };
-        let mut lines: Vec<LaneStatus> = self.lanes.iter().map(line).collect();
-        self.show_pauses(&mut lines);
-        lines
+        }
     }
 
     fn lane(&mut self, name: &LaneName, now: Timestamp) -> (&mut Provider, &mut Lane) {

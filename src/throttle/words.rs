@@ -26,6 +26,27 @@ pub fn per_minute(rate: f64) -> String {
     format!("{} recipient{} {unit}", Grouped(number), if number == 1 { "" } else { "s" })
 }
 
+/// `1 connection`, `2,000 connections`
+pub fn count(n: usize, noun: &str) -> String {
+    format!("{} {noun}{}", Grouped(n as u64), if n == 1 { "" } else { "s" })
+}
+
+const UNITS: [(&str, u64); 4] = [("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)];
+
+/// The two largest units that say something: `4d 2h`, `12m 5s`, `0s`.
+pub fn span(span: std::time::Duration) -> String {
+    let mut rest = span.as_secs();
+    let Some(first) = UNITS.iter().position(|(_, secs)| rest >= *secs) else { return "0s".to_string() };
+    let mut words = Vec::new();
+    for (unit, secs) in UNITS.iter().skip(first).take(2) {
+        if rest >= *secs {
+            words.push(format!("{}{unit}", rest / secs));
+            rest %= secs;
+        }
+    }
+    words.join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -199,7 +199,9 @@ fn a_block_is_told_with_tag_and_remedy_and_resume_sends_one_probe() {
         std::fs::read_to_string(&told).ok().filter(|text| text.lines().any(|line| line.starts_with("cleared")))
     });
     assert!(
-        said.lines().last().is_some_and(|line| line.starts_with("cleared blocked outlook default: over: ")),
+        said.lines().last().is_some_and(|line| line.starts_with(
+            "cleared blocked outlook default: outlook from default: mail goes again, the block is over after "
+        )),
         "{said}"
     );
 }
