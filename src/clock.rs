@@ -2,7 +2,8 @@
 //!
 //! Everything that decides takes the time as an argument; only loops and sessions ask this clock. In production it is
 //! the system's wall clock, carried forward by the monotonic one, so that a small step of the wall clock never turns
-//! time back; a large step (a suspended machine, a first NTP answer) is followed. In tests it follows tokio's
+//! time back; a large step (a suspended machine, a first NTP answer) is followed, and counted: here is the one place
+//! where it is recognised, and whoever remembers moments asks [`Clock::stepped_millis`]. In tests it follows tokio's
 //! paused time, so that a simulation jumps from event to event.
 
 #![expect(clippy::disallowed_methods, reason = "the one place that reads clocks")]
@@ -18,6 +19,9 @@ use crate::types::Timestamp;
 /// Steps of the wall clock up to this are evened out, larger ones followed.
 const STEP_MAX_MILLIS: i64 = 2000;
 
+/// A step is noticed after so long at the latest, by whoever sleeps.
+const NAP_MAX: Duration = Duration::from_secs(60);
+
 /// Cheap to clone; all clones agree.
 #[derive(Clone, Debug)]
 pub struct Clock(Arc<Inner>);
@@ -28,6 +32,8 @@ struct Inner {
     /// Wall time at `start`, in milliseconds.
     anchor: AtomicI64,
     follows_wall: bool,
+    /// Steps of the wall clock that were followed, all together, in milliseconds.
+    stepped: AtomicI64,
     /// So many times faster than time.
     speed: u32,
 }
@@ -38,6 +44,7 @@ impl Clock {
             start: Instant::now(),
             anchor: AtomicI64::new(wall_millis()),
             follows_wall: true,
+            stepped: AtomicI64::new(0),
             speed: 1,
         }))
     }
@@ -48,6 +55,7 @@ impl Clock {
             start: Instant::now(),
             anchor: AtomicI64::new(epoch.millis()),
             follows_wall: false,
+            stepped: AtomicI64::new(0),
             speed: 1,
         }))
     }
@@ -56,7 +64,8 @@ impl Clock {
     /// are not kept by this clock, stay what they are.
     pub fn fast(speed: u32) -> Clock {
         let (start, anchor) = (Instant::now(), AtomicI64::new(wall_millis()));
-        Clock(Arc::new(Inner { start, anchor, follows_wall: false, speed: speed.max(1) }))
+        let stepped = AtomicI64::new(0);
+        Clock(Arc::new(Inner { start, anchor, follows_wall: false, stepped, speed: speed.max(1) }))
     }
 
     pub fn now(&self) -> Timestamp {
@@ -67,11 +76,41 @@ impl Clock {
         if self.0.follows_wall {
             let wall = wall_millis();
             if (wall - now).abs() > STEP_MAX_MILLIS {
-                self.0.anchor.store(wall - elapsed, Ordering::Relaxed);
+                self.0.follow(anchor, wall - elapsed);
                 return Timestamp::from_millis(wall);
             }
         }
         Timestamp::from_millis(now)
+    }
+
+    /// By how much the wall clock was set since the start, beyond what time itself did: forward less back. Whoever remembers
+    /// moments compares it with what it was, and moves them by the difference.
+    pub fn stepped_millis(&self) -> i64 {
+        self.0.stepped.load(Ordering::Relaxed)
+    }
+
+    /// As if somebody set the wall clock.
+    #[cfg(test)]
+    pub fn step(&self, by_millis: i64) {
+        let anchor = self.0.anchor.load(Ordering::Relaxed);
+        self.0.follow(anchor, anchor + by_millis);
+    }
+
+    /// Waits until `moment`, but no longer than until a step of the wall clock is noticed, which takes a minute at most.
+    pub async fn wake_at(&self, moment: Timestamp) {
+        let before = self.stepped_millis();
+        loop {
+            let left = moment.since(self.now());
+            if left.is_zero() || self.stepped_millis() != before {
+                return;
+            }
+            tokio::time::sleep(self.nap(left)).await;
+        }
+    }
+
+    fn nap(&self, left: Duration) -> Duration {
+        let nap = if self.0.follows_wall { left.min(NAP_MAX) } else { left / self.0.speed };
+        nap.max(Duration::from_millis(1))
     }
 
     /// Waits until `moment`, at least a millisecond if it lies ahead at all. A step of the wall clock is noticed
@@ -82,8 +121,16 @@ impl Clock {
             if left.is_zero() {
                 return;
             }
-            let nap = if self.0.follows_wall { left.min(Duration::from_secs(60)) } else { left / self.0.speed };
-            tokio::time::sleep(nap.max(Duration::from_millis(1))).await;
+            tokio::time::sleep(self.nap(left)).await;
+        }
+    }
+}
+
+impl Inner {
+    /// Takes another anchor. Of several who notice the same step one counts it.
+    fn follow(&self, before: i64, anchor: i64) {
+        if self.anchor.compare_exchange(before, anchor, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            self.stepped.fetch_add(anchor - before, Ordering::Relaxed);
         }
     }
 }
@@ -101,6 +148,21 @@ mod tests {
         let clock = Clock::starting_at(Timestamp::from_secs(1000));
         clock.sleep_until(Timestamp::from_secs(90_000)).await;
         assert_eq!(clock.now(), Timestamp::from_secs(90_000));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_step_is_counted_once_and_wakes_who_waits_for_the_wall() {
+        let clock = Clock::starting_at(Timestamp::from_secs(1000));
+        clock.clone().step(-500_000);
+        assert_eq!((clock.now(), clock.stepped_millis()), (Timestamp::from_secs(500), -500_000));
+        clock.step(700_000);
+        assert_eq!((clock.now(), clock.stepped_millis()), (Timestamp::from_secs(1200), 200_000));
+        let (waiting, other) = (clock.clone(), clock.clone());
+        let woken = tokio::spawn(async move { waiting.wake_at(Timestamp::from_secs(1260)).await });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        other.step(-3_600_000);
+        woken.await.unwrap();
+        assert_eq!(clock.now(), Timestamp::from_secs(1260 - 3600), "not an hour later");
     }
 
     #[tokio::test(start_paused = true)]

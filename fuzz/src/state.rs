@@ -67,7 +67,7 @@ fn works(throttle: &mut Throttle, lane: &LaneName) {
                 let signal = if hour % 3 == 0 {
                     Signal::Refused { reading: &reading, reply: refusals[hour % refusals.len()], started: now, about }
                 } else {
-                    Signal::Accepted { recipients: 1, about }
+                    Signal::Accepted { recipients: 1, started: now, about }
                 };
                 throttle.report(lane, &signal, now);
             }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::filter::Filter;
 use super::suppress::SuppressFilter;
 use crate::types::reading::words;
-use crate::types::{Class, Mailbox, NextHop, QueueId, Timestamp};
+use crate::types::{Class, Domain, Mailbox, NextHop, QueueId, Timestamp};
 
 /// The socket's name in the data folder.
 pub const SOCKET_NAME: &str = "control.sock";
@@ -42,6 +42,27 @@ pub enum Request {
         provider: String,
         #[serde(default)]
         force: bool,
+    },
+    /// One `Ordered`: nothing goes to the recipient domain until it is resumed, also not after a restart.
+    PauseDomain { domain: Domain },
+    /// One `Ordered`: one message goes ahead; forced: all go.
+    ResumeDomain {
+        domain: Domain,
+        #[serde(default)]
+        force: bool,
+    },
+    /// One `Ordered`: nothing goes anywhere until that is lifted.
+    PauseAll,
+    /// One `Ordered`: lifts `PauseAll` and no other pause.
+    ResumeAll {
+        #[serde(default)]
+        force: bool,
+    },
+    /// One `Ordered`: what was learned of the provider's limits is dropped, of one source or of all.
+    Forget {
+        provider: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        source: Option<String>,
     },
     /// `SuppressRecord`s in the order of their addresses.
     SuppressList { filter: SuppressFilter },
@@ -146,6 +167,12 @@ mod tests {
             Request::QueueReroute { filter: filter.clone(), to: "192.0.2.1:2525".parse().unwrap() },
             Request::Pause { provider: "outlook".into() },
             Request::Resume { provider: "mx\u{2028}.\"example\"\n".into(), force: true },
+            Request::PauseDomain { domain: Domain::parse("example.com").unwrap() },
+            Request::ResumeDomain { domain: Domain::parse("example.com").unwrap(), force: true },
+            Request::PauseAll,
+            Request::ResumeAll { force: true },
+            Request::Forget { provider: "outlook".into(), source: None },
+            Request::Forget { provider: "outlook".into(), source: Some("b".into()) },
             Request::SuppressList {
                 filter: SuppressFilter { tag: Some("S775".into()), expired: true, ..SuppressFilter::default() },
             },
@@ -188,6 +215,8 @@ mod tests {
     fn what_is_not_known_is_refused() {
         for request in [
             json!({"do": "pause"}),
+            json!({"do": "pause-domain", "domain": "not..a.domain"}),
+            json!({"do": "forget"}),
             json!({"do": "queue-reroute", "filter": {}, "to": "nowhere"}),
             json!({"do": "queue-show", "id": "nonsense"}),
             json!({"do": "queue-list", "filter": {"colour": "red"}}),

@@ -40,6 +40,10 @@ pub struct QueueRecord {
     pub attempts: u32,
     /// Null: due now.
     pub next_attempt: Option<Timestamp>,
+    /// It is due and nothing is sent to there: the state of the lane, or of the domain. `next_attempt` is when that ends at the
+    /// earliest; null then: an operator ends it.
+    #[serde(default)]
+    pub stopped: Option<LaneState>,
     /// The last thing that kept it from its end; null before the first try.
     pub reason: Option<String>,
     pub received: Timestamp,
@@ -60,6 +64,7 @@ impl QueueRecord {
             state: delivery.state.into(),
             attempts: delivery.attempts,
             next_attempt: delivery.next_attempt,
+            stopped: None,
             reason: refusal.map(|r| r.reply.clone()),
             received: envelope.received,
             size_bytes: envelope.size_bytes,
@@ -146,11 +151,16 @@ words! {
     }
 }
 
-/// One lane in `status`: a source address of ours at a provider.
+/// One lane in `status`: a source address of ours at a provider; or a pause that stands where there is none.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LaneRecord {
+    /// `*`: everything is paused, or the provider of the paused domain is not known.
     pub provider: String,
+    /// `*`: whichever of our addresses is used.
     pub source: String,
+    /// An operator has paused mail to this domain; null: the record is about all mail of the lane.
+    #[serde(default)]
+    pub domain: Option<String>,
     pub state: LaneState,
     /// Open now.
     pub connections: u64,
@@ -188,13 +198,16 @@ pub struct LaneRecord {
     pub empty_at: Option<Timestamp>,
 }
 
-/// What an order to the lanes of a provider did.
+/// What an operator's order did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ordered {
+    /// `*`: it was about a domain, or everything.
     pub provider: String,
+    #[serde(default)]
+    pub domain: Option<String>,
     /// In words, one for each lane that changed; none: it stood like that before.
     pub changes: Vec<String>,
-    /// Deliveries that wait for the provider.
+    /// Deliveries that wait for the provider, for the domain, or at all.
     pub waiting: u64,
 }
 
@@ -219,6 +232,9 @@ pub struct RelayRecord {
     /// Null: the spool takes and keeps messages. Otherwise what is wrong with it.
     pub spool_fault: Option<String>,
     pub disk_free_bytes: u64,
+    /// Deliveries whose provider is not known yet, as after a restart.
+    #[serde(default)]
+    pub unrouted: u64,
     /// `limits.min_free_disk`: below it no message is taken.
     pub disk_min_bytes: u64,
     /// Connections of clients that are open, and `limits.connections`.
@@ -321,6 +337,7 @@ pub(crate) mod tests {
         LaneRecord {
             provider: "outlook".into(),
             source: "default".into(),
+            domain: None,
             state: LaneState::Paused,
             connections: 3,
             connections_allowed: 20,

@@ -31,6 +31,8 @@ pub(super) struct Told {
     pub since: Timestamp,
     /// It was told before and still lasts.
     pub is_repeat: bool,
+    /// It is over, and its text says so in words of its own.
+    pub is_all_clear: bool,
 }
 
 /// What an alert that comes in means.
@@ -55,6 +57,8 @@ pub(super) struct Board {
 struct Entry {
     alert: Alert,
     since: Timestamp,
+    /// It is over, and has words of its own for that.
+    is_all_clear: bool,
     /// The last thing a person heard was that it is raised.
     is_told: bool,
     /// When a person last heard that it is raised.
@@ -119,7 +123,19 @@ impl Board {
         }
     }
 
+    /// A clock that was set back makes what lies ahead of it count from now on, so that nothing is silent for as long.
+    fn set_right(&mut self, now: Timestamp) {
+        self.told.iter_mut().for_each(|at| *at = (*at).min(now));
+        let longest = now + self.repeat.max(RETURN_PAUSE);
+        for entry in self.entries.values_mut() {
+            entry.since = entry.since.min(now);
+            entry.told_at = entry.told_at.map(|at| at.min(now));
+            entry.due = entry.due.map(|due| due.min(longest));
+        }
+    }
+
     fn forget(&mut self, now: Timestamp) {
+        self.set_right(now);
         while self.told.front().is_some_and(|&at| now.since(at) >= HOUR) {
             self.told.pop_front();
         }
@@ -132,16 +148,28 @@ impl Board {
 
 impl Entry {
     fn new(alert: Alert, now: Timestamp) -> Entry {
-        Entry { alert, since: now, is_told: false, told_at: None, return_pause: RETURN_PAUSE, due: Some(now + GATHER) }
+        Entry {
+            alert,
+            since: now,
+            is_all_clear: false,
+            is_told: false,
+            told_at: None,
+            return_pause: RETURN_PAUSE,
+            due: Some(now + GATHER),
+        }
     }
 
     fn note(&mut self, alert: Alert, repeat: Duration, now: Timestamp) -> News {
         let was_raised = self.alert.raised;
+        self.is_all_clear = alert.all_clear().is_some();
         if alert.raised {
             self.alert = alert;
         } else {
-            // What is over is told in the words in which it was raised, and where those went.
+            // What is over is told where its beginning went, and in the same words if it has none of its own.
             self.alert.raised = false;
+            if let Some(words) = alert.all_clear() {
+                self.alert.text = words.to_string();
+            }
         }
         match (was_raised, self.alert.raised) {
             (false, false) | (true, true) => return News::Known,
@@ -169,7 +197,8 @@ impl Entry {
         }
         self.is_told = self.alert.raised;
         self.due = self.alert.raised.then_some(now + repeat);
-        Told { alert: self.alert.clone(), since: self.since, is_repeat }
+        let is_all_clear = self.is_all_clear && !self.alert.raised;
+        Told { alert: self.alert.clone(), since: self.since, is_repeat, is_all_clear }
     }
 }
 
@@ -181,6 +210,25 @@ mod tests {
 
     const REPEAT: Duration = Duration::from_secs(4 * 3600);
     const START: Timestamp = Timestamp::from_secs(1_000_000);
+
+    #[test]
+    fn a_clock_that_is_set_back_silences_nothing_for_as_long() {
+        let repeat = Duration::from_secs(4 * 3600);
+        let ahead = START + Duration::from_secs(86_400 * 30);
+        let mut board = Board::new(repeat);
+        let alert = |key: &str| Alert {
+            key: key.into(),
+            raised: true,
+            text: key.into(),
+            remedy: String::new(),
+            provider: None,
+        };
+        board.note(alert("a"), ahead);
+        assert_eq!(board.take(ahead + GATHER).len(), 1);
+        board.note(alert("b"), START);
+        assert!(board.take(START + GATHER).iter().any(|told| told.alert.key == "b"));
+        assert!(board.next().is_some_and(|next| next <= START + GATHER + repeat), "{:?}", board.next());
+    }
 
     fn alert(key: &str, raised: bool) -> Alert {
         Alert { key: key.into(), raised, text: format!("{key} {raised}"), remedy: "look".into(), provider: None }

@@ -127,11 +127,14 @@ impl<M: Means> Courier<M> {
                     trouble.text,
                     RETRY_AFTER.as_secs()
                 );
-                self.clock.sleep_until(self.clock.now() + RETRY_AFTER).await;
+                self.clock.wake_at(self.clock.now() + RETRY_AFTER).await;
                 result = self.carry(&job).await;
             }
             match result {
-                Ok(()) => tracing::info!("{name}: told of {} alerts", job.notice.told.len()),
+                Ok(()) => match job.notice.told.len() {
+                    1 => tracing::info!("{name}: told of 1 alert"),
+                    many => tracing::info!("{name}: told of {many} alerts"),
+                },
                 Err(trouble) => tracing::error!("{name}: an alert did not arrive: {}", trouble.text),
             }
         }

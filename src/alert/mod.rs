@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
-use crate::types::{Alert, Domain, Event, EventKind, QueueId, Timestamp};
+use crate::types::{ALL_CLEAR, Alert, Domain, Event, EventKind, QueueId, Timestamp};
 use board::{Board, News};
 use courier::{Couriers, Ways};
 pub use mail::Letter;
@@ -143,7 +143,7 @@ impl<M: Means> Room<M> {
                 biased;
                 () = stop.cancelled() => return,
                 () = self.alerts.0.news.notified() => {}
-                () = self.clock.sleep_until(next) => {}
+                () = self.clock.wake_at(next) => {}
             }
         }
     }
@@ -181,8 +181,9 @@ impl<M: Means> Room<M> {
             event.text = Some(alert.text.clone());
             event.remedy = Some(alert.remedy.clone());
         } else {
-            tracing::info!(key = %alert.key, "alert is over");
-            event.text = Some(format!("over: {}", alert.key));
+            let words = alert.all_clear().map_or_else(|| format!("{ALL_CLEAR}{}", alert.key), str::to_string);
+            tracing::info!(key = %alert.key, "alert is over: {words}");
+            event.text = Some(words);
         }
         event.provider = alert.provider.clone();
         if !is_recorded {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::board::Told;
-use crate::types::{Timestamp, printable};
+use crate::types::{ALL_CLEAR, Timestamp, printable};
 
 /// Of the words of one alert: a receiver's reply and what we say about it.
 const TEXT_MAX: usize = 2000;
@@ -102,12 +102,13 @@ impl Notice {
     pub(super) fn subject(&self) -> String {
         match self.told.as_slice() {
             [told] => {
-                let over = if told.alert.raised { "" } else { "over: " };
+                let over = if told.alert.raised || told.is_all_clear { "" } else { ALL_CLEAR };
                 format!("weir on {}: {over}{}", clean(&self.host), short(&clean(&told.alert.text), 120))
             }
             many => {
                 let raised = many.iter().filter(|told| told.alert.raised).count();
-                format!("weir on {}: {raised} alerts, {} over", clean(&self.host), many.len() - raised)
+                let alerts = if raised == 1 { "alert" } else { "alerts" };
+                format!("weir on {}: {raised} {alerts}, {} over", clean(&self.host), many.len() - raised)
             }
         }
     }
@@ -150,7 +151,7 @@ pub(super) fn state(is_raised: bool) -> &'static str {
 fn sentence(told: &Told) -> String {
     let text = clean(&told.alert.text);
     if !told.alert.raised {
-        return format!("over: {text}");
+        return if told.is_all_clear { text } else { format!("{ALL_CLEAR}{text}") };
     }
     if told.is_repeat { format!("still: {text}") } else { text }
 }
@@ -187,7 +188,7 @@ pub(super) mod tests {
             remedy: "ask for delisting at https://olcsupport.office.com".into(),
             provider: provider.map(Into::into),
         };
-        Told { alert, since: Timestamp::from_secs(1_795_293_000), is_repeat: false }
+        Told { alert, since: Timestamp::from_secs(1_795_293_000), is_repeat: false, is_all_clear: false }
     }
 
     pub(in crate::alert) fn notice(told: Vec<Told>) -> Notice {

@@ -118,7 +118,7 @@ impl Auth {
             if let Some(line) = lock(&self.0.lines).line(clock.now(), client, name, denied) {
                 tracing::warn!("{line}");
             }
-            clock.sleep_until(begun + DELAY).await;
+            clock.wake_at(begun + DELAY).await;
         }
         answer
     }

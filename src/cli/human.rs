@@ -1,24 +1,7 @@
 //! Numbers, times and foreign words as people read them.
 
-use std::time::Duration;
-
+pub(super) use crate::throttle::words::span;
 use crate::types::{Timestamp, printable};
-
-const UNITS: [(&str, u64); 4] = [("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)];
-
-/// The two largest units that say something: `4d 2h`, `12m 5s`, `0s`.
-pub(super) fn span(span: Duration) -> String {
-    let mut rest = span.as_secs();
-    let Some(first) = UNITS.iter().position(|(_, secs)| rest >= *secs) else { return "0s".to_string() };
-    let mut words = Vec::new();
-    for (unit, secs) in UNITS.iter().skip(first).take(2) {
-        if rest >= *secs {
-            words.push(format!("{}{unit}", rest / secs));
-            rest %= secs;
-        }
-    }
-    words.join(" ")
-}
 
 /// `in 4m 12s`, `now`, `3h ago`.
 pub(super) fn relative(moment: Timestamp, now: Timestamp) -> String {
@@ -54,6 +37,16 @@ pub(super) fn count(n: u64, noun: &str) -> String {
     format!("{} {noun}{}", number(n), if n == 1 { "" } else { "s" })
 }
 
+/// `1 delivery`, `2 deliveries`
+pub(super) fn count_of(n: u64, one: &str, many: &str) -> String {
+    format!("{} {}", number(n), if n == 1 { one } else { many })
+}
+
+/// `1 waits`, `12,400 wait`
+pub(super) fn waits(n: u64) -> String {
+    format!("{} {}", number(n), if n == 1 { "waits" } else { "wait" })
+}
+
 /// `12.1 KiB`
 pub(super) fn size(bytes: u64) -> String {
     let units = [("TiB", 1u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
@@ -66,11 +59,12 @@ pub(super) fn size(bytes: u64) -> String {
     }
 }
 
-/// `38/min`, `0.5/min`, `unlimited`
+/// `38/min`, `1.5/min`, `30/h` for what is less than one a minute, `unlimited`
 pub(super) fn rate(rate: Option<f64>) -> String {
     match rate {
         None => "unlimited".to_string(),
         Some(rate) if rate >= 10.0 => format!("{rate:.0}/min"),
+        Some(rate) if rate > 0.0 && rate < 1.0 => format!("{}/h", (rate * 60.0).round().max(1.0)),
         Some(rate) => format!("{}/min", (rate * 10.0).round() / 10.0),
     }
 }
@@ -98,6 +92,8 @@ pub(super) fn short(text: &str, max: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -133,9 +129,11 @@ mod tests {
         assert_eq!((count(1, "message"), count(2, "message")), ("1 message".to_string(), "2 messages".to_string()));
         assert_eq!((size(512), size(12_345), size(35 << 20)), ("512 B".into(), "12.0 KiB".into(), "35.0 MiB".into()));
         assert_eq!(
-            (rate(None), rate(Some(38.4)), rate(Some(0.46))),
-            ("unlimited".into(), "38/min".into(), "0.5/min".into())
+            (rate(None), rate(Some(38.4)), rate(Some(1.46)), rate(Some(0.0))),
+            ("unlimited".into(), "38/min".into(), "1.5/min".into(), "0/min".into())
         );
+        assert_eq!((rate(Some(0.5)), rate(Some(0.001))), ("30/h".into(), "1/h".into()));
+        assert_eq!((waits(1), waits(12_400)), ("1 waits".to_string(), "12,400 wait".to_string()));
     }
 
     #[test]

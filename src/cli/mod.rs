@@ -72,10 +72,12 @@ enum Command {
     Suppress(suppress::Suppress),
     /// Show the relay and its lanes: connections, rate, what waits and why
     Status(status::Status),
-    /// Send nothing to a provider until it is resumed; its mail stays queued
+    /// Send nothing to a provider, a domain or anybody until it is resumed; the mail stays queued
     Pause(lane::Pause),
     /// Ask a paused or blocked provider with one message, and go on if it takes it
     Resume(lane::Resume),
+    /// Drop what was learned of a provider's limits: rate, connections, waits, a block
+    Forget(lane::Forget),
     /// Say in one line whether the relay lives (for container probes): exit code 0 or 1
     Health(health::Health),
     /// Write the text for a receiver's delisting form: who we are, what was refused, what was done
@@ -198,6 +200,7 @@ async fn execute(command: Command, config: &config::Config, output: &mut Output)
         Command::Status(status) => status::status(status, config, output).await,
         Command::Pause(pause) => lane::pause(pause, config, output).await,
         Command::Resume(resume) => lane::resume(resume, config, output).await,
+        Command::Forget(forget) => lane::forget(forget, config, output).await,
         Command::Health(health) => health::health(health, config, output).await,
         Command::Report(report) => report::report(&report, config, output).await,
         Command::Send(send) => send::send(send, config, output).await,

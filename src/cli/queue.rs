@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use super::config::Config;
 use super::output::{self, Output};
 use super::table::{self, Column, Pages};
-use super::{Format, human, offline, relay, status, usage};
+use super::{Format, human, offline, relay, usage};
 use crate::admin::{Acted, Action, AddressPattern, Filter, LaneRecord, QueueDetail, QueueRecord, QueueState, Request};
 use crate::clock::Clock;
 use crate::throttle::Profiles;
@@ -224,6 +224,10 @@ fn next_attempt(record: &QueueRecord, now: Timestamp) -> String {
     match (record.state, record.next_attempt) {
         (QueueState::Held, _) => "when released".to_string(),
         (QueueState::Active, _) => "being tried".to_string(),
+        (QueueState::Waiting, next) if let Some(stopped) = record.stopped => match next {
+            Some(next) => format!("{stopped}, {}", human::relative(next, now)),
+            None => format!("{stopped}, until resumed"),
+        },
         (QueueState::Waiting, Some(next)) if next > now => human::relative(next, now),
         (QueueState::Waiting, _) => "due".to_string(),
     }
@@ -310,8 +314,8 @@ fn turn(detail: &QueueDetail, now: Timestamp) -> String {
         Some(ahead) => format!("after {}", human::count(ahead, "other")),
     };
     match detail.turn_at {
-        Some(at) if others.is_empty() => format!("about {}", status::clock_time(at, now)),
-        Some(at) => format!("{others}, about {}", status::clock_time(at, now)),
+        Some(at) if others.is_empty() => format!("about {}", at.about(now)),
+        Some(at) => format!("{others}, about {}", at.about(now)),
         None => others,
     }
 }
@@ -394,6 +398,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::admin::LaneState;
     use crate::admin::record::tests::{delivery, envelope, lane};
 
     #[derive(Debug, Parser)]
@@ -409,6 +414,16 @@ mod tests {
             Queue::Reroute(command) => command.which.checked("reroute"),
             other => panic!("another command: {other:?}"),
         }
+    }
+
+    #[test]
+    fn what_is_due_and_cannot_go_is_not_called_due() {
+        let due = QueueRecord { next_attempt: None, ..QueueRecord::of(&envelope(), &delivery()) };
+        assert_eq!(next_attempt(&due, now()), "due");
+        let paused = QueueRecord { stopped: Some(LaneState::Paused), ..due };
+        assert_eq!(next_attempt(&paused, now()), "paused, until resumed");
+        let until = QueueRecord { next_attempt: Some(now() + Duration::from_secs(300)), ..paused };
+        assert_eq!(next_attempt(&until, now()), "paused, in 5m");
     }
 
     fn now() -> Timestamp {

@@ -14,6 +14,7 @@ use super::table::{self, Column};
 use super::{Format, human, relay};
 use crate::admin::{LaneRecord, LaneState, RelayRecord, Request, StatusRecord};
 use crate::clock::Clock;
+use crate::throttle::EVERYTHING;
 use crate::types::Timestamp;
 
 /// How often `--watch` looks.
@@ -23,8 +24,6 @@ const WATCH_EVERY: Duration = Duration::from_secs(2);
 const HOME: &str = "\x1b[H";
 const REST_OF_LINE: &str = "\x1b[K";
 const REST_OF_SCREEN: &str = "\x1b[J";
-/// A forecast further ahead than this says the day.
-const SAME_DAY: Duration = Duration::from_secs(20 * 3600);
 
 #[derive(Debug, Args)]
 pub(super) struct Status {
@@ -103,8 +102,14 @@ fn render(records: &[StatusRecord], now: Timestamp) -> String {
     }
     let rows: Vec<Vec<String>> = lanes.iter().map(|lane| lane_row(lane, now)).collect();
     text.push_str(&table::render(&COLUMNS, &rows));
-    let mut notes: Vec<String> = lanes.iter().filter_map(|lane| note(lane, now)).collect();
+    // Of a pause that holds for all lanes it is said once.
+    let everything = lanes.iter().find(|lane| is_everything(lane)).and_then(|lane| lane.reason.as_deref());
+    let is_own =
+        |lane: &&&LaneRecord| is_everything(lane) || everything.is_none() || lane.reason.as_deref() != everything;
+    let mut notes: Vec<String> = lanes.iter().filter(is_own).filter_map(|lane| note(lane, now)).collect();
     // What waits is counted by provider: it is said once, however many lanes lead there.
+    let of_provider = |lane: &&LaneRecord| lane.domain.is_none() && lane.provider != EVERYTHING;
+    let lanes: Vec<&LaneRecord> = lanes.into_iter().filter(of_provider).collect();
     let firsts = lanes.iter().enumerate().filter(|(at, lane)| lanes[..*at].iter().all(|l| l.provider != lane.provider));
     notes.extend(firsts.filter_map(|(_, lane)| forecast(lane, now)));
     for note in notes {
@@ -125,6 +130,13 @@ fn relay_lines(relay: &RelayRecord, now: Timestamp) -> String {
         relay.oldest.map(|at| format!("; the oldest came {}", human::relative(at, now))).unwrap_or_default(),
     );
     let backlog = if relay.reading_backlog { "still being read: the counts grow until that is done" } else { "" };
+    let unrouted = match relay.unrouted {
+        0 => String::new(),
+        n => format!(
+            "{} not in the table: the hosts of their domains are looked up when they are due",
+            human::count_of(n, "delivery", "deliveries")
+        ),
+    };
     let disk = format!(
         "{} free, mail is taken down to {}",
         human::size(relay.disk_free_bytes),
@@ -137,6 +149,7 @@ fn relay_lines(relay: &RelayRecord, now: Timestamp) -> String {
         ("listens", relay.listeners.join(", ")),
         ("queue", queue),
         ("backlog", backlog.to_string()),
+        ("not routed", unrouted),
         ("spool", format!("{}: {}", relay.data_dir, relay.spool_fault.as_deref().unwrap_or("in order"))),
         ("disk", disk),
         ("clients", clients),
@@ -159,7 +172,19 @@ const COLUMNS: [Column; 10] = [
     Column::Left("REASON"),
 ];
 
+/// The line of the pause of everything?
+fn is_everything(lane: &LaneRecord) -> bool {
+    lane.domain.is_none() && lane.provider == EVERYTHING
+}
+
 fn lane_row(lane: &LaneRecord, now: Timestamp) -> Vec<String> {
+    if lane.domain.is_some() {
+        let (since, reason) = (String::new(), lane.reason.clone().unwrap_or_default());
+        let mut row = vec![lane.provider.clone(), lane.source.clone(), lane.state.to_string()];
+        row.extend([String::new(), String::new(), String::new(), String::new()]);
+        row.extend([human::number(lane.waiting), since, reason]);
+        return row;
+    }
     vec![
         lane.provider.clone(),
         lane.source.clone(),
@@ -191,8 +216,16 @@ fn note(lane: &LaneRecord, now: Timestamp) -> Option<String> {
         (None, LaneState::Probing) if lane.waiting == 0 => {
             "the next message for it asks whether it is over; none waits".to_string()
         }
+        (None, LaneState::Probing) if lane.connections == 0 => {
+            "one message asks whether it is over as soon as one may be risked; `weir queue show` says what each waits for"
+                .to_string()
+        }
         (None, LaneState::Probing) => "one message is out to see whether it is over".to_string(),
-        (None, _) => format!("nothing goes until `weir resume {}`", lane.provider),
+        (None, _) => match &lane.domain {
+            Some(domain) => format!("nothing goes until `weir resume --domain {domain}`"),
+            None if is_everything(lane) => "nothing goes until `weir resume --all`".to_string(),
+            None => format!("nothing goes until `weir resume {}`", lane.provider),
+        },
     };
     let facts = [
         ("why", lane.cause.clone().unwrap_or_default()),
@@ -200,7 +233,14 @@ fn note(lane: &LaneRecord, now: Timestamp) -> Option<String> {
         ("what to do", lane.remedy.clone().unwrap_or_default()),
         ("next", next),
     ];
-    let name = format!("{} from {}", human::clean(&lane.provider), human::clean(&lane.source));
+    let waiting = || if lane.waiting > 0 { format!(", {}", human::waits(lane.waiting)) } else { String::new() };
+    let name = match &lane.domain {
+        Some(domain) => format!("mail to {}", human::clean(domain)),
+        None if is_everything(lane) => "everything".to_string(),
+        None => format!("{} from {}", human::clean(&lane.provider), human::clean(&lane.source)),
+    };
+    // Of a lane the forecast says what waits.
+    let state = if lane.domain.is_some() || is_everything(lane) { format!("{state}{}", waiting()) } else { state };
     let facts: String = table::facts(&facts).lines().map(|line| format!("  {line}\n")).collect();
     Some(format!("{name}: {state}\n{facts}"))
 }
@@ -212,19 +252,12 @@ fn forecast(lane: &LaneRecord, now: Timestamp) -> Option<String> {
     }
     let pace = lane.pace.map(|pace| format!(", {}", human::rate(Some(pace)))).unwrap_or_default();
     let end = match lane.empty_at {
-        Some(at) => format!(", empty about {}", clock_time(at, now)),
+        Some(at) => format!(", empty about {}", at.about(now)),
         None if lane.pace.is_none() => "; how fast they can go is not known yet".to_string(),
         None => String::new(),
     };
     let provider = human::clean(&lane.provider);
-    Some(format!("{provider}: {} wait{pace}{end}\n", human::number(lane.waiting)))
-}
-
-/// `08:25 UTC`, with the day where it is not clear.
-pub(super) fn clock_time(at: Timestamp, now: Timestamp) -> String {
-    let date = human::date(at);
-    let (day, time) = (date.get(..10).unwrap_or_default(), date.get(11..16).unwrap_or_default());
-    if at.since(now) < SAME_DAY { format!("{time} UTC") } else { format!("{time} UTC on {day}") }
+    Some(format!("{provider}: {}{pace}{end}\n", human::waits(lane.waiting)))
 }
 
 #[cfg(test)]
@@ -245,6 +278,7 @@ pub(super) mod tests {
             held: 0,
             oldest: None,
             reading_backlog: false,
+            unrouted: 0,
             spool_fault: None,
             disk_free_bytes: 10 << 30,
             disk_min_bytes: 256 << 20,
@@ -285,6 +319,7 @@ pub(super) mod tests {
     fn what_is_wrong_is_said() {
         let sick = RelayRecord {
             reading_backlog: true,
+            unrouted: 5,
             spool_fault: Some("commit failed: no space left".into()),
             ready: false,
             problems: vec!["no public hostname: set `hostname`".into()],
@@ -292,10 +327,11 @@ pub(super) mod tests {
         };
         let text = render(&[StatusRecord::Relay(sick)], now());
         for part in [
-            "backlog:  still being read",
-            "spool:    /var/lib/weir: commit failed",
-            "ready:    no",
-            "problem:  no public",
+            "backlog:     still being read",
+            "not routed:  5 deliveries not in the table: the hosts of their domains are looked up when they are due",
+            "spool:       /var/lib/weir: commit failed",
+            "ready:       no",
+            "problem:     no public",
         ] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
@@ -316,7 +352,7 @@ pub(super) mod tests {
             let value: serde_json::Value = serde_json::from_str(line).unwrap();
             let mut keys: Vec<&String> = value.as_object().unwrap().keys().collect();
             keys.sort();
-            let promised = "cause ceiling connections connections_allowed empty_at pace provider rate rate_allowed reason \
+            let promised = "cause ceiling connections connections_allowed domain empty_at pace provider rate rate_allowed reason \
                             remedy since source state tag until waiting";
             assert_eq!(keys, promised.split_whitespace().collect::<Vec<&str>>());
         }
@@ -366,6 +402,12 @@ pub(super) mod tests {
         );
         let probing = LaneRecord { state: LaneState::Probing, until: None, ..blocked };
         assert!(note(&probing, now()).unwrap().contains("one message is out"));
+        let idle = LaneRecord { connections: 0, ..probing.clone() };
+        assert!(
+            note(&idle, now()).unwrap().contains("one message asks whether it is over as soon as one may be risked")
+        );
+        let empty = LaneRecord { waiting: 0, ..idle };
+        assert!(note(&empty, now()).unwrap().contains("none waits"));
         for state in [LaneState::Open, LaneState::Growing] {
             assert_eq!(note(&LaneRecord { state, ..lane() }, now()), None);
         }

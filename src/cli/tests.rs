@@ -34,8 +34,8 @@ fn exactly_the_commands_that_work_are_listed() {
     assert_eq!(
         names(&root),
         [
-            "run", "check", "password", "explain", "queue", "suppress", "status", "pause", "resume", "health",
-            "report", "send", "simulate", "demo"
+            "run", "check", "password", "explain", "queue", "suppress", "status", "pause", "resume", "forget",
+            "health", "report", "send", "simulate", "demo"
         ]
     );
     let below = |name: &str| names(root.find_subcommand(name).unwrap());
@@ -74,6 +74,12 @@ fn what_people_type_is_read() {
         "weir explain --rules --json",
         "weir report outlook --json",
         "weir status --watch",
+        "weir pause outlook",
+        "weir pause --domain example.com --json",
+        "weir resume --domain example.com --force",
+        "weir pause --all",
+        "weir resume --all",
+        "weir forget outlook --source b --json",
         "weir health --ready",
         "weir send --from a@example.com --to b@outlook.com --subject hello",
         "weir send --test b@outlook.com",
@@ -100,6 +106,10 @@ fn wrong_usage_is_exit_code_2() {
         "weir pause",
         "weir resume --force",
         "weir pause outlook --force",
+        "weir pause outlook --all",
+        "weir resume --all --domain example.com",
+        "weir pause --domain not..a.domain",
+        "weir forget",
         "weir queue reroute --provider outlook",
     ] {
         assert_eq!(read(line).unwrap_err().exit_code(), 2, "{line}");
@@ -153,9 +163,18 @@ impl Control for Rote {
             }
             Request::Pause { provider } => {
                 let changes = vec!["outlook from default: paused by an operator".to_string()];
-                answer.record(&Ordered { provider, changes, waiting: 12_400 }).await?;
+                answer.record(&Ordered { provider, domain: None, changes, waiting: 12_400 }).await?;
             }
-            Request::Resume { provider, .. } => answer.record(&Ordered { provider, ..Ordered::default() }).await?,
+            Request::Resume { provider, .. } | Request::Forget { provider, .. } => {
+                answer.record(&Ordered { provider, ..Ordered::default() }).await?;
+            }
+            Request::PauseDomain { domain } | Request::ResumeDomain { domain, .. } => {
+                let domain = Some(domain.to_string());
+                answer.record(&Ordered { provider: "*".into(), domain, ..Ordered::default() }).await?;
+            }
+            Request::PauseAll | Request::ResumeAll { .. } => {
+                answer.record(&Ordered { provider: "*".into(), ..Ordered::default() }).await?;
+            }
             Request::SuppressList { .. } | Request::SuppressAdd { .. } => answer.record(&suppressed()).await?,
             Request::SuppressCheck { recipient } if recipient.as_str() == suppressed().recipient => {
                 answer.record(&suppressed()).await?;

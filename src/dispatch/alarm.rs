@@ -3,6 +3,9 @@
 //! An alert is raised once when its state begins and taken back when it ends; how often it is repeated meanwhile is the
 //! business of whoever is told. Each one that is raised is an `alert` in the event log.
 
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::core::Core;
@@ -10,8 +13,9 @@ use super::lanes::Said;
 use super::message::Action;
 use crate::queue::Place;
 use crate::spool::Change;
-use crate::throttle::{HoldBegan, LaneName, Mining, SLOWED_FOR};
-use crate::types::{Alert, DeliveryId, Event, EventKind, Submitter, Timestamp};
+use crate::throttle::words::{Grouped, span};
+use crate::throttle::{EVERYTHING, HoldBegan, LaneName, Mining, SLOWED_FOR};
+use crate::types::{ALL_CLEAR, Alert, DeliveryId, Domain, Event, EventKind, Submitter, Timestamp};
 
 /// A lane that stands still is told of after each of these.
 const PAUSE_STEPS: [(Duration, &str); 3] = [
@@ -27,6 +31,8 @@ pub(super) const PORT_KEY: &str = "port 25";
 
 /// Whoever may not send from a domain is told again after this, if it is still so.
 const HELD_FOR: Duration = Duration::from_secs(3600);
+const EXPIRING: &str = "expiring ";
+const PAUSED_DOMAIN: &str = "paused mail to ";
 const IPV6_FOR: Duration = Duration::from_secs(86_400);
 
 pub(super) fn wave_key(id: &str) -> String {
@@ -37,11 +43,16 @@ pub(super) fn blocked_key(lane: &LaneName) -> String {
     format!("blocked {} {}", lane.provider, lane.source)
 }
 
+fn ipv6_key(lane: &LaneName) -> String {
+    format!("ipv6 {} {}", lane.provider, lane.source)
+}
+
 impl Core {
     pub(super) fn raise(&mut self, alert: Alert, now: Timestamp) {
         if !self.raised.insert(alert.key.clone()) {
             return;
         }
+        self.raised_at.insert(alert.key.clone(), now);
         let mut event = Event::new(now, EventKind::Alert);
         event.provider = alert.provider.clone();
         event.text = Some(alert.text.clone());
@@ -52,20 +63,39 @@ impl Core {
 
     /// The state is over.
     pub(super) fn over(&mut self, key: &str) {
+        self.take_back(key, String::new());
+    }
+
+    /// The state is over: told in these words, with how long it lasted.
+    pub(super) fn over_with(&mut self, key: &str, words: &str, now: Timestamp) {
+        let lasted =
+            self.raised_at.get(key).map(|since| format!(" after {}", span(now.since(*since)))).unwrap_or_default();
+        self.take_back(key, format!("{ALL_CLEAR}{words}{lasted}"));
+    }
+
+    fn take_back(&mut self, key: &str, text: String) {
         if self.raised.remove(key) {
-            let text = format!("over: {key}");
+            self.raised_at.remove(key);
             let alert = Alert { key: key.to_string(), raised: false, text, remedy: String::new(), provider: None };
             self.act(Action::Alert(alert));
         }
     }
 
+    /// Whatever the receiver had said about the lane is forgotten.
+    pub(super) fn over_for(&mut self, lane: &LaneName, now: Timestamp) {
+        let is_held = |key: &str| key.starts_with("held ") && key.ends_with(&format!(" {}", lane.provider));
+        let own = [blocked_key(lane), ipv6_key(lane)];
+        let keys: Vec<String> = self.raised.iter().filter(|key| own.contains(key) || is_held(key)).cloned().collect();
+        let words = format!("{lane}: mail goes again, an operator has what was learned forgotten,");
+        for key in keys {
+            self.ending_alerts.remove(&key);
+            self.over_with(&key, &words, now);
+        }
+    }
+
     /// The state goes on, and another alert tells of it from now on.
     fn give_way(&mut self, key: &str, longer: &str) {
-        if self.raised.remove(key) {
-            let text = format!("{key}: it goes on, for over {longer} by now");
-            let alert = Alert { key: key.to_string(), raised: false, text, remedy: String::new(), provider: None };
-            self.act(Action::Alert(alert));
-        }
+        self.take_back(key, format!("{ALL_CLEAR}{key}: it goes on, for over {longer} by now"));
     }
 
     pub(super) fn raise_block(&mut self, lane: &LaneName, text: &str, said: Option<Said<'_>>, now: Timestamp) {
@@ -86,7 +116,7 @@ impl Core {
     pub(super) fn raise_ipv6(&mut self, lane: &LaneName, text: &str, said: Option<Said<'_>>, now: Timestamp) {
         let words = said_words(said);
         let alert = Alert {
-            key: format!("ipv6 {} {}", lane.provider, lane.source),
+            key: ipv6_key(lane),
             raised: true,
             text: format!("{text}{words}"),
             remedy: said.map(|said| said.reading.remedy.to_string()).unwrap_or_default(),
@@ -152,14 +182,20 @@ impl Core {
             self.ending_alerts.remove(&key);
             self.over(&key);
         }
-        let lanes = self.throttle.status(now);
+        let mut lanes = self.throttle.status(now);
+        if self.throttle.everything_paused().is_some() {
+            // One pause for all of them.
+            lanes.retain(|lane| *lane.provider == *EVERYTHING || self.throttle.is_paused(&lane.provider));
+        }
         let stopped: Vec<LaneName> = lanes
             .iter()
             .filter(|lane| matches!(lane.state, "paused" | "blocked" | "stopped" | "probing"))
             .map(|lane| LaneName { provider: lane.provider.clone(), source: lane.source.clone() })
             .collect();
         self.watch_pauses(&stopped, &lanes, now);
+        self.watch_paused_domains(now);
         self.watch_expiry(&stopped, now);
+        self.watch_restraint(&stopped, now);
         self.watch_port(now);
     }
 
@@ -167,8 +203,20 @@ impl Core {
         let key = |lane: &LaneName, step: &str| format!("paused {} {} {step}", lane.provider, lane.source);
         let goes: Vec<LaneName> = self.stopped_since.keys().filter(|lane| !stopped.contains(lane)).cloned().collect();
         for lane in goes {
-            self.stopped_since.remove(&lane);
-            PAUSE_STEPS.iter().for_each(|(_, step)| self.over(&key(&lane, step)));
+            let since = self.stopped_since.remove(&lane).unwrap_or(now);
+            let words = if *lane.provider == *EVERYTHING {
+                "mail goes again".to_string()
+            } else {
+                format!("{lane}: mail goes again")
+            };
+            for (_, step) in PAUSE_STEPS {
+                let own = key(&lane, step);
+                // It had stood for longer than the alert has.
+                if let Some(at) = self.raised_at.get_mut(&own) {
+                    *at = since.min(*at);
+                }
+                self.over_with(&own, &words, now);
+            }
         }
         for lane in stopped {
             let seen = *self.stopped_since.entry(lane.clone()).or_insert(now);
@@ -194,48 +242,125 @@ impl Core {
         }
     }
 
-    fn watch_expiry(&mut self, stopped: &[LaneName], now: Timestamp) {
-        let key = |provider: &str| format!("expiring {provider}");
-        let mut counts = std::collections::BTreeMap::new();
-        if !stopped.is_empty() {
-            let is_near = |id: DeliveryId, lifetime| self.retry.expires(id.message, lifetime) <= now + EXPIRY_NEAR;
-            // Ids rise with the time of acceptance.
-            let old = self.queue.iter().take_while(|(id, _)| is_near(*id, None)).take(EXAMINED_MAX);
-            for (_, entry) in old.filter(|(_, entry)| entry.place == Place::Ready) {
-                let target = self.places.domains.get(entry.domain).and_then(|domain| domain.target);
-                let Some(target) = target.and_then(|target| self.places.targets.get(target)) else { continue };
-                if stopped.iter().any(|lane| lane.provider == target.provider) {
-                    *counts.entry(target.provider.clone()).or_insert(0usize) += 1;
-                }
-            }
-        }
-        let calm: Vec<String> = self.raised.iter().filter(|k| k.starts_with("expiring ")).cloned().collect();
-        for old in calm {
-            if !counts.keys().any(|provider| key(provider) == old) {
-                self.over(&old);
-            }
-        }
-        for (provider, count) in counts {
-            let hours = EXPIRY_NEAR.as_secs() / 3600;
+    /// The mail of a domain that an operator has paused and may have forgotten.
+    fn watch_paused_domains(&mut self, now: Timestamp) {
+        let key = |domain: &str, step: &str| format!("{PAUSED_DOMAIN}{domain} {step}");
+        let paused: Vec<(Domain, Timestamp)> =
+            self.throttle.domains_paused().map(|(domain, since)| (domain.clone(), since)).collect();
+        let is_over = |own: &&String| {
+            let domain = own.strip_prefix(PAUSED_DOMAIN).and_then(|rest| rest.split(' ').next());
+            domain.is_some_and(|domain| !paused.iter().any(|(paused, _)| paused.as_str() == domain))
+        };
+        let ended: Vec<String> = self.raised.iter().filter(is_over).cloned().collect();
+        ended.iter().for_each(|key| self.over_with(key, "mail of a paused domain goes again", now));
+        for (domain, since) in paused {
+            let reached = PAUSE_STEPS.iter().rposition(|(after, _)| now.since(since) >= *after);
+            let Some((_, step)) = reached.and_then(|reached| PAUSE_STEPS.get(reached)) else { continue };
             let alert = Alert {
-                key: key(&provider),
+                key: key(domain.as_str(), step),
+                raised: true,
+                text: format!("mail to {domain}: paused by an operator for over {step}"),
+                remedy: format!("`weir resume --domain {domain}` lets it go again; it expires as other mail does."),
+                provider: None,
+            };
+            let longest = alert.key.clone();
+            self.raise(alert, now);
+            let others = PAUSE_STEPS.iter().map(|(_, step)| (key(domain.as_str(), step), step));
+            for (shorter, step) in others.filter(|(key, _)| *key != longest) {
+                self.give_way(&shorter, step);
+            }
+        }
+    }
+
+    fn watch_expiry(&mut self, stopped: &[LaneName], now: Timestamp) {
+        let counts = self.about_to_expire(stopped, now);
+        let standing: Vec<String> = self.raised.iter().filter(|key| key.starts_with(EXPIRING)).cloned().collect();
+        for old in standing {
+            if !counts.keys().any(|whom| whom.key() == old) {
+                let whom = old.trim_start_matches(EXPIRING).to_string();
+                self.over_with(&old, &format!("{whom}: no mail is about to expire there any more,"), now);
+            }
+        }
+        for (whom, count) in counts {
+            let hours = EXPIRY_NEAR.as_secs() / 3600;
+            let (deliveries, expire) = if count == 1 { ("delivery", "expires") } else { ("deliveries", "expire") };
+            let alert = Alert {
+                key: whom.key(),
                 raised: true,
                 text: format!(
-                    "{count} deliveries to {provider} expire within {hours} hours, and nothing goes out to there"
+                    "{} {deliveries} to {whom} {expire} within {hours} hours, and nothing goes out to there",
+                    Grouped(count as u64)
                 ),
-                remedy: format!(
-                    "Send them another way (weir queue reroute --provider {provider} --to HOST:PORT), or try the lane \
-                     (weir resume {provider}); else their senders are told that they did not arrive."
-                ),
-                provider: Some(provider),
+                remedy: whom.remedy(),
+                provider: whom.provider(),
             };
             self.raise(alert, now);
         }
     }
 
+    /// What nothing is sent of, and has little time left, by whom it waits for.
+    fn about_to_expire(&self, stopped: &[LaneName], now: Timestamp) -> BTreeMap<Whom, usize> {
+        let mut counts = BTreeMap::new();
+        let everything = self.throttle.everything_paused().is_some();
+        if stopped.is_empty() && !everything && self.throttle.domains_paused().next().is_none() {
+            return counts;
+        }
+        let is_near = |id: DeliveryId, lifetime| self.retry.expires(id.message, lifetime) <= now + EXPIRY_NEAR;
+        // Ids rise with the time of acceptance.
+        let old = self.queue.iter().take_while(|(id, _)| is_near(*id, None)).take(EXAMINED_MAX);
+        for (_, entry) in old.filter(|(_, entry)| matches!(entry.place, Place::Ready | Place::Unrouted)) {
+            let Some(domain) = self.places.domains.get(entry.domain) else { continue };
+            if self.throttle.domain_paused(&domain.name).is_some() {
+                *counts.entry(Whom::Domain(domain.name.clone())).or_insert(0) += 1;
+                continue;
+            }
+            let target = domain.target.and_then(|target| self.places.targets.get(target));
+            let Some(target) = target.filter(|_| entry.place == Place::Ready) else { continue };
+            if everything || stopped.iter().any(|lane| lane.provider == target.provider) {
+                *counts.entry(Whom::Provider(target.provider.clone())).or_insert(0) += 1;
+            }
+        }
+        counts
+    }
+
+    /// More waits for growth guard or warm-up than they let through in their hour or day: whoever sends should know.
+    fn watch_restraint(&mut self, stopped: &[LaneName], now: Timestamp) {
+        let mut waiting: BTreeMap<Arc<str>, usize> = BTreeMap::new();
+        for (_, target) in self.places.targets.iter().filter(|(_, target)| !target.line.is_empty()) {
+            *waiting.entry(target.provider.clone()).or_default() += target.line.len();
+        }
+        let key = |provider: &str| format!("held back {provider}");
+        let standing = self.raised.iter().filter_map(|key| key.strip_prefix("held back ")).map(str::to_string);
+        for provider in standing.collect::<Vec<_>>() {
+            let count = waiting.get(&*provider).copied().unwrap_or(0);
+            if self.throttle.restraint(&provider, now).is_none_or(|restraint| count <= restraint.worth) {
+                let words = format!("{provider}: no more waits than the growth guard and the warm-up let through,");
+                self.over_with(&key(&provider), &words, now);
+            }
+        }
+        for (provider, count) in waiting {
+            // What a receiver or an operator has stopped does not wait for us.
+            let is_stopped = stopped.iter().any(|lane| lane.provider == provider);
+            let Some(restraint) = self.throttle.restraint(&provider, now).filter(|_| !is_stopped) else { continue };
+            if count <= restraint.worth {
+                continue;
+            }
+            let done = self.after(&provider, count, now).map_or_else(
+                || "when they will be gone cannot be told".to_string(),
+                |done| format!("done about {} at this pace", done.about(now)),
+            );
+            let text = format!("{} wait for {provider}: {done}, because {}", Grouped(count as u64), restraint.because);
+            let remedy = format!(
+                "Nothing, if the mail may take so long: the volume grows by itself. `weir status` tells more, and \
+                 `weir queue reroute --provider {provider}` sends it another way."
+            );
+            self.raise(Alert { key: key(&provider), raised: true, text, remedy, provider: Some(provider) }, now);
+        }
+    }
+
     pub(super) fn watch_port(&mut self, now: Timestamp) {
         if !self.port25.is_shut() {
-            return self.over(PORT_KEY);
+            return self.over_with(PORT_KEY, "receivers can be reached on port 25 again,", now);
         }
         let alert = Alert {
             key: PORT_KEY.to_string(),
@@ -245,6 +370,51 @@ impl Core {
             provider: None,
         };
         self.raise(alert, now);
+    }
+}
+
+/// Whose mail is about to expire.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Whom {
+    Provider(Arc<str>),
+    /// An operator has paused it.
+    Domain(Domain),
+}
+
+impl Whom {
+    fn key(&self) -> String {
+        format!("{EXPIRING}{self}")
+    }
+
+    fn remedy(&self) -> String {
+        let (provider, resume) = match self {
+            Whom::Provider(provider) => (provider, format!("try the lane (weir resume {provider})")),
+            Whom::Domain(domain) => {
+                return format!(
+                    "`weir resume --domain {domain}` lets it go again; else its senders are told that it did not arrive."
+                );
+            }
+        };
+        format!(
+            "Send them another way (weir queue reroute --provider {provider} --to HOST:PORT), or {resume}; else their senders are \
+             told that they did not arrive."
+        )
+    }
+
+    fn provider(&self) -> Option<Arc<str>> {
+        match self {
+            Whom::Provider(provider) => Some(provider.clone()),
+            Whom::Domain(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Whom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Whom::Provider(provider) => f.write_str(provider),
+            Whom::Domain(domain) => write!(f, "{domain}"),
+        }
     }
 }
 

@@ -130,6 +130,8 @@ pub struct Core {
     pub(super) ending_alerts: BTreeMap<String, Timestamp>,
     /// Alerts that stand, by key.
     pub(super) raised: BTreeSet<String>,
+    /// When each of them began.
+    pub(super) raised_at: BTreeMap<String, Timestamp>,
     pub(super) stopped_since: BTreeMap<LaneName, Timestamp>,
     pub(super) save_planned: bool,
     saved_all: Timestamp,
@@ -200,6 +202,7 @@ impl Core {
             held_back: BTreeSet::new(),
             ending_alerts: BTreeMap::new(),
             raised: BTreeSet::new(),
+            raised_at: BTreeMap::new(),
             stopped_since: BTreeMap::new(),
             save_planned: false,
             saved_all: now,
@@ -281,6 +284,9 @@ impl Core {
             Input::Suppressed { key, listed } => self.suppressed(key, listed, now),
             Input::Command { ticket, adjust, rows } => self.command(ticket, adjust, rows, now),
             Input::Lane { ticket, provider, order } => self.order_lanes(ticket, &provider, order, now),
+            Input::LaneDomain { ticket, domain, order } => self.order_domain(ticket, &domain, order, now),
+            Input::LaneAll { ticket, order } => self.order_all(ticket, order, now),
+            Input::Forget { ticket, provider, source } => self.order_forget(ticket, &provider, source.as_deref(), now),
             Input::Reroute { ticket, to, rows } => self.reroute(ticket, &to, rows, now),
             Input::Identity { known, helo } => {
                 self.identity_known = known;
@@ -299,6 +305,7 @@ impl Core {
                 }
             }
             Input::MemoryShort(short) => self.fresh.set_short(short),
+            Input::ClockStepped { by_millis } => self.clock_stepped(by_millis, now),
             Input::Tick => {}
             Input::Stop => self.stop(now),
         }
@@ -369,7 +376,12 @@ impl Core {
         if self.ended.contains(&row.id) || self.queue.get(row.id).is_some() {
             return false;
         }
-        let due = row.next_attempt.unwrap_or(now).max(now);
+        let latest = now + self.retry.longest();
+        let due = row.next_attempt.unwrap_or(now).clamp(now, latest);
+        if row.next_attempt.is_some_and(|next| next > latest) {
+            // Planned by a clock that was ahead. Written down, so that it is found when its time comes near.
+            self.act(Action::Commit(vec![crate::spool::Change::Plan { id: row.id, next_attempt: due }]));
+        }
         if !row.held && self.queue.len() >= MEMORY_EASY && due > now + HORIZON {
             return false;
         }
@@ -425,9 +437,10 @@ impl Core {
         }
         let entry = self.queue.get(id)?;
         let (domain_id, flow, class) = (entry.domain, entry.flow, entry.class);
+        let waits_for_operator = self.throttle.everything_paused().is_some();
         let domain = self.places.domains.get_mut(domain_id)?;
         if now < domain.valid_until {
-            if let Some(failure) = domain.failure.clone() {
+            if let Some(failure) = domain.failure.clone().filter(|_| !waits_for_operator) {
                 self.settle_later(id, Purpose::Unroutable(failure), now);
                 return None;
             }
@@ -445,6 +458,9 @@ impl Core {
 
     /// Asks for a domain's route, once however many deliveries wait for it.
     pub(super) fn resolve(&mut self, id: DomainId) {
+        if self.is_set_aside(id) {
+            return;
+        }
         let Some(domain) = self.places.domains.get_mut(id).filter(|domain| !domain.resolving) else { return };
         domain.resolving = true;
         if self.resolving < RESOLVING_MAX {
@@ -475,10 +491,15 @@ impl Core {
         let Some(id) = self.places.domain_id(name, hop) else { return };
         let Some(domain) = self.places.domains.get_mut(id) else { return };
         domain.resolving = false;
-        let pending = std::mem::take(&mut domain.pending);
+        let is_paused = self.throttle.domain_paused(name).is_some();
+        // While an operator has stopped everything nobody's mail is returned for want of a route.
+        let is_kept = is_paused || (result.is_err() && self.throttle.everything_paused().is_some());
+        let pending = if is_kept { Vec::new() } else { std::mem::take(&mut domain.pending) };
         match result {
+            _ if is_paused => {}
             Ok(route) => {
                 let Some(target) = self.places.set_route(id, route) else { return };
+                self.ask_domain_first(id, now);
                 for delivery in pending {
                     self.join_line(delivery, target);
                 }
@@ -657,6 +678,32 @@ impl Core {
             self.saved_all = now;
             self.save(now);
         }
+    }
+
+    /// The wall clock was set: what is to come is as far away as before.
+    ///
+    /// Forward, deliveries are due sooner, as after a standstill; promises to receivers keep their length both ways.
+    fn clock_stepped(&mut self, by_millis: i64, now: Timestamp) {
+        self.throttle.shift(by_millis);
+        self.places.shift(by_millis);
+        self.failing.shift(by_millis);
+        let alerts = self.ending_alerts.values_mut().chain(self.raised_at.values_mut());
+        let alerts = alerts.chain(self.stopped_since.values_mut());
+        let starts = self.connections.values_mut().map(|connection| &mut connection.started);
+        alerts.chain(starts).chain([&mut self.saved_all]).for_each(|at| *at = at.shifted(by_millis));
+        if by_millis < 0 {
+            self.queue.shift(by_millis);
+            // Each timer is looked at now, and finds out what is left of its time.
+            let timers = std::mem::take(&mut self.timers);
+            self.timers = timers.into_iter().map(|(_, timer)| (now, timer)).collect();
+            self.act(Action::LoadAll);
+        }
+        let direction = if by_millis < 0 { "back" } else { "forward" };
+        let by = Duration::from_millis(by_millis.unsigned_abs());
+        self.act(Action::Warn(format!(
+            "the clock was set {direction} by {} s: what waits moves with it",
+            by.as_secs()
+        )));
     }
 
     fn stop(&mut self, now: Timestamp) {

@@ -62,6 +62,8 @@ pub(super) struct World {
     pub(super) plans: Vec<crate::outbound::Plan>,
     pub(super) resolved_afresh: usize,
     pub(super) remembered: usize,
+    /// The newest record of each lane.
+    pub(super) records: BTreeMap<crate::throttle::LaneName, crate::throttle::LaneRecord>,
     /// Changes of lanes, as the event log has them.
     pub(super) events: Vec<EventKind>,
     /// Actions carried out, and changes of deliveries written.
@@ -186,6 +188,7 @@ impl World {
             plans: Vec::new(),
             resolved_afresh: 0,
             remembered: 0,
+            records: BTreeMap::new(),
             events: Vec::new(),
             acts: 0,
             updates: 0,
@@ -360,10 +363,13 @@ impl World {
                 let wait = self.soon();
                 self.say_in(wait, Input::Suppressed { key, listed });
             }
-            Action::Load { .. } | Action::Warn(_) | Action::Slow { .. } => {}
+            Action::Load { .. } | Action::LoadAll | Action::Warn(_) | Action::Slow { .. } => {}
             Action::LaneAnswer { answer, .. } => self.lane_answers.push(answer),
             Action::Alert(alert) => self.alerts.push(alert),
-            Action::Remember(_) => self.remembered += 1,
+            Action::Remember(records) => {
+                self.remembered += 1;
+                self.records.extend(records.into_iter().map(|record| (record.name.clone(), record)));
+            }
             Action::Answer { ticket, left_alone } => self.answers.push((ticket, left_alone.len())),
         }
     }

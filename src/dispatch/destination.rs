@@ -29,6 +29,8 @@ pub(super) struct DomainState {
     /// The receiver said that what is known leads to the wrong hosts.
     pub asks_afresh: bool,
     pub asked_afresh: Timestamp,
+    /// An operator has resumed it: one message is to go ahead.
+    pub asks_first: bool,
     /// Why there is no route, until `valid_until`.
     pub failure: Option<Arc<Unroutable>>,
     /// Due, but the route is not known yet.
@@ -123,6 +125,7 @@ impl Destinations {
                 resolving: false,
                 asks_afresh: false,
                 asked_afresh: Timestamp::EPOCH,
+                asks_first: false,
                 failure: None,
                 pending: Vec::new(),
             });
@@ -151,6 +154,17 @@ impl Destinations {
         }
     }
 
+    /// Every entry of a domain: that of its own route, and those of next hops that operators have named.
+    pub(super) fn all_of(&self, name: &Domain) -> Vec<DomainId> {
+        let hops = self.hop_ids.iter().filter(|((_, of), _)| of == name);
+        self.domain_ids.get(name).into_iter().chain(hops.map(|(_, id)| id)).copied().collect()
+    }
+
+    /// Takes out of every line what `keep` is false for. For the rare order; costs a pass over all.
+    pub(super) fn retain_in_lines(&mut self, mut keep: impl FnMut(DeliveryId) -> bool) {
+        self.targets.slots.iter_mut().flatten().for_each(|target| target.line.retain(&mut keep));
+    }
+
     /// Points a domain to the target of its new route.
     pub(super) fn set_route(&mut self, id: DomainId, route: Route) -> Option<TargetId> {
         let target = self.target_of(route);
@@ -174,6 +188,17 @@ impl Destinations {
         domain.valid_until = failure.valid_until;
         domain.failure = Some(failure);
         self.let_go(before);
+    }
+
+    /// The clock was set by so much.
+    pub(super) fn shift(&mut self, by_millis: i64) {
+        for domain in self.domains.slots.iter_mut().flatten() {
+            domain.valid_until = domain.valid_until.shifted(by_millis);
+            domain.asked_afresh = domain.asked_afresh.shifted(by_millis);
+        }
+        for target in self.targets.slots.iter_mut().flatten() {
+            target.down_until = target.down_until.map(|until| until.shifted(by_millis));
+        }
     }
 
     /// Every route is to be asked for again before it is used.

@@ -58,9 +58,8 @@ pub enum Message {
         rows: Vec<Row>,
         answer: oneshot::Sender<Vec<DeliveryId>>,
     },
-    Lane {
-        provider: String,
-        order: LaneOrder,
+    Order {
+        order: Order,
         answer: oneshot::Sender<Result<Vec<String>, String>>,
     },
     Reroute {
@@ -72,11 +71,29 @@ pub enum Message {
         settings: Box<Settings>,
         router: Arc<Router>,
     },
+    /// How many deliveries wait for a domain.
+    WaitingFor {
+        domain: Domain,
+        answer: oneshot::Sender<usize>,
+    },
     /// The latest outcome of each recipient of a message, as far as it is still remembered.
     Outcomes {
         id: QueueId,
         answer: oneshot::Sender<Vec<Arc<Event>>>,
     },
+}
+
+/// What an operator orders.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// To all lanes of a provider.
+    Provider { provider: String, order: LaneOrder },
+    /// To the mail of one recipient domain.
+    Domain { domain: Domain, order: LaneOrder },
+    /// To everything.
+    All { order: LaneOrder },
+    /// Drop what was learned of a provider's limits; `source`: of one of our addresses alone.
+    Forget { provider: String, source: Option<String> },
 }
 
 /// The engine as others hold it. Cheap to clone.
@@ -109,6 +126,19 @@ impl Memory for Forgetful {
     fn save(&self, _records: Vec<LaneRecord>) {}
 }
 
+impl Order {
+    fn input(self, ticket: Ticket) -> Input {
+        match self {
+            Order::Provider { provider, order } => Input::Lane { ticket, provider: provider.into(), order },
+            Order::Domain { domain, order } => Input::LaneDomain { ticket, domain, order },
+            Order::All { order } => Input::LaneAll { ticket, order },
+            Order::Forget { provider, source } => {
+                Input::Forget { ticket, provider: provider.into(), source: source.map(Into::into) }
+            }
+        }
+    }
+}
+
 impl Handle {
     pub async fn send(&self, input: Input) -> Result<(), Stopping> {
         self.0.send(Message::Input(input)).await.map_err(|_| Stopping)
@@ -131,10 +161,14 @@ impl Handle {
         self.ask(|answer| Message::Adjust { adjust, rows, answer }).await
     }
 
-    /// Pauses or resumes the lanes of a provider; says in words what changed.
-    pub async fn lane_order(&self, provider: String, order: LaneOrder) -> Result<Vec<String>, OrderError> {
-        let answer = self.ask(|answer| Message::Lane { provider, order, answer }).await?;
+    /// Pauses, resumes or forgets; says in words what changed.
+    pub async fn order(&self, order: Order) -> Result<Vec<String>, OrderError> {
+        let answer = self.ask(|answer| Message::Order { order, answer }).await?;
         answer.map_err(OrderError::Refused)
+    }
+
+    pub async fn waiting_for(&self, domain: Domain) -> Result<usize, Stopping> {
+        self.ask(|answer| Message::WaitingFor { domain, answer }).await
     }
 
     /// Sends deliveries to a next hop instead of the MX hosts of their domains, from now on and over restarts. Returns
@@ -192,6 +226,8 @@ pub struct Engine {
     healthy: bool,
     health_said: Seldom,
     read_again: Arc<ReadAgain>,
+    /// Steps of the wall clock that the core knows of.
+    clock_stepped: i64,
 }
 
 /// The walk through the whole queue that brings back what could not be read when it was wanted.
@@ -234,6 +270,7 @@ impl Engine {
         let (sender, messages) = mpsc::channel(resources.max_connections + SPARE_PLACES);
         let Resources { connector, router, spool, suppressions, committed, alerts, memory, slow, clock, tasks, .. } =
             resources;
+        let clock_stepped = clock.stepped_millis();
         let engine = Engine {
             core,
             parts: Arc::new(Parts { connector, spool, suppressions, clock: clock.clone(), said: Said::default() }),
@@ -254,6 +291,7 @@ impl Engine {
             healthy: true,
             health_said: Seldom::minutely(),
             read_again: Arc::new(ReadAgain::default()),
+            clock_stepped,
         };
         (engine, Handle(sender))
     }
@@ -269,8 +307,9 @@ impl Engine {
                 () = stop.cancelled(), if !stopping => Wake::Stop,
                 taken = self.messages.recv_many(&mut batch, BATCH) => Wake::Messages(taken),
                 Some(committed) = self.committed.recv() => Wake::Committed(committed),
-                () = self.clock.sleep_until(due) => Wake::Time,
+                () = self.clock.wake_at(due) => Wake::Time,
             };
+            self.look_at_clock();
             // Before anything is decided: nothing must begin whose outcome could be lost.
             self.look_at_spool();
             match wake {
@@ -321,15 +360,17 @@ impl Engine {
                 let ticket = self.ticket(answer);
                 self.core.handle(Input::Reroute { ticket, to, rows }, now);
             }
-            Message::Lane { provider, order, answer } => {
+            Message::Order { order, answer } => {
                 self.next_ticket += 1;
                 self.orders.insert(self.next_ticket, answer);
-                let order = Input::Lane { ticket: self.next_ticket, provider: provider.into(), order };
-                self.core.handle(order, now);
+                self.core.handle(order.input(self.next_ticket), now);
             }
             Message::Reconfigure { settings, router } => {
                 self.router = router;
                 self.core.reconfigure(*settings, now);
+            }
+            Message::WaitingFor { domain, answer } => {
+                let _ = answer.send(self.core.waiting_for(&domain));
             }
             Message::Outcomes { id, answer } => {
                 let found = self.recent.iter().filter(|event| event.id == Some(id)).cloned().collect();
@@ -342,6 +383,16 @@ impl Engine {
         self.next_ticket += 1;
         self.tickets.insert(self.next_ticket, answer);
         self.next_ticket
+    }
+
+    /// The core is told of a step of the wall clock before it is told anything else.
+    fn look_at_clock(&mut self) {
+        let now = self.clock.now();
+        let stepped = self.clock.stepped_millis();
+        let by_millis = stepped - std::mem::replace(&mut self.clock_stepped, stepped);
+        if by_millis != 0 {
+            self.core.handle(Input::ClockStepped { by_millis }, now);
+        }
     }
 
     fn look_at_spool(&mut self) {
@@ -414,6 +465,10 @@ impl Engine {
             Action::Commit(changes) => self.commit(changes),
             Action::Suppress { hit, key } => self.suppress(hit, key),
             Action::Load { until } => self.load(until),
+            Action::LoadAll => {
+                let handle = Handle(self.sender.clone());
+                self.read_again.plan(self.parts.spool.clone(), handle, &self.tasks);
+            }
             Action::Answer { ticket, left_alone } => {
                 if let Some(answer) = self.tickets.remove(&ticket) {
                     let _ = answer.send(left_alone);

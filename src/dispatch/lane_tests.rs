@@ -22,7 +22,7 @@ fn secs(secs: u64) -> Duration {
 }
 
 impl World {
-    fn run_for(&mut self, span: Duration) {
+    pub(super) fn run_for(&mut self, span: Duration) {
         let until = self.now + span;
         self.run(until);
         self.now = self.now.max(until);
@@ -33,7 +33,7 @@ impl World {
     }
 
     /// One message meets a block of our address.
-    fn be_blocked(&mut self) -> QueueId {
+    pub(super) fn be_blocked(&mut self) -> QueueId {
         let hit = self.submit("", &["hit@a.test"]);
         self.script = Some((Stage::Rcpt, BANNED));
         self.run_for(secs(60));
@@ -42,7 +42,7 @@ impl World {
         hit
     }
 
-    fn order(&mut self, provider: &str, order: LaneOrder) {
+    pub(super) fn order(&mut self, provider: &str, order: LaneOrder) {
         self.say_in(Duration::ZERO, Input::Lane { ticket: 9, provider: provider.into(), order });
         self.run_for(secs(0));
     }

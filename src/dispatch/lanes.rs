@@ -1,17 +1,15 @@
-//! What happens to lanes: changes that the throttle decides, orders of operators, and what must outlive a restart.
+//! What happens to lanes: changes that the throttle decides, and what must outlive a restart. Orders of operators are in `hand`.
 //!
 //! Each change is an event of the log; a block is an alert besides. After a block no new MAIL goes out: idle connections are
 //! closed, and openings whose dialogue has not begun are called back.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::core::{Core, Timer};
-use super::message::{Action, ConnectionId, Ticket};
+use super::message::{Action, ConnectionId};
 use super::pump::State;
 use crate::spool::Change;
-use crate::throttle::{Change as LaneChange, HoldBegan, LaneName, LaneOrder, Ordered, Side, Signal};
+use crate::throttle::{Change as LaneChange, HoldBegan, LaneName, Side, Signal};
 use crate::types::{Event, EventKind, Reading, Timestamp};
 
 /// What lanes learned is saved this long after it was learned.
@@ -54,7 +52,7 @@ impl Core {
         self.announce(lane, change, kind, text, said, now)
     }
 
-    fn announce(
+    pub(super) fn announce(
         &mut self,
         lane: &LaneName,
         change: &LaneChange,
@@ -80,7 +78,8 @@ impl Core {
                 return text;
             }
             LaneChange::WaveEnded { id } => {
-                self.over(&super::alarm::wave_key(id));
+                let words = format!("{}: recipients are known there again, the wave is over", lane.provider);
+                self.over_with(&super::alarm::wave_key(id), &words, now);
                 return text;
             }
             LaneChange::Held(held) if held.side == Side::Sender => self.raise_held(lane, held, &text, said, now),
@@ -91,7 +90,8 @@ impl Core {
             EventKind::Paused => self.rest(lane),
             EventKind::Resumed => {
                 self.blocked_by.remove(lane);
-                self.over(&super::alarm::blocked_key(lane));
+                let words = format!("{lane}: mail goes again, the block is over");
+                self.over_with(&super::alarm::blocked_key(lane), &words, now);
                 self.hasten(&lane.provider, now);
             }
             _ if *change == LaneChange::Ipv4Only => self.raise_ipv6(lane, &text, said, now),
@@ -112,7 +112,7 @@ impl Core {
     }
 
     /// No new MAIL on the connections of a lane: those at rest are closed, those on their way are called back.
-    fn rest(&mut self, lane: &LaneName) {
+    pub(super) fn rest(&mut self, lane: &LaneName) {
         let own: Vec<(ConnectionId, State)> = self
             .connections
             .iter()
@@ -138,44 +138,6 @@ impl Core {
         idle.into_iter().for_each(|id| self.close(id));
     }
 
-    /// Carries out an operator's order to all lanes of a provider.
-    pub(super) fn order_lanes(&mut self, ticket: Ticket, provider: &Arc<str>, order: LaneOrder, now: Timestamp) {
-        let known = self.providers_known(now);
-        if !known.contains(provider) {
-            let names: Vec<&str> = known.iter().map(|name| &**name).collect();
-            let answer = Err(format!("no such provider: {provider}; there are {}", names.join(", ")));
-            return self.act(Action::LaneAnswer { ticket, answer });
-        }
-        let Ordered { changes, asking } = self.throttle.order(provider, order, now);
-        let mut texts: Vec<String> = Vec::new();
-        for (lane, change) in &changes {
-            let (kind, text) = match change {
-                LaneChange::Resumed => {
-                    (EventKind::Resumed, format!("{lane}: mail goes out again, an operator says so"))
-                }
-                change => in_words(lane, change),
-            };
-            texts.push(self.announce(lane, change, kind, text, None, now));
-        }
-        // That a lane accepts mail again is an event when it does.
-        texts.extend(
-            asking
-                .iter()
-                .map(|lane| format!("{lane}: one message asks now; if it is taken the rest follows, slowly at first")),
-        );
-        self.save(now);
-        self.hasten(provider, now);
-        self.wake_held_back(now);
-        self.act(Action::LaneAnswer { ticket, answer: Ok(texts) });
-    }
-
-    /// Those with a profile, with a lane, and with mail.
-    fn providers_known(&self, now: Timestamp) -> BTreeSet<Arc<str>> {
-        let lanes = self.throttle.status(now).into_iter().map(|lane| lane.provider);
-        let targets = self.places.targets.iter().map(|(_, target)| target.provider.clone());
-        self.profile_names.iter().cloned().chain(lanes).chain(targets).collect()
-    }
-
     /// Something was learned that should outlive a restart.
     pub(super) fn save_soon(&mut self, now: Timestamp) {
         if !std::mem::replace(&mut self.save_planned, true) {
@@ -192,7 +154,7 @@ impl Core {
 }
 
 /// The kind of the event that tells of a change, and its words.
-fn in_words(lane: &LaneName, change: &LaneChange) -> (EventKind, String) {
+pub(super) fn in_words(lane: &LaneName, change: &LaneChange) -> (EventKind, String) {
     match change {
         LaneChange::Throttled { text } => (EventKind::Throttled, format!("{lane}: {text}")),
         LaneChange::Paused { until: Timestamp::NEVER } => (

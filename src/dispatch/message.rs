@@ -72,6 +72,23 @@ pub enum Input {
         provider: Arc<str>,
         order: LaneOrder,
     },
+    /// An operator's order to the mail of one recipient domain.
+    LaneDomain {
+        ticket: Ticket,
+        domain: Domain,
+        order: LaneOrder,
+    },
+    /// An operator's order to everything.
+    LaneAll {
+        ticket: Ticket,
+        order: LaneOrder,
+    },
+    /// Drop what was learned of a provider's limits, in all its lanes or that of one source.
+    Forget {
+        ticket: Ticket,
+        provider: Arc<str>,
+        source: Option<Arc<str>>,
+    },
     /// Deliveries that an operator sends another way.
     Reroute {
         ticket: Ticket,
@@ -93,6 +110,10 @@ pub enum Input {
     SpoolHealth(bool),
     /// Is the system short of memory? Then next to nothing that can be read back is kept.
     MemoryShort(bool),
+    /// The wall clock was set, forward or back, while the relay runs. Told before anything that happened since.
+    ClockStepped {
+        by_millis: i64,
+    },
     /// Time passed.
     Tick,
     /// Begin nothing new.
@@ -272,6 +293,8 @@ pub enum Action {
     Load {
         until: Timestamp,
     },
+    /// Read the whole queue again: what lies on disk alone may have moments of a clock that was ahead.
+    LoadAll,
     /// A command is carried out, but for the deliveries that were left alone.
     Answer {
         ticket: Ticket,

@@ -15,6 +15,7 @@ mod ending;
 pub mod engine;
 mod fresh;
 mod gate;
+mod hand;
 mod holds;
 mod lanes;
 pub mod message;
@@ -62,6 +63,12 @@ fn fold(bytes: &[u8]) -> u32 {
 }
 
 #[cfg(test)]
+mod clock_tests;
+#[cfg(test)]
 mod core_tests;
 #[cfg(test)]
+mod hand_tests;
+#[cfg(test)]
 mod lane_tests;
+#[cfg(test)]
+mod status_tests;

@@ -111,6 +111,7 @@ impl Core {
                     && but != Some(&entry.flow)
                     && self.gate.is_open(*id, entry.recipients.as_slice())
                     && !self.is_over(*id, now)
+                    && !self.is_set_aside(entry.domain)
             })
         };
         let expiry = |id: &DeliveryId| self.retry.expires(id.message, self.queue.get(*id).and_then(|e| e.lifetime));

@@ -125,7 +125,7 @@ impl Core {
             let is_stopped = |lane: &crate::throttle::LaneStatus| {
                 *lane.provider == *provider && lane.connections_allowed == 0 && lane.until.is_none()
             };
-            self.throttle.status(now).iter().any(is_stopped)
+            self.throttle.everything_paused().is_some() || self.throttle.status(now).iter().any(is_stopped)
         };
         let has_timer = |lane: &LaneName| {
             let list = self.waits.0.get(lane);

@@ -127,7 +127,8 @@ impl EventLog {
 
     /// Closes the current file; the next batch opens a new one. Where that fails, lines go on into the old one.
     fn rotate(&mut self, now: Timestamp) {
-        if now < self.housekeeping_after {
+        // A wait of longer than that was begun by a clock that was ahead.
+        if now < self.housekeeping_after && self.housekeeping_after.since(now) <= HOUSEKEEPING_WAIT {
             return;
         }
         match folder::close_current(&self.folder, now) {

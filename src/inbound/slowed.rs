@@ -11,9 +11,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
 
 use crate::types::{Submitter, Timestamp};
 
+/// Nobody is slowed for longer at a time: what lies further ahead was set by a clock that was ahead.
+const SLOWED_FOR_MAX: Duration = Duration::from_secs(3600);
 /// Slowed at once. One more takes the place of the one whose time ends first.
 const SLOWED_MAX: usize = 1000;
 
@@ -25,6 +28,12 @@ pub struct Slowed(Arc<RwLock<BTreeMap<Submitter, Slow>>>);
 struct Slow {
     until: Timestamp,
     reason: Arc<str>,
+}
+
+impl Slow {
+    fn holds(&self, now: Timestamp) -> bool {
+        now < self.until && self.until.since(now) <= SLOWED_FOR_MAX
+    }
 }
 
 impl Slowed {
@@ -42,7 +51,7 @@ impl Slowed {
     /// Why `who` is kept waiting; none: it is not.
     pub fn reason(&self, who: &Submitter, now: Timestamp) -> Option<Arc<str>> {
         let slow = self.read().get(who)?.clone();
-        if now < slow.until {
+        if slow.holds(now) {
             return Some(slow.reason);
         }
         self.sweep(now);
@@ -52,12 +61,12 @@ impl Slowed {
     /// Everybody who is kept waiting, until when and why.
     pub fn list(&self, now: Timestamp) -> Vec<(Submitter, Timestamp, Arc<str>)> {
         let slowed = self.read();
-        let slowed = slowed.iter().filter(|(_, slow)| now < slow.until);
+        let slowed = slowed.iter().filter(|(_, slow)| slow.holds(now));
         slowed.map(|(who, slow)| (who.clone(), slow.until, slow.reason.clone())).collect()
     }
 
     fn sweep(&self, now: Timestamp) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).retain(|_, slow| now < slow.until);
+        self.0.write().unwrap_or_else(PoisonError::into_inner).retain(|_, slow| slow.holds(now));
     }
 
     fn read(&self) -> RwLockReadGuard<'_, BTreeMap<Submitter, Slow>> {
@@ -75,6 +84,14 @@ mod tests {
 
     fn client(address: &str) -> Submitter {
         Submitter::new(None, address.parse().unwrap())
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_slows_nobody_for_as_long() {
+        let slowed = Slowed::default();
+        slowed.slow(client("192.0.2.5"), "why", at(86_400 + 600));
+        assert_eq!(slowed.reason(&client("192.0.2.5"), at(0)), None);
+        assert!(slowed.list(at(0)).is_empty());
     }
 
     #[test]

@@ -145,6 +145,14 @@ impl Queue {
         self.by_time.first().map(|(time, _)| *time)
     }
 
+    /// The clock was set by so much: what waits for its time waits no longer for it.
+    pub fn shift(&mut self, by_millis: i64) {
+        let later: Vec<(Timestamp, DeliveryId)> = self.by_time.iter().copied().collect();
+        for (time, id) in later {
+            self.put(id, Place::Later(time.shifted(by_millis)));
+        }
+    }
+
     pub fn len(&self) -> usize {
         self.entries.len()
     }

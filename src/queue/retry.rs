@@ -14,6 +14,9 @@ use crate::types::{QueueId, Timestamp};
 /// Seconds from acceptance to expiry, where the message says so itself (`X-Weir-Expire`).
 pub type Lifetime = Option<NonZeroU32>;
 
+/// What else than the schedule puts a delivery off does so for no longer.
+const OTHER_WAITS_MAX: Duration = Duration::from_secs(3600);
+
 #[derive(Clone, Debug)]
 pub struct Retry {
     waits: Vec<Duration>,
@@ -37,6 +40,11 @@ impl Retry {
         let step = (attempts.max(1) as usize - 1).min(self.waits.len().saturating_sub(1));
         let wait = self.waits.get(step).copied().unwrap_or(Duration::from_secs(60));
         (now + wait.mul_f64(0.9 + 0.2 * chance.f64())).min(self.expires(id, lifetime).max(now))
+    }
+
+    /// No attempt is planned further ahead than this.
+    pub fn longest(&self) -> Duration {
+        self.waits.iter().max().copied().unwrap_or_default().max(OTHER_WAITS_MAX).mul_f64(1.1)
     }
 
     /// From then on the message is returned instead of tried.

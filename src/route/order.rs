@@ -90,6 +90,11 @@ impl FailureMemory {
         self.0.insert(address, Failure { until: now + wait, wait });
     }
 
+    /// The clock was set by so much.
+    pub fn shift(&mut self, by_millis: i64) {
+        self.0.values_mut().for_each(|failure| failure.until = failure.until.shifted(by_millis));
+    }
+
     /// A connection to `address` came to be.
     pub fn succeeded(&mut self, address: SocketAddr) {
         self.0.remove(&address);

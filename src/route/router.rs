@@ -157,7 +157,10 @@ impl Known {
     /// The slot of `domain`: a valid answer, a question under way, or a new one to be asked.
     fn slot(&mut self, domain: &Domain, now: Timestamp) -> Slot {
         let known = self.young.get(domain).cloned().or_else(|| self.old.remove(domain));
-        let slot = known.filter(|slot| slot.get().is_none_or(|outcome| now < valid_until(outcome))).unwrap_or_default();
+        // What is valid for longer than anything was learned by a clock that was ahead.
+        let is_valid = |until: Timestamp| now < until && until.since(now) <= VALID_MAX;
+        let slot =
+            known.filter(|slot| slot.get().is_none_or(|outcome| is_valid(valid_until(outcome)))).unwrap_or_default();
         if self.young.len() >= DOMAINS_MAX / 2 && !self.young.contains_key(domain) {
             self.old = std::mem::take(&mut self.young);
         }
@@ -319,11 +322,22 @@ mod tests {
     }
 
     #[test]
+    fn what_a_clock_that_was_ahead_has_learned_does_not_hold_for_as_long() {
+        let (mut known, name) = (Known::default(), domain("a.test"));
+        let ahead = START + Duration::from_secs(86_400);
+        let outcome =
+            Err(Unroutable { permanent: true, status: "5.1.2", text: String::new(), valid_until: ahead + VALID_MIN });
+        known.slot(&name, ahead).set(outcome).unwrap();
+        assert!(known.slot(&name, ahead).get().is_some());
+        assert!(known.slot(&name, START).get().is_none(), "asked again");
+    }
+
+    #[test]
     fn memory_is_bounded_and_keeps_what_is_asked_for() {
         let mut known = Known::default();
         let often = domain("often.test");
         let outcome =
-            Err(Unroutable { permanent: true, status: "5.1.2", text: String::new(), valid_until: Timestamp::NEVER });
+            Err(Unroutable { permanent: true, status: "5.1.2", text: String::new(), valid_until: START + VALID_MAX });
         known.slot(&often, START).set(outcome).unwrap();
         for n in 0..DOMAINS_MAX * 2 {
             known.slot(&domain(&format!("d{n}.test")), START);

@@ -15,7 +15,7 @@ use crate::admin::record::{
 };
 use crate::admin::{Action, Answer, Control, Failed, Filter, Input as Lines, Request};
 use crate::clock::Clock;
-use crate::dispatch::engine::{Handle, row_of};
+use crate::dispatch::engine::{Handle, Order, row_of};
 use crate::dispatch::lifetime_of;
 use crate::dispatch::message::{Adjust, Input};
 use crate::dispatch::status::{Snapshot, Standing};
@@ -24,7 +24,7 @@ use crate::queue::Retry;
 use crate::spool::{self, Listed, Spool};
 use crate::state;
 use crate::suppress::List;
-use crate::throttle::LaneOrder;
+use crate::throttle::{EVERYTHING, LaneOrder};
 use crate::types::{DeliveryId, Event, NextHop, QueueId, Stage, Timestamp, Verdict};
 
 /// Deliveries read and matched in one go.
@@ -70,8 +70,23 @@ impl Control for RelayControl {
             Request::QueueShow { id } => self.queue_show(id, &answer).await,
             Request::QueueAct { action, filter } => self.queue_act(action, filter, &answer).await,
             Request::QueueReroute { filter, to } => self.queue_reroute(&to, &filter, &answer).await,
-            Request::Pause { provider } => self.order(provider, LaneOrder::Pause, &answer).await,
-            Request::Resume { provider, force } => self.order(provider, LaneOrder::Resume { force }, &answer).await,
+            Request::Pause { provider } => {
+                self.order(Order::Provider { provider, order: LaneOrder::Pause }, &answer).await
+            }
+            Request::Resume { provider, force } => {
+                self.order(Order::Provider { provider, order: LaneOrder::Resume { force } }, &answer).await
+            }
+            Request::PauseDomain { domain } => {
+                self.order(Order::Domain { domain, order: LaneOrder::Pause }, &answer).await
+            }
+            Request::ResumeDomain { domain, force } => {
+                self.order(Order::Domain { domain, order: LaneOrder::Resume { force } }, &answer).await
+            }
+            Request::PauseAll => self.order(Order::All { order: LaneOrder::Pause }, &answer).await,
+            Request::ResumeAll { force } => {
+                self.order(Order::All { order: LaneOrder::Resume { force } }, &answer).await
+            }
+            Request::Forget { provider, source } => self.order(Order::Forget { provider, source }, &answer).await,
             Request::SuppressList { filter } => self.suppress_list(&filter, &answer).await,
             Request::SuppressCheck { recipient } => self.suppress_check(&recipient, &answer).await,
             Request::SuppressAdd { recipient, class, reason, expires } => {
@@ -114,9 +129,8 @@ impl RelayControl {
         problems.extend(spool_fault.clone());
         let panics = self.gate.panics();
         if panics > 0 {
-            problems.push(format!(
-                "{panics} sessions of clients ended in a fault of weir's own: see the log, and report it"
-            ));
+            let sessions = if panics == 1 { "session of a client" } else { "sessions of clients" };
+            problems.push(format!("{panics} {sessions} ended in a fault of weir's own: see the log, and report it"));
         }
         let (active, held) = (snapshot.active as u64, snapshot.held as u64);
         RelayRecord {
@@ -131,6 +145,7 @@ impl RelayControl {
             held,
             oldest: counts.oldest,
             reading_backlog: self.reading_backlog.load(Ordering::Relaxed),
+            unrouted: snapshot.waiting.get(&None).copied().unwrap_or(0) as u64,
             disk_free_bytes: self.spool.free_bytes().unwrap_or(0),
             disk_min_bytes: self.about.disk_min_bytes,
             clients: self.gate.open() as u64,
@@ -230,12 +245,13 @@ impl RelayControl {
         };
         let (mut acted, skipped) = self.act_on_rows(Act::Adjust(adjust), &filter).await?;
         if skipped > 0 {
+            let (are, were) = if skipped == 1 { ("is", "was") } else { ("are", "were") };
             acted.note = Some(match adjust {
-                Adjust::Release => format!("{skipped} were not held"),
+                Adjust::Release => format!("{skipped} {were} not held"),
                 Adjust::Flush => {
-                    format!("{skipped} are held or being tried just now: flush lifts no hold, limit or block")
+                    format!("{skipped} {are} held or being tried just now: flush lifts no hold, limit or block")
                 }
-                _ => format!("{skipped} are being tried just now and were left alone"),
+                _ => format!("{skipped} {are} being tried just now and {were} left alone"),
             });
         }
         Ok(answer.record(&acted).await?)
@@ -244,7 +260,8 @@ impl RelayControl {
     async fn queue_reroute(&self, to: &NextHop, filter: &Filter, answer: &Answer) -> Result<(), Failed> {
         let (mut acted, skipped) = self.act_on_rows(Act::Reroute(to), filter).await?;
         if skipped > 0 {
-            acted.note = Some(format!("{skipped} are being tried just now and were left alone"));
+            let (are, were) = if skipped == 1 { ("is", "was") } else { ("are", "were") };
+            acted.note = Some(format!("{skipped} {are} being tried just now and {were} left alone"));
         }
         Ok(answer.record(&acted).await?)
     }
@@ -361,6 +378,10 @@ fn record(row: &Listed, standing: Option<&Standing>) -> QueueRecord {
         if standing.active {
             record.state = QueueState::Active;
         }
+        if let Some(stop) = &standing.stop {
+            record.stopped = stop.state.parse().ok();
+            record.next_attempt = stop.until;
+        }
         if let Some(provider) = &standing.provider {
             record.provider = Some(provider.to_string());
         }
@@ -370,11 +391,15 @@ fn record(row: &Listed, standing: Option<&Standing>) -> QueueRecord {
     record
 }
 
-/// The lane that a delivery waits for: of the source it was tried from, else the first of its provider.
+/// The lane that a delivery waits for: the pause of its domain, else the lane of the source it was tried from, else the
+/// first of its provider, else the pause of everything.
 fn lane_of<'a>(record: &QueueRecord, lanes: &'a [LaneRecord]) -> Option<&'a LaneRecord> {
-    let own = |lane: &&LaneRecord| Some(&lane.provider) == record.provider.as_ref();
+    let paused = |lane: &&LaneRecord| lane.domain.as_ref() == Some(&record.domain);
+    let own = |lane: &&LaneRecord| lane.domain.is_none() && Some(&lane.provider) == record.provider.as_ref();
     let same = |lane: &&LaneRecord| own(lane) && Some(&lane.source) == record.source.as_ref();
-    lanes.iter().find(same).or_else(|| lanes.iter().find(own))
+    let all = |lane: &&LaneRecord| lane.domain.is_none() && lane.provider == EVERYTHING;
+    let find = |which: &dyn Fn(&&LaneRecord) -> bool| lanes.iter().find(|lane| which(lane));
+    find(&paused).or_else(|| find(&same)).or_else(|| find(&own)).or_else(|| find(&all))
 }
 
 pub(super) fn failed(error: impl std::fmt::Display) -> Failed {

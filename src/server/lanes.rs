@@ -7,10 +7,10 @@ use tokio::time::timeout;
 use super::control::RelayControl;
 use crate::admin::record::{LaneRecord, LaneState, Ordered};
 use crate::admin::{Answer, Failed};
-use crate::dispatch::engine::Memory;
-use crate::dispatch::status::Snapshot;
+use crate::dispatch::engine::{Memory, Order};
+use crate::dispatch::status::{PausedDomain, Snapshot};
 use crate::state::{Record, Store};
-use crate::throttle::{self, LaneName, LaneOrder, LaneStatus};
+use crate::throttle::{self, EVERY_SOURCE, EVERYTHING, LaneName, LaneStatus};
 use crate::types::{Reading, Reply, Stage};
 use crate::verdict::Rules;
 
@@ -41,21 +41,58 @@ pub(super) fn restored(records: Vec<Record>) -> Vec<throttle::LaneRecord> {
 }
 
 impl RelayControl {
-    /// Pauses or resumes; answers when it would outlive a crash.
-    pub(super) async fn order(&self, provider: String, order: LaneOrder, answer: &Answer) -> Result<(), Failed> {
-        let ordered = self.engine.lane_order(provider.clone(), order).await;
+    /// Pauses, resumes or forgets; answers when it would outlive a crash.
+    pub(super) async fn order(&self, order: Order, answer: &Answer) -> Result<(), Failed> {
+        let ordered = self.engine.order(order.clone()).await;
         let mut changes = ordered.map_err(|error| Failed::new(error.to_string()))?;
         if !matches!(timeout(WRITTEN_MAX, self.state.flush()).await, Ok(Ok(()))) {
             changes.push("but it cannot be written down now (see the log): it holds only until a restart".to_string());
         }
-        let waiting = waiting(&self.snapshot().await?, &provider);
-        Ok(answer.record(&Ordered { provider, changes, waiting }).await?)
+        let snapshot = self.snapshot().await?;
+        let (provider, domain, waiting) = match order {
+            Order::Provider { provider, .. } | Order::Forget { provider, .. } => {
+                let waiting = waiting(&snapshot, &provider);
+                (provider, None, waiting)
+            }
+            Order::Domain { domain, .. } => {
+                let waiting = self.engine.waiting_for(domain.clone()).await.map_err(super::control::failed)?;
+                (EVERYTHING.to_string(), Some(domain.to_string()), waiting as u64)
+            }
+            Order::All { .. } => (EVERYTHING.to_string(), None, waiting(&snapshot, EVERYTHING)),
+        };
+        Ok(answer.record(&Ordered { provider, domain, changes, waiting }).await?)
     }
 }
 
 /// The lanes of a snapshot, each with what its reason means.
 pub(super) fn records(snapshot: &Snapshot, rules: &Rules) -> Vec<LaneRecord> {
-    snapshot.lanes.iter().map(|lane| record(snapshot, lane, rules)).collect()
+    let lanes = snapshot.lanes.iter().map(|lane| record(snapshot, lane, rules));
+    lanes.chain(snapshot.paused_domains.iter().map(of_paused_domain)).collect()
+}
+
+/// The pause of a recipient domain, as a line beside the lanes.
+fn of_paused_domain(paused: &PausedDomain) -> LaneRecord {
+    let PausedDomain { domain, since, provider, waiting } = paused;
+    LaneRecord {
+        provider: provider.as_deref().unwrap_or(EVERYTHING).to_string(),
+        source: EVERY_SOURCE.to_string(),
+        domain: Some(domain.to_string()),
+        state: LaneState::Paused,
+        connections: 0,
+        connections_allowed: 0,
+        ceiling: 0,
+        rate: None,
+        waiting: *waiting as u64,
+        reason: Some(format!("mail to {domain} is paused by an operator since {since}: weir resume --domain {domain}")),
+        until: None,
+        rate_allowed: None,
+        since: Some(*since),
+        tag: None,
+        cause: None,
+        remedy: None,
+        pace: None,
+        empty_at: None,
+    }
 }
 
 fn record(snapshot: &Snapshot, lane: &LaneStatus, rules: &Rules) -> LaneRecord {
@@ -67,6 +104,7 @@ fn record(snapshot: &Snapshot, lane: &LaneStatus, rules: &Rules) -> LaneRecord {
     LaneRecord {
         provider: provider.to_string(),
         source: lane.source.to_string(),
+        domain: None,
         state: lane.state.parse().unwrap_or(LaneState::Open),
         connections: lane.connections as u64,
         connections_allowed: lane.connections_allowed as u64,
@@ -100,6 +138,9 @@ fn refusal(text: &str) -> Option<Reply> {
 }
 
 fn waiting(snapshot: &Snapshot, provider: &str) -> u64 {
+    if provider == EVERYTHING {
+        return snapshot.waiting.values().map(|count| *count as u64).sum();
+    }
     let own = snapshot.waiting.iter().find(|(name, _)| name.as_deref() == Some(provider));
     own.map_or(0, |(_, count)| *count as u64)
 }

@@ -210,7 +210,10 @@ impl Writer {
         self.tidy_after = Some(IDLE);
         self.log_pages = after.log.pages;
         let is_long = after.log.pages > store::LOG_PAGES_MAX;
-        if is_long && self.checkpoint.is_none() && self.shared.clock.now() >= self.checkpoint_after {
+        let now = self.shared.clock.now();
+        // A wait of longer than that was begun by a clock that was ahead.
+        let waits = now < self.checkpoint_after && self.checkpoint_after.since(now) <= CHECKPOINT_RETRY;
+        if is_long && self.checkpoint.is_none() && !waits {
             self.start_checkpoint();
         }
         let number = batch.settles.last().map(|settle| settle.number);

@@ -56,6 +56,11 @@ pub(super) enum Operation {
         place: Place,
         now: Timestamp,
     },
+    /// What a clock that was ahead has put down: it lasts as long as it was to last, from now on.
+    SetRight {
+        place: Place,
+        now: Timestamp,
+    },
     /// Counts without an entry that are as old.
     TidyCounts {
         before: Timestamp,
@@ -129,6 +134,7 @@ fn apply(on: &Connection, operation: Operation) -> rusqlite::Result<Outcome> {
         Operation::RemoveOne { place, last, now } => remove_one(on, &place, last, now),
         Operation::Confirm { place, wave, policy, now } => confirm(on, &place, &wave, &policy, now),
         Operation::Tidy { place, now } => tidy(on, &place, now),
+        Operation::SetRight { place, now } => set_right(on, &place, now),
         Operation::TidyCounts { before } => store::forget_old_counts(on, before).map(rows),
     }
 }
@@ -208,6 +214,14 @@ fn confirm(on: &Connection, place: &Place, wave: &str, policy: &Policy, now: Tim
 }
 
 /// The run-out entry of an undecided wave leaves its one counted refusal.
+fn set_right(on: &Connection, place: &Place, now: Timestamp) -> rusqlite::Result<Outcome> {
+    let Some(old) = get(on, place)?.filter(|entry| entry.last > now) else { return Ok(Outcome::Changed(0)) };
+    let by_millis = now.millis() - old.last.millis();
+    let expires = old.expires.map(|expires| expires.shifted(by_millis));
+    put(on, &Entry { first: old.first.min(now), last: now, expires, ..old })?;
+    Ok(Outcome::Changed(1))
+}
+
 fn tidy(on: &Connection, place: &Place, now: Timestamp) -> rusqlite::Result<Outcome> {
     let Some(old) = get(on, place)?.filter(|entry| !entry.is_in_force(now)) else { return Ok(Outcome::Changed(0)) };
     if old.is_provisional() && now.since(old.last) < decision::COUNT_KEEP && get_count(on, place, old.class)?.is_none()

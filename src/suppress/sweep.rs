@@ -1,6 +1,6 @@
 //! The slow walk through the list that takes out what nobody needs to know any more.
 //!
-//! Nothing depends on it: what has expired is no hit whether it is swept or not. An entry that ran out is remembered for a
+//! It also sets right what was put down by a clock that was ahead. Nothing else depends on it: what has expired is no hit whether it is swept or not. An entry that ran out is remembered for a
 //! year, so that the next refusal is known as the second; the run-out entry of an undecided wave leaves its count at once.
 
 use std::time::Duration;
@@ -51,7 +51,9 @@ impl List {
         let now = self.0.clock.now();
         let page = self.list(&Filter { expired: true, ..Filter::default() }, after, PIECE)?;
         let old = page.entries.iter().filter(|entry| is_old(entry, now));
+        let ahead = page.entries.iter().filter(|entry| entry.last > now);
         let mut operations: Vec<Operation> = old.map(|entry| Operation::Tidy { place: entry.place(), now }).collect();
+        operations.extend(ahead.map(|entry| Operation::SetRight { place: entry.place(), now }));
         if after.is_none() {
             operations.push(Operation::TidyCounts { before: now - COUNT_KEEP });
         }

@@ -253,6 +253,19 @@ async fn a_wave_that_is_undone_gives_nobody_a_second_chance_more() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_clock_that_was_ahead_has_listed_lasts_no_longer_than_it_was_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = open(folder.path());
+    let ahead = START + DAY * 400;
+    list.note_refusal(hit("a@x.example", Class::RecipientUnknown, 1, ahead)).await.unwrap();
+    list.add(Entry::new(&mailbox("kept@x.example"), Class::Other, "x", Source::Manual, ahead)).await.unwrap();
+    list.tidy_step(None).await.unwrap();
+    let entry = list.check(&mailbox("a@x.example"), None).unwrap().unwrap();
+    assert_eq!((entry.first, entry.last, entry.expires), (START, START, Some(START + DAY * 90)));
+    assert_eq!(list.check(&mailbox("kept@x.example"), None).unwrap().unwrap().expires, None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_nobody_needs_to_know_is_swept() {
     let folder = tempfile::tempdir().unwrap();
     let list = open(folder.path());

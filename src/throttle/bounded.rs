@@ -61,6 +61,11 @@ impl<K: Ord + Clone, V, const MAX: usize> Bounded<K, V, MAX> {
         self.entries.retain(|_, (_, value)| keep(value));
     }
 
+    /// Every entry, and when each was used.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&mut Timestamp, &mut V)> {
+        self.entries.values_mut().map(|(used, value)| (used, value))
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

@@ -62,6 +62,12 @@ impl Climb {
         }
     }
 
+    /// The clock was set by so much.
+    pub(super) fn shift(&mut self, by_millis: i64) {
+        self.next = self.next.shifted(by_millis);
+        self.cut_at = self.cut_at.map(|at| at.shifted(by_millis));
+    }
+
     pub(super) fn limit(&self) -> usize {
         self.limit
     }

@@ -142,6 +142,25 @@ impl Holds {
         *self = Holds::default();
     }
 
+    /// An operator lets mail to the domain go again: one message goes ahead, and sets the others free.
+    pub fn ask_first(&mut self, domain: &Domain, now: Timestamp) {
+        let reason = format!("mail to {domain} was resumed by an operator: one message goes first").into();
+        let last = Last { until: now, wait: Duration::ZERO, closed: true, ahead: None, reason };
+        *self.recipients.entry(domain, now) = Hold { counted: Vec::new(), last: Some(last) };
+    }
+
+    /// The clock was set by so much.
+    pub(super) fn shift(&mut self, by_millis: i64) {
+        for (used, hold) in self.senders.iter_mut().chain(self.recipients.iter_mut()) {
+            *used = used.shifted(by_millis);
+            hold.counted.iter_mut().for_each(|(_, at)| *at = at.shifted(by_millis));
+            if let Some(last) = &mut hold.last {
+                last.until = last.until.shifted(by_millis);
+                last.ahead = last.ahead.map(|at| at.shifted(by_millis));
+            }
+        }
+    }
+
     /// Forgets what has no meaning any more.
     pub fn sweep(&mut self, now: Timestamp) {
         self.senders.retain(|hold| hold.is_worth_keeping(now));

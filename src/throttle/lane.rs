@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::climb::{Climb, Cut};
 use super::effort::Effort;
+use super::forecast::{Filling, Player};
 use super::growth::Growth;
 use super::history::History;
 use super::hold::Holds;
@@ -33,8 +34,8 @@ use super::rate::{Moment, Rate};
 use super::wait::Wait;
 use super::warmup::Warmup;
 use super::window;
-use super::words::Grouped;
-use super::{About, HoldBegan, Probe, Side};
+use super::words::{Grouped, count, per_minute};
+use super::{About, HoldBegan, Probe, Restraint, Side};
 use crate::types::{Class, Reading, Scope, Timestamp};
 
 /// A block is probed at the latest after so many times the first wait.
@@ -63,6 +64,8 @@ const SUSPECT_PART: f64 = 0.1;
 const BURST_SECS: f64 = 0.1;
 /// Where a window of at least that length is counted, what it holds is saved so often.
 const SAVES_COUNTS: Duration = Duration::from_secs(300);
+/// A window of at least this length is played for a forecast; shorter ones are a rate.
+const FILLS_FROM: Duration = Duration::from_secs(1800);
 /// What a lane did before it was stopped is its mean over this.
 const WENT_OVER: Duration = Duration::from_secs(600);
 /// Chance makes a wait longer by this part at most, so that lanes that were stopped together do not come back together.
@@ -103,6 +106,8 @@ pub(super) struct Lane {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Learned {
+    /// When it was saved.
+    at: Timestamp,
     closed: Option<Closed>,
     pub history: History,
     rate: Rate,
@@ -124,6 +129,7 @@ pub(super) struct Learned {
 impl Default for Learned {
     fn default() -> Learned {
         Learned {
+            at: Timestamp::EPOCH,
             closed: None,
             history: History::default(),
             rate: Rate::default(),
@@ -235,7 +241,41 @@ impl Lane {
         let learned: Learned = serde_json::from_str(text).ok()?;
         let mut lane = Lane { learned, ..Lane::new(profile, now) };
         lane.reconfigure(profile);
+        // Saved in the future: the clock was ahead then, and so are all moments.
+        let ahead = lane.learned.at.millis() - now.millis();
+        if ahead > 0 {
+            lane.shift(-ahead);
+        }
         Some(lane)
+    }
+
+    /// The clock was set by so much: every moment moves with it, so that no wait becomes longer or shorter.
+    pub fn shift(&mut self, by_millis: i64) {
+        let moved = |at: &mut Timestamp| *at = at.shifted(by_millis);
+        self.effort = Effort::default();
+        let learned = &mut self.learned;
+        learned.closed.iter_mut().flat_map(|closed| [&mut closed.since, &mut closed.until]).for_each(moved);
+        learned.history.shift(by_millis);
+        learned.rate.shift(by_millis);
+        [&mut learned.connections, &mut learned.messages].into_iter().for_each(|climb| climb.shift(by_millis));
+        [&mut learned.connection_wait, &mut learned.successor_wait].into_iter().for_each(|wait| wait.shift(by_millis));
+        learned.growth.shift(by_millis);
+        learned.warmup.shift(by_millis);
+        learned.holds.shift(by_millis);
+        [&mut learned.recipients_at, &mut learned.ipv4_until, &mut learned.at, &mut self.last_used]
+            .into_iter()
+            .chain(&mut learned.accepted_at)
+            .chain(&mut self.saved_at)
+            .chain(&mut self.successors)
+            .for_each(moved);
+        self.pacer.shift(by_millis);
+        self.unsaved = true;
+    }
+
+    /// As it is to be kept: what it knows is that of now.
+    pub fn stamped(&mut self, now: Timestamp) -> String {
+        self.learned.at = now;
+        self.saved()
     }
 
     pub fn saved(&self) -> String {
@@ -420,6 +460,52 @@ impl Lane {
         (rate, (rate / 60.0 * if is_learned { BURST_SECS } else { 1.0 }).max(1.0))
     }
 
+    /// The lane as it is played forward for a forecast; none: it opens only by an operator's hand.
+    pub fn player(&self, now: Timestamp) -> Option<Player> {
+        let opens = self.closed_until(now).unwrap_or(now);
+        let held_back = self.policy(now) <= self.rate_per_minute() && self.pacers_are_full(now);
+        let fixed = self.profile.max_rate.unwrap_or(f64::INFINITY);
+        let takes = match self.learned.rate.lasting() {
+            Some(rate) => rate.min(fixed),
+            None if fixed.is_finite() => fixed,
+            // It waits for us, not for the receiver: what went lately is no measure.
+            None if held_back => f64::INFINITY,
+            None => self.pace(now).unwrap_or(f64::INFINITY),
+        };
+        let filling = self.learned.rate.window(self.profile.pause).filter(|(_, length)| *length >= FILLS_FROM);
+        let filling = filling.map(|(count, length)| Filling {
+            history: self.learned.history.clone(),
+            most: count,
+            length,
+            fastest: self.learned.rate.limit().unwrap_or(takes).min(fixed),
+        });
+        let growth = self.guarded.then(|| self.learned.growth.clone());
+        let warmup = self.warming.then(|| self.learned.warmup.clone());
+        let profile = Arc::clone(&self.profile);
+        (opens < Timestamp::NEVER).then_some(Player { opens, takes, filling, growth, warmup, profile })
+    }
+
+    /// Does guard or warm-up say "later" now?
+    fn pacers_are_full(&self, now: Timestamp) -> bool {
+        (self.guarded && self.learned.growth.room(&self.profile, now).is_err())
+            || (self.warming && self.learned.warmup.room(&self.profile.warm_up, now).is_err())
+    }
+
+    /// Where guard or warm-up is the lowest limit: what it lets through, and why.
+    pub fn restraint(&self, now: Timestamp) -> Option<Restraint> {
+        let (growth, warmup) = (&self.learned.growth, &self.learned.warmup);
+        let guard = growth.most(&self.profile, now).filter(|_| self.guarded).map(|hour| hour / 60.0);
+        let day = warmup.most(&self.profile.warm_up, now).filter(|_| self.warming).map(f64::from);
+        let (guard, warm) = (guard.unwrap_or(f64::INFINITY), day.map_or(f64::INFINITY, |day| day / 1440.0));
+        let because = match guard <= warm {
+            _ if self.rate_per_minute() <= guard.min(warm) => None,
+            true => growth.because(&self.profile, now),
+            false => warmup.because(&self.profile.warm_up, now),
+        };
+        let worth = if guard <= warm { guard * 60.0 } else { warm * 1440.0 };
+        because.map(|because| Restraint { worth: worth as usize, because })
+    }
+
     pub fn state(&self, now: Timestamp) -> &'static str {
         match &self.learned.closed {
             Some(closed) if closed.until <= now => "probing",
@@ -459,10 +545,9 @@ impl Lane {
         let window = self.learned.rate.window(pause).map(|(count, length)| {
             format!("{} recipients in any {}", Grouped(count.round() as u64), window::in_words(length))
         });
-        let rate = window.or_else(|| self.learned.rate.lasting().map(rate_in_words));
+        let rate = window.or_else(|| self.learned.rate.lasting().map(per_minute));
         let connections = &self.learned.connections;
         let messages = &self.learned.messages;
-        let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
         let connections = connections.found().map(|_| count(connections.limit(), "connection"));
         let messages = messages.found().map(|_| format!("{} a connection", count(messages.limit(), "message")));
         [rate, connections, messages].into_iter().flatten()
@@ -663,6 +748,49 @@ impl Lane {
         closed.until = now;
         closed.probe = ProbeKind::Next;
         None
+    }
+
+    /// Drops what refusals taught, and says in words what that was. Growth guard and warm-up stay: they are about us.
+    pub fn forget(&mut self, now: Timestamp) -> Vec<String> {
+        let dropped = self.known(now);
+        let Lane { open, last_used, guarded, warming, .. } = *self;
+        let Lane { busy, flight, .. } = *self;
+        let Learned { history, growth, warmup, accepted_at, closed, .. } = std::mem::take(&mut self.learned);
+        // Where it was stopped one message goes first, as at the first contact.
+        let accepted_at = accepted_at.filter(|_| closed.is_none());
+        let fresh = Lane::new(&self.profile, now);
+        let learned = Learned { history, growth, warmup, accepted_at, ..fresh.learned };
+        *self = Lane { open, busy, flight, last_used, guarded, warming, learned, unsaved: true, ..fresh };
+        dropped
+    }
+
+    /// Every limit that a refusal has taught, in words.
+    fn known(&self, now: Timestamp) -> Vec<String> {
+        let Learned { closed, rate, connections, messages, recipients, holds, .. } = &self.learned;
+        let closed = closed.as_ref().map(|closed| {
+            let stop = match closed.cause {
+                Cause::Rate => "the pause",
+                Cause::Block => "the block",
+                Cause::Name => "the stop because of our name",
+                Cause::Operator => "the question that an operator ordered",
+            };
+            let until =
+                if closed.until == Timestamp::NEVER { String::new() } else { format!(" until {}", closed.until) };
+            format!("{stop}{until} ({})", closed.reply)
+        });
+        let held = holds.iter(now).count();
+        [
+            closed,
+            rate.lasting().map(|rate| format!("at most {}", per_minute(rate))),
+            connections.found().map(|found| format!("at most {}", count(found, "connection"))),
+            messages.found().map(|found| format!("at most {} on a connection", count(found, "message"))),
+            recipients.map(|most| format!("at most {} in a transaction", count(most, "recipient"))),
+            self.wants_ipv4(now).then(|| "over IPv4 alone".to_string()),
+            (held > 0).then(|| format!("mail of {} held back", count(held, "domain"))),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     }
 
     /// Our name is another one now: what stopped because of it may ask again.
@@ -889,13 +1017,5 @@ fn shortened(reply: &str) -> String {
     match reply.char_indices().nth(REPLY_CHARS_MAX) {
         Some((end, _)) => format!("{}…", &reply[..end]),
         None => reply.to_string(),
-    }
-}
-
-/// Recipients a minute in words; by the hour where a minute has few.
-fn rate_in_words(per_minute: f64) -> String {
-    match per_minute {
-        rate if rate >= 9.5 => format!("{} recipients a minute", Grouped(rate.round() as u64)),
-        rate => format!("{} recipients an hour", Grouped((60.0 * rate).round().max(1.0) as u64)),
     }
 }

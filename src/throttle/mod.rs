@@ -13,7 +13,9 @@
 mod bounded;
 mod climb;
 mod effort;
+mod forecast;
 mod growth;
+mod hand;
 mod history;
 mod hold;
 mod incident;
@@ -27,7 +29,7 @@ mod wait;
 mod warmup;
 mod wave;
 mod window;
-mod words;
+pub mod words;
 
 #[cfg(test)]
 mod tests;
@@ -37,6 +39,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hand::Pauses;
+pub use hand::{EVERYTHING, LaneOrder, Ordered};
 pub use hold::{HoldBegan, Side};
 pub use lane::Change;
 use lane::Lane;
@@ -47,7 +51,7 @@ use wave::{Clients, Wave, WaveChange};
 use crate::types::{Domain, QueueId, Reading, Timestamp};
 
 /// In the place of a source: what holds for a provider whichever of our addresses is used.
-const EVERY_SOURCE: &str = "*";
+pub const EVERY_SOURCE: &str = "*";
 
 /// A client of ours that mines for names is kept waiting for so long each time it is named.
 pub const SLOWED_FOR: std::time::Duration = std::time::Duration::from_secs(600);
@@ -62,21 +66,6 @@ pub struct LaneName {
 impl fmt::Display for LaneName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} from {}", self.provider, self.source)
-    }
-}
-
-/// What an operator's order has changed.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Ordered {
-    /// A provider without lanes has one change, for all that come.
-    pub changes: Vec<(LaneName, Change)>,
-    /// Lanes in which one message asks now whether the way is free; `Resumed` comes when it is accepted.
-    pub asking: Vec<LaneName>,
-}
-
-impl Ordered {
-    fn is_empty(&self) -> bool {
-        self.changes.is_empty() && self.asking.is_empty()
     }
 }
 
@@ -119,21 +108,21 @@ pub enum Probe {
     OtherSender,
 }
 
-/// What an operator asks of the lanes of a provider.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LaneOrder {
-    /// Nothing goes out until `Resume`.
-    Pause,
-    /// One probe now, then slow start; forced: slow start at once.
-    Resume { force: bool },
-}
-
 /// Mail that a lane holds back for whom it is from or to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {
     pub until: Timestamp,
     /// In words, with the receiver's reply.
     pub reason: Arc<str>,
+}
+
+/// Mail that goes slower than the receiver would take it, of our own accord.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restraint {
+    /// Recipients that go in the guard's hour, or on the warm-up's day.
+    pub worth: usize,
+    /// Why, and what lifts it.
+    pub because: String,
 }
 
 /// What a refused transaction was about, as far as it is known; nothing of it at the greeting.
@@ -190,8 +179,8 @@ pub struct Throttle {
     lanes: BTreeMap<LaneName, Lane>,
     open: usize,
     max_connections: usize,
-    /// Providers that an operator has stopped, since when.
-    paused: BTreeMap<Arc<str>, Timestamp>,
+    /// What an operator has stopped, since when.
+    pauses: Pauses,
     warming: BTreeSet<LaneName>,
     clients: Clients,
     changes: Vec<(LaneName, Change)>,
@@ -228,7 +217,7 @@ impl Throttle {
             lanes: BTreeMap::new(),
             open: 0,
             max_connections: max_connections.max(1),
-            paused: BTreeMap::new(),
+            pauses: Pauses::default(),
             warming: BTreeSet::new(),
             clients: Clients::default(),
             changes: Vec::new(),
@@ -267,7 +256,7 @@ impl Throttle {
         if self.open >= self.max_connections {
             return Answer::Full;
         }
-        if self.paused.contains_key(&name.provider) {
+        if self.pauses.stop(&name.provider) {
             return Answer::At(Timestamp::NEVER);
         }
         let (provider, lane) = self.lane(name, now);
@@ -298,7 +287,7 @@ impl Throttle {
 
     /// Asks for one transaction of so many recipients on the connection of `permit`.
     pub fn grant(&mut self, permit: &mut Permit, recipients: usize, now: Timestamp) -> Answer<Grant> {
-        if self.paused.contains_key(&permit.lane.provider) {
+        if self.pauses.stop(&permit.lane.provider) {
             return Answer::At(Timestamp::NEVER);
         }
         self.ended(permit);
@@ -404,49 +393,6 @@ impl Throttle {
         self.lanes.get(name).is_some_and(|lane| lane.wants_ipv4(now))
     }
 
-    /// Carries out what an operator asks of every lane of a provider.
-    ///
-    /// `Pause` holds for the provider whether it has lanes yet or not; it survives a restart.
-    pub fn order(&mut self, provider: &str, order: LaneOrder, now: Timestamp) -> Ordered {
-        let was_paused = self.paused.contains_key(provider);
-        let every = || LaneName { provider: provider.into(), source: EVERY_SOURCE.into() };
-        let of_provider = self.lanes.iter_mut().filter(|(name, _)| &*name.provider == provider);
-        let mut ordered = Ordered::default();
-        match order {
-            LaneOrder::Pause if was_paused => return ordered,
-            LaneOrder::Pause => {
-                self.paused.insert(provider.into(), now);
-                let paused = Change::Paused { until: Timestamp::NEVER };
-                ordered.changes.extend(of_provider.map(|(name, _)| (name.clone(), paused.clone())));
-                if ordered.changes.is_empty() {
-                    ordered.changes.push((every(), paused));
-                }
-            }
-            LaneOrder::Resume { force } => {
-                for (name, lane) in of_provider {
-                    if was_paused && lane.closed_since().is_none() && !force {
-                        // Not stopped by the receiver: it is asked all the same, much may have changed meanwhile.
-                        lane.pause("resumed by an operator: one message goes first", now);
-                    }
-                    let change = lane.resume(force, now);
-                    if change.is_some() || (was_paused && force) {
-                        ordered.changes.push((name.clone(), Change::Resumed));
-                    } else if lane.closed_since().is_some() {
-                        ordered.asking.push(name.clone());
-                    }
-                }
-                if was_paused {
-                    self.paused.remove(provider);
-                    self.forgotten.push(every());
-                    if ordered.is_empty() {
-                        ordered.changes.push((every(), Change::Resumed));
-                    }
-                }
-            }
-        }
-        ordered
-    }
-
     /// The lanes whose source is new to its provider: a daily allowance that grows holds for them.
     pub fn warm_up(&mut self, lanes: BTreeSet<LaneName>) {
         for (name, lane) in &mut self.lanes {
@@ -455,9 +401,10 @@ impl Throttle {
         self.warming = lanes;
     }
 
-    /// Has an operator stopped the provider?
-    pub fn is_paused(&self, provider: &str) -> bool {
-        self.paused.contains_key(provider)
+    /// The clock was set by so much: every moment that is remembered moves with it.
+    pub fn shift(&mut self, by_millis: i64) {
+        self.lanes.values_mut().for_each(|lane| lane.shift(by_millis));
+        self.pauses.shift(by_millis);
     }
 
     /// Our HELO name is another one: lanes that were stopped because of it may ask again.
@@ -472,31 +419,61 @@ impl Throttle {
         (!paces.is_empty()).then(|| paces.iter().sum())
     }
 
+    /// When so many recipients will have gone to the provider, by playing its lanes forward; none: it cannot be told.
+    pub fn done_by(&self, provider: &str, count: usize, now: Timestamp) -> Option<Timestamp> {
+        if self.pauses.stop(provider) {
+            return None;
+        }
+        let players = self.lanes_of(provider).filter_map(|(_, lane)| lane.player(now)).collect();
+        forecast::done_by(players, count, now)
+    }
+
+    /// What growth guard and warm-up let through to the provider, all lanes together, where nothing lower holds.
+    pub fn restraint(&self, provider: &str, now: Timestamp) -> Option<Restraint> {
+        if self.pauses.stop(provider) {
+            return None;
+        }
+        let restraints = self.lanes_of(provider).filter_map(|(_, lane)| lane.restraint(now));
+        restraints.reduce(|a, b| Restraint { worth: a.worth.saturating_add(b.worth), ..a })
+    }
+
+    fn lanes_of(&self, provider: &str) -> impl Iterator<Item = (&LaneName, &Lane)> {
+        let first = LaneName { provider: provider.into(), source: "".into() };
+        self.lanes.range(first.clone()..).take_while(move |(name, _)| name.provider == first.provider)
+    }
+
+    /// The provider that the profiles name for a domain, each domain once: a guess where no MX host is known yet.
+    pub fn providers_by_domain(&self) -> BTreeMap<String, Arc<str>> {
+        let of = |profile: &Profile| {
+            let name = profile.name.clone();
+            profile.domains.clone().into_iter().map(move |domain| (domain, name.clone()))
+        };
+        self.profiles.iter().flat_map(of).collect()
+    }
+
+    pub fn max_connections(&self) -> usize {
+        self.max_connections
+    }
+
     /// What has changed since it was last asked and should survive a restart. An empty state: forget it.
-    pub fn unsaved(&mut self, _now: Timestamp) -> Vec<LaneRecord> {
+    pub fn unsaved(&mut self, now: Timestamp) -> Vec<LaneRecord> {
         let changed = self.lanes.iter_mut().filter(|(_, lane)| lane.unsaved);
         let mut records: Vec<LaneRecord> = changed
             .map(|(name, lane)| {
                 lane.unsaved = false;
-                LaneRecord { name: name.clone(), state: lane.saved() }
+                LaneRecord { name: name.clone(), state: lane.stamped(now) }
             })
             .collect();
         let empty = |name| LaneRecord { name, state: String::new() };
         records.extend(std::mem::take(&mut self.forgotten).into_iter().map(empty));
-        records.extend(self.paused.iter().map(|(provider, since)| LaneRecord {
-            name: LaneName { provider: provider.clone(), source: EVERY_SOURCE.into() },
-            state: since.to_string(),
-        }));
+        records.extend(self.pauses.records());
         records
     }
 
     /// Takes back what was saved; call it before the first permit. What cannot be read is passed over.
     pub fn restore(&mut self, records: Vec<LaneRecord>, now: Timestamp) {
         for LaneRecord { name, state } in records {
-            if &*name.source == EVERY_SOURCE {
-                if let Some(since) = Timestamp::parse_rfc3339(&state) {
-                    self.paused.insert(name.provider, since);
-                }
+            if self.pauses.restore(&name, &state, now) {
                 continue;
             }
             let profile = self.profile(&name.provider);
@@ -541,7 +518,7 @@ impl Throttle {
     /// Forgets lanes that learned nothing worth keeping. Called once in a while.
     pub fn sweep(&mut self, now: Timestamp) {
         // What an operator has stopped keeps its name, however long it rests.
-        self.lanes.retain(|name, lane| self.paused.contains_key(&name.provider) || !lane.is_stale(now));
+        self.lanes.retain(|name, lane| self.pauses.stop(&name.provider) || !lane.is_stale(now));
         self.lanes.values_mut().for_each(|lane| lane.learned.holds.sweep(now));
         let ended = |(name, provider): (&Arc<str>, &mut Provider)| Some((name.clone(), provider.wave.tick(now)?));
         let ended: Vec<_> = self.providers.iter_mut().filter_map(ended).collect();
@@ -553,7 +530,22 @@ impl Throttle {
     }
 
     pub fn status(&self, now: Timestamp) -> Vec<LaneStatus> {
-        let line = |(name, lane): (&LaneName, &Lane)| LaneStatus {
+        let mut lines: Vec<LaneStatus> = self.lanes.iter().map(|(name, lane)| self.line(name, lane, now)).collect();
+        self.show_pauses(&mut lines);
+        lines
+    }
+
+    /// The lanes of one provider alone, as `status` shows them.
+    pub fn status_of(&self, provider: &str, now: Timestamp) -> Vec<LaneStatus> {
+        let mut lines: Vec<LaneStatus> =
+            self.lanes_of(provider).map(|(name, lane)| self.line(name, lane, now)).collect();
+        self.show_pauses(&mut lines);
+        lines.retain(|line| *line.provider == *provider);
+        lines
+    }
+
+    fn line(&self, name: &LaneName, lane: &Lane, now: Timestamp) -> LaneStatus {
+        LaneStatus {
             provider: name.provider.clone(),
             source: name.source.clone(),
             state: lane.state(now),
@@ -565,37 +557,7 @@ impl Throttle {
             reason: lane.reason(now),
             until: lane.closed_until(now).filter(|until| *until < Timestamp::NEVER),
             since: lane.closed_since(),
-        };
-        let mut lines: Vec<LaneStatus> = self.lanes.iter().map(line).collect();
-        for (provider, since) in &self.paused {
-            let paused = |line: &mut LaneStatus| {
-                line.state = "paused";
-                line.connections_allowed = 0;
-                line.reason = Some(format!("by an operator since {since}: weir resume {provider}"));
-                (line.until, line.since) = (None, Some(*since));
-            };
-            let mut of_provider = lines.iter_mut().filter(|line| line.provider == *provider).peekable();
-            if of_provider.peek().is_some() {
-                of_provider.for_each(paused);
-                continue;
-            }
-            let mut line = LaneStatus {
-                provider: provider.clone(),
-                source: EVERY_SOURCE.into(),
-                state: "paused",
-                connections: 0,
-                connections_allowed: 0,
-                ceiling: self.profile(provider).max_connections,
-                rate: 0.0,
-                rate_allowed: None,
-                reason: None,
-                until: None,
-                since: None,
-            };
-            paused(&mut line);
-            lines.push(line);
         }
-        lines
     }
 
     fn lane(&mut self, name: &LaneName, now: Timestamp) -> (&mut Provider, &mut Lane) {

@@ -143,6 +143,10 @@ impl Trial {
         }
     }
 
+    pub(super) fn begun(&mut self) -> &mut Timestamp {
+        &mut self.begun
+    }
+
     /// Enough was accepted with few enough refusals, or for `longest` without any: the limit is real.
     pub(super) fn is_passed(&self, total: u64, longest: Duration, now: Timestamp) -> bool {
         let enough = total.saturating_sub(self.from) as f64 > TRIAL * self.before * f64::from(1 + self.refused);

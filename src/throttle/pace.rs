@@ -86,6 +86,11 @@ impl Pacer {
         }
     }
 
+    /// The clock was set by so much: the debt is as old as before.
+    pub(super) fn shift(&mut self, by_millis: i64) {
+        self.at = self.at.shifted(by_millis);
+    }
+
     /// Takes back `n` recipients that were let through and did not go.
     pub fn refund(&mut self, n: usize) {
         self.owed = (self.owed - recipients(n)).max(0.0);

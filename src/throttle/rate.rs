@@ -696,15 +696,15 @@ impl Rate {
         self.settle(at);
     }
 
-    /// Moves everything with a clock that was set.
-    pub(super) fn shift(&mut self, move_by: &dyn Fn(&mut Timestamp)) {
+    /// The clock was set by so much.
+    pub(super) fn shift(&mut self, by_millis: i64) {
         let own =
             [&mut self.next, &mut self.confirmed_at, &mut self.settled_at, &mut self.looked_at, &mut self.best_at];
-        own.into_iter().for_each(move_by);
         let ramp = self.ramp.as_mut().map(|ramp| &mut ramp.next);
         let incident = self.incident.as_mut().map(|incident| &mut incident.first);
         let opened = self.opened.as_mut().map(|(opened, _)| opened);
-        let optional = [self.agreed_at.as_mut(), self.cut_at.as_mut(), ramp, incident, opened];
-        optional.into_iter().flatten().for_each(move_by);
+        let trial = self.trial.as_mut().map(Trial::begun);
+        let optional = [self.agreed_at.as_mut(), self.cut_at.as_mut(), ramp, incident, opened, trial];
+        own.into_iter().chain(optional.into_iter().flatten()).for_each(|at| *at = at.shifted(by_millis));
     }
 }

@@ -32,6 +32,11 @@ impl Wait {
         self.until
     }
 
+    /// The clock was set by so much.
+    pub(super) fn shift(&mut self, by_millis: i64) {
+        self.until = self.until.shifted(by_millis);
+    }
+
     pub(super) fn until(&self) -> Timestamp {
         self.until
     }

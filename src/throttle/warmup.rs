@@ -4,12 +4,13 @@
 //! configuration names, a schedule says how many recipients a day may get mail. Rules that always hold:
 //!
 //! - in no 24 hours do more go than the day's step of the schedule says (and the rest of the one message that filled it);
-//! - they are spread: an eighth may go at once, the rest evenly over the day, so that midnight (UTC) brings no burst;
-//! - a step is made only by a day on which mail was accepted and nothing was refused for our address;
+//! - they are spread: 25 may go at once, an eighth at most, the rest evenly over the day, so that midnight (UTC) brings no burst;
+//! - a step is made only by a day on which mail was accepted and less than one in a hundred refused for our address;
 //! - after the last step there is no allowance any more; after 30 days without mail the schedule begins again.
 
 use serde::{Deserialize, Serialize};
 
+use super::growth::{self, BURST};
 use super::pace::Pacer;
 use super::words::Grouped;
 use crate::types::Timestamp;
@@ -18,8 +19,8 @@ const DAY_MILLIS: i64 = 86_400_000;
 const MINUTES_PER_DAY: f64 = 1440.0;
 /// An address without mail for so long is new again to a receiver.
 const IDLE_DAYS: i64 = 30;
-/// The part of a day's recipients that may go at once.
-const BURST: f64 = 0.125;
+/// The part of a day's recipients that may go at once, at most.
+const BURST_PART: f64 = 0.125;
 /// A clock this many days behind what was counted was wrong before, not now.
 const WRONG_CLOCK_DAYS: i64 = 1;
 
@@ -32,8 +33,9 @@ pub struct Warmup {
     day: Option<i64>,
     /// Recipients accepted on it.
     accepted: u64,
-    /// Something was refused on it for our address.
-    refused: bool,
+    /// What was refused on it for our address.
+    #[serde(default)]
+    refusals: u64,
     /// The last day on which mail was accepted.
     used: Option<i64>,
     pace: Pacer,
@@ -44,14 +46,14 @@ impl Warmup {
     pub fn ask(&mut self, schedule: &[u32], n: usize, now: Timestamp) -> Result<(), Timestamp> {
         self.roll(now);
         let Some(most) = self.most(schedule, now) else { return Ok(()) };
-        self.pace.ask_in_bursts(rate(most), f64::from(most) * BURST, n, now)
+        self.pace.ask_in_bursts(rate(most), burst(most), n, now)
     }
 
     /// How many recipients may go now, at least one, or when to ask.
     pub fn room(&self, schedule: &[u32], now: Timestamp) -> Result<usize, Timestamp> {
         match self.most(schedule, now) {
             None => Ok(usize::MAX),
-            Some(most) => self.pace.room_in_bursts(rate(most), f64::from(most) * BURST, now),
+            Some(most) => self.pace.room_in_bursts(rate(most), burst(most), now),
         }
     }
 
@@ -66,10 +68,20 @@ impl Warmup {
         self.accepted = self.accepted.saturating_add(u64::from(n));
     }
 
-    /// The receiver refused something for our address: tomorrow is as today.
+    /// The receiver refused something for our address.
     pub fn refused(&mut self, now: Timestamp) {
         self.roll(now);
-        self.refused = true;
+        self.refusals = self.refusals.saturating_add(1);
+    }
+
+    /// Recipients a minute that go while mail waits; none: the address is warm.
+    pub(super) fn pace(&self, schedule: &[u32], now: Timestamp) -> Option<f64> {
+        self.most(schedule, now).map(rate)
+    }
+
+    /// The clock was set by so much. Days are those of the calendar: they stay where they were counted.
+    pub(super) fn shift(&mut self, by_millis: i64) {
+        self.pace.shift(by_millis);
     }
 
     /// Recipients a day that may go now; none: the address is warm.
@@ -87,36 +99,45 @@ impl Warmup {
         ))
     }
 
+    /// What it lets through and why, for those who wonder why much waits; none: the address is warm.
+    pub(super) fn because(&self, schedule: &[u32], now: Timestamp) -> Option<String> {
+        let most = Grouped(u64::from(self.most(schedule, now)?));
+        let (day, days) = (self.rolled(now).step + 1, schedule.len());
+        Some(format!(
+            "the warm-up lets {most} recipients go on day {day} of {days}; [[source]] `warm_up` without this provider ends it"
+        ))
+    }
+
     fn roll(&mut self, now: Timestamp) {
-        let Count { step, day, accepted, refused, used } = self.rolled(now);
-        (self.step, self.day, self.accepted, self.refused, self.used) = (step, Some(day), accepted, refused, used);
+        let Count { step, day, accepted, refusals, used } = self.rolled(now);
+        (self.step, self.day, self.accepted, self.refusals, self.used) = (step, Some(day), accepted, refusals, used);
     }
 
     /// What is counted, with `now`'s day begun if it is another one.
     fn rolled(&self, now: Timestamp) -> Count {
         let today = now.millis().div_euclid(DAY_MILLIS);
-        let Count { mut step, day, accepted, refused, mut used } = Count {
+        let Count { mut step, day, accepted, refusals, mut used } = Count {
             step: self.step,
             day: self.day.unwrap_or(today),
             accepted: self.accepted,
-            refused: self.refused,
+            refusals: self.refusals,
             used: self.used,
         };
         let was_wrong = today + WRONG_CLOCK_DAYS < day;
         if today <= day && !was_wrong {
-            return Count { step, day, accepted, refused, used };
+            return Count { step, day, accepted, refusals, used };
         }
         if was_wrong {
             // What was counted under the wrong date stays, under today's.
             used = used.map(|used| used.min(today));
         } else if accepted > 0 {
             used = Some(day);
-            step = step.saturating_add(usize::from(!refused));
+            step = step.saturating_add(usize::from(growth::is_clean(accepted, refusals)));
         }
         if used.is_some_and(|used| today - used > IDLE_DAYS) {
             (step, used) = (0, None);
         }
-        Count { step, day: today, accepted: 0, refused: false, used }
+        Count { step, day: today, accepted: 0, refusals: 0, used }
     }
 }
 
@@ -124,13 +145,17 @@ struct Count {
     step: usize,
     day: i64,
     accepted: u64,
-    refused: bool,
+    refusals: u64,
     used: Option<i64>,
+}
+
+fn burst(most: u32) -> f64 {
+    BURST.min(f64::from(most) * BURST_PART)
 }
 
 /// Recipients a minute behind the burst, so that both together are the day's.
 fn rate(most: u32) -> f64 {
-    f64::from(most) * (1.0 - BURST) / MINUTES_PER_DAY
+    (f64::from(most) - burst(most)) / MINUTES_PER_DAY
 }
 
 #[cfg(test)]
@@ -186,13 +211,16 @@ mod tests {
     }
 
     #[test]
-    fn a_day_with_a_refusal_is_no_step() {
+    fn a_day_with_one_refusal_in_a_hundred_is_no_step_and_one_with_fewer_is() {
         let mut warmup = Warmup::default();
         warmup.accepted(50, at(0));
         warmup.refused(at(60));
         assert_eq!(warmup.most(&SCHEDULE, at(DAY)), Some(80));
         warmup.accepted(50, at(DAY));
         assert_eq!(warmup.most(&SCHEDULE, at(2 * DAY)), Some(160));
+        warmup.accepted(150, at(2 * DAY));
+        warmup.refused(at(2 * DAY));
+        assert_eq!(warmup.most(&SCHEDULE, at(3 * DAY)), Some(320));
     }
 
     #[test]
@@ -228,11 +256,11 @@ mod tests {
                 "warm-up, day 2 of 2: at most 1,500 recipients a day; [[source]] warm_up without this provider ends it"
             )
         );
-        assert_eq!(warmup.room(&long, at(DAY)), Ok(187));
-        warmup.ask(&long, 187, at(DAY)).unwrap();
+        assert_eq!(warmup.room(&long, at(DAY)), Ok(25));
+        warmup.ask(&long, 25, at(DAY)).unwrap();
         assert!(warmup.room(&long, at(DAY)).is_err());
-        warmup.refund(100);
-        assert_eq!(warmup.room(&long, at(DAY)), Ok(100));
+        warmup.refund(20);
+        assert_eq!(warmup.room(&long, at(DAY)), Ok(20));
     }
 
     #[test]

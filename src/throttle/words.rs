@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// A whole number with its thousands set apart: `12,400`.
-pub(super) struct Grouped(pub u64);
+pub struct Grouped(pub u64);
 
 impl fmt::Display for Grouped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -18,9 +18,51 @@ impl fmt::Display for Grouped {
     }
 }
 
+/// `38 recipients a minute`, and by the hour what is less than one a minute: `30 recipients an hour`.
+pub fn per_minute(rate: f64) -> String {
+    let (number, unit) = if rate < 1.0 { (rate * 60.0, "an hour") } else { (rate, "a minute") };
+    // A cast from floating point saturates.
+    let number = number.round() as u64;
+    format!("{} recipient{} {unit}", Grouped(number), if number == 1 { "" } else { "s" })
+}
+
+/// `1 connection`, `2,000 connections`
+pub fn count(n: usize, noun: &str) -> String {
+    format!("{} {noun}{}", Grouped(n as u64), if n == 1 { "" } else { "s" })
+}
+
+const UNITS: [(&str, u64); 4] = [("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)];
+
+/// The two largest units that say something: `4d 2h`, `12m 5s`, `0s`.
+pub fn span(span: std::time::Duration) -> String {
+    let mut rest = span.as_secs();
+    let Some(first) = UNITS.iter().position(|(_, secs)| rest >= *secs) else { return "0s".to_string() };
+    let mut words = Vec::new();
+    for (unit, secs) in UNITS.iter().skip(first).take(2) {
+        if rest >= *secs {
+            words.push(format!("{}{unit}", rest / secs));
+            rest %= secs;
+        }
+    }
+    words.join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn slow_rates_are_told_by_the_hour() {
+        for (rate, text) in [
+            (0.5, "30 recipients an hour"),
+            (1.0 / 60.0, "1 recipient an hour"),
+            (1.0, "1 recipient a minute"),
+            (38.4, "38 recipients a minute"),
+            (12_000.0, "12,000 recipients a minute"),
+        ] {
+            assert_eq!(per_minute(rate), text);
+        }
+    }
 
     #[test]
     fn thousands_are_set_apart() {

@@ -24,7 +24,7 @@ pub mod timestamp;
 pub mod units;
 
 pub use address::{AddressError, Domain, Mailbox, ReversePath};
-pub use alert::Alert;
+pub use alert::{ALL_CLEAR, Alert};
 pub use body::Body;
 pub use client::client_of;
 pub use delivery::{Delivery, DeliveryState, Failed, Refusal};

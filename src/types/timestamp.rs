@@ -12,6 +12,9 @@ use time::OffsetDateTime;
 use time::format_description::well_known::{Rfc2822, Rfc3339};
 use time::macros::format_description;
 
+/// A moment further ahead than this is named with its day.
+const SAME_DAY: Duration = Duration::from_secs(20 * 3600);
+
 /// Milliseconds since the Unix epoch, UTC.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(i64);
@@ -42,6 +45,15 @@ impl Timestamp {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
+    /// The same moment by a clock that was set forward (or back) by so much. What never comes, and the beginning of time, stay.
+    #[must_use]
+    pub fn shifted(self, by_millis: i64) -> Timestamp {
+        match self {
+            Timestamp::NEVER | Timestamp::EPOCH => self,
+            Timestamp(millis) => Timestamp(millis.saturating_add(by_millis).min(Timestamp::NEVER.0)),
+        }
+    }
+
     /// The date for a header field (RFC 5322 section 3.3), in UTC: `Sat, 21 Nov 2026 20:33:40 +0000`.
     pub fn rfc5322(self) -> String {
         self.date().format(&Rfc2822).unwrap_or_default()
@@ -50,6 +62,16 @@ impl Timestamp {
     /// Compact form for file names: `20261121T203340Z`.
     pub fn compact(self) -> String {
         self.date().format(format_description!("[year][month][day]T[hour][minute][second]Z")).unwrap_or_default()
+    }
+
+    /// To the minute, with the day where it is not clear: `14:10 UTC`, `14:10 UTC on 2026-11-22`.
+    pub fn about(self, now: Timestamp) -> String {
+        let date = self.date();
+        let time = format!("{:02}:{:02} UTC", date.hour(), date.minute());
+        if self.since(now) < SAME_DAY {
+            return time;
+        }
+        format!("{time} on {:04}-{:02}-{:02}", date.year(), u8::from(date.month()), date.day())
     }
 
     pub fn parse_rfc3339(text: &str) -> Option<Timestamp> {

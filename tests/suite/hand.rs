@@ -81,6 +81,84 @@ fn a_provider_nobody_knows_is_an_error_that_names_those_there_are() {
 }
 
 #[test]
+fn a_domain_and_everything_are_paused_over_a_kill_until_they_are_resumed() {
+    let (world, mx) = outlook();
+    world.domain("other.test", &[(10, &mx)]);
+    let mut relay = world.config().table(OUTLOOK).start();
+    let said = relay.ok(&["resume", "--domain", "mail.test"]);
+    assert_eq!(said, "mail to mail.test was not paused: nothing changed\n");
+    let said = relay.ok(&["pause", "--domain", "mail.test"]);
+    assert!(said.contains("weir resume --domain mail.test"), "{said}");
+    submit(&relay, 3);
+    relay.submit("app@sender.test", &["o@other.test"], &mail("other", "x"));
+    relay.wait_event("delivered", "o@other.test");
+    until("the other to have ended", || (relay.queue().len() == 3).then_some(()));
+    relay.kill();
+    relay.run();
+    let paused = until("three to wait", || {
+        let lanes = relay.json(&["status"]);
+        lanes.into_iter().find(|lane| lane["domain"] == "mail.test" && lane["waiting"] == 3)
+    });
+    assert_eq!((&paused["state"], &paused["source"]), (&"paused".into(), &"*".into()), "{paused}");
+    let text = relay.ok(&["status"]);
+    assert!(text.contains("mail to mail.test: paused") && text.contains("3 wait"), "{text}");
+    let waiting = relay.queue();
+    let shown = relay.ok(&["queue", "show", waiting[0]["id"].as_str().unwrap()]);
+    assert!(shown.contains("weir resume --domain mail.test"), "{shown}");
+    assert_eq!(waiting[0]["state"], "waiting", "{waiting:?}");
+    relay.ok(&["queue", "flush"]);
+    stays(Duration::from_millis(300), "nothing of it to go out", || mx.accepted_count() == 1);
+
+    let said = relay.ok(&["pause", "--all"]);
+    assert!(said.starts_with("everything: nothing is sent until an operator says `weir resume --all`\n"), "{said}");
+    assert!(said.contains("everything: 3 wait"), "{said}");
+    relay.ok(&["resume", "--domain", "mail.test"]);
+    relay.kill();
+    relay.run();
+    let all = until("everything to be paused", || {
+        relay.json(&["status"]).into_iter().find(|lane| lane["provider"] == "*" && lane["waiting"] == 3)
+    });
+    assert_eq!((&all["state"], &all["domain"]), (&"paused".into(), &Value::Null), "{all}");
+    assert!(relay.ok(&["status"]).contains("nothing goes until `weir resume --all`"));
+    assert_eq!(relay.ok(&["pause", "--all"]).lines().count(), 2, "it was so already, and what waits");
+    stays(Duration::from_millis(300), "nothing to go out", || mx.accepted_count() == 1);
+    relay.ok(&["resume", "--all"]);
+    mx.wait_accepted(4);
+    relay.assert_settled();
+}
+
+#[test]
+fn what_was_learned_is_forgotten_on_demand_and_stays_forgotten() {
+    let (world, mx) = outlook();
+    mx.always(At::Mail, say(BLOCK));
+    let mut relay = world.config().table(OUTLOOK).start();
+    submit(&relay, 3);
+    wait_state(&relay, "blocked");
+    for (arguments, names) in [
+        (&["forget", "outlok"][..], "no such provider: outlok; there are"),
+        (&["forget", "outlook", "--source", "b"], "no such source: b; there are default"),
+    ] {
+        let output = relay.command(arguments);
+        assert_eq!(output.status.code(), Some(1));
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(text.contains(names), "{text}");
+    }
+    mx.relent(At::Mail);
+    let said = relay.ok(&["forget", "outlook", "--source", "default"]);
+    assert!(said.starts_with("outlook from default: forgotten, an operator says so: the block until "), "{said}");
+    mx.wait_accepted(2);
+    let resumed = relay.events_of("resumed");
+    assert_eq!(resumed.len(), 1, "{resumed:#?}");
+    assert_eq!((&resumed[0]["provider"], &resumed[0]["source"]), (&"outlook".into(), &"default".into()));
+    relay.kill();
+    relay.run();
+    submit(&relay, 1);
+    mx.wait_accepted(3);
+    assert_ne!(lane(&relay)["state"], "blocked");
+    assert!(relay.ok(&["forget", "gmail"]).contains("nothing to forget"));
+}
+
+#[test]
 fn a_block_is_told_with_tag_and_remedy_and_resume_sends_one_probe() {
     let (world, mx) = outlook();
     mx.always(At::Mail, say(BLOCK));
@@ -121,7 +199,9 @@ fn a_block_is_told_with_tag_and_remedy_and_resume_sends_one_probe() {
         std::fs::read_to_string(&told).ok().filter(|text| text.lines().any(|line| line.starts_with("cleared")))
     });
     assert!(
-        said.lines().last().is_some_and(|line| line.starts_with("cleared blocked outlook default: over: ")),
+        said.lines().last().is_some_and(|line| line.starts_with(
+            "cleared blocked outlook default: outlook from default: mail goes again, the block is over after "
+        )),
         "{said}"
     );
 }

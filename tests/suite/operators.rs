@@ -197,6 +197,15 @@ fn status_tells_of_each_lane() {
 }
 
 #[test]
+fn mail_that_waits_after_a_restart_is_counted_though_nothing_is_known_of_its_way() {
+    let (_world, _mx, mut relay, _) = waiting();
+    relay.stop();
+    relay.run();
+    let text = until("the backlog", || Some(relay.ok(&["status"])).filter(|text| text.contains("2 messages")));
+    assert!(text.contains("not routed:  2 deliveries not in the table"), "{text}");
+}
+
+#[test]
 fn health_is_well_while_it_runs_and_not_after() {
     let world = World::new();
     let mut relay = world.config().start();

@@ -172,8 +172,10 @@ impl World {
 
     /// From now on the relay's clock is wrong by so much.
     pub fn set_clock(&mut self, ahead_millis: i64) {
+        let by_millis = ahead_millis - self.clock_ahead;
         self.clock_ahead = ahead_millis;
-        self.tell(Input::Tick);
+        // As the engine does, which asks its clock before it tells anything else.
+        self.tell(Input::ClockStepped { by_millis });
     }
 
     /// Hands `count` messages in at once, to a recipient each, spread over the domains of a site.
