@@ -191,6 +191,9 @@ fn note(lane: &LaneRecord, now: Timestamp) -> Option<String> {
         (None, LaneState::Probing) if lane.waiting == 0 => {
             "the next message for it asks whether it is over; none waits".to_string()
         }
+        (None, LaneState::Probing) if lane.connections == 0 => {
+            "the next message that can go asks whether it is over".to_string()
+        }
         (None, LaneState::Probing) => "one message is out to see whether it is over".to_string(),
         (None, _) => format!("nothing goes until `weir resume {}`", lane.provider),
     };

@@ -124,6 +124,8 @@ pub struct Core {
     /// The sender whose message met the block.
     pub(super) blocked_by: BTreeMap<LaneName, u32>,
     pub(super) canaries: BTreeMap<LaneName, DeliveryId>,
+    /// Blocked lanes that have nothing but urgent mail to ask with, and when one of it may be risked.
+    pub(super) only_urgent: BTreeMap<LaneName, Timestamp>,
     /// What waits because mail like it is held back; an attempt was not planned for it.
     pub(super) held_back: BTreeSet<DeliveryId>,
     /// Alerts that end by themselves, and when.
@@ -197,6 +199,7 @@ impl Core {
             untouched: BTreeMap::new(),
             blocked_by: BTreeMap::new(),
             canaries: BTreeMap::new(),
+            only_urgent: BTreeMap::new(),
             held_back: BTreeSet::new(),
             ending_alerts: BTreeMap::new(),
             raised: BTreeSet::new(),

@@ -62,6 +62,9 @@ pub(super) struct World {
     pub(super) plans: Vec<crate::outbound::Plan>,
     pub(super) resolved_afresh: usize,
     pub(super) remembered: usize,
+    pub(super) last_remembered: Vec<crate::throttle::LaneRecord>,
+    /// Nobody listens there.
+    pub(super) dead_hosts: BTreeSet<Arc<str>>,
     /// Changes of lanes, as the event log has them.
     pub(super) events: Vec<EventKind>,
     /// Actions carried out, and changes of deliveries written.
@@ -186,6 +189,8 @@ impl World {
             plans: Vec::new(),
             resolved_afresh: 0,
             remembered: 0,
+            last_remembered: Vec::new(),
+            dead_hosts: BTreeSet::new(),
             events: Vec::new(),
             acts: 0,
             updates: 0,
@@ -326,10 +331,10 @@ impl World {
             }
             Action::ResolveHop { domain, hop } => self.resolve(domain, Some(hop)),
             Action::Open { connection, plan, job } => {
-                self.plans.push(plan);
                 self.open.insert(connection, Open { recipients: Vec::new(), closing: false });
                 self.peak = self.peak.max(self.open.len());
-                self.begin_open(connection, job);
+                self.begin_open(connection, &plan, job);
+                self.plans.push(plan);
             }
             Action::Start { connection, job } => {
                 let wait = self.soon();
@@ -363,7 +368,10 @@ impl World {
             Action::Load { .. } | Action::Warn(_) | Action::Slow { .. } => {}
             Action::LaneAnswer { answer, .. } => self.lane_answers.push(answer),
             Action::Alert(alert) => self.alerts.push(alert),
-            Action::Remember(_) => self.remembered += 1,
+            Action::Remember(records) => {
+                self.remembered += 1;
+                self.last_remembered = records;
+            }
             Action::Answer { ticket, left_alone } => self.answers.push((ticket, left_alone.len())),
         }
     }
@@ -406,13 +414,13 @@ impl World {
         self.say_in(wait, input);
     }
 
-    fn begin_open(&mut self, connection: ConnectionId, job: Job) {
+    fn begin_open(&mut self, connection: ConnectionId, plan: &crate::outbound::Plan, job: Job) {
         let error = if let Some((Stage::Connect, reply)) = self.script {
             Some((OpenStage::Greeting, Reply::parse(reply)))
         } else if self.short > 0 {
             self.short -= 1;
             Some((OpenStage::Ours, None))
-        } else if self.likely(self.mood.refuse_connect) {
+        } else if self.dead_hosts.contains(&plan.host) || self.likely(self.mood.refuse_connect) {
             Some((OpenStage::Connect, None))
         } else if self.likely(self.mood.greet_badly) {
             let reply = if self.chance.bool() { "421 busy" } else { "554 go away" };

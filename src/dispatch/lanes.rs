@@ -91,6 +91,7 @@ impl Core {
             EventKind::Paused => self.rest(lane),
             EventKind::Resumed => {
                 self.blocked_by.remove(lane);
+                self.something_to_risk(lane);
                 self.over(&super::alarm::blocked_key(lane));
                 self.hasten(&lane.provider, now);
             }

@@ -156,7 +156,8 @@ impl Core {
             let probe = self.throttle.probe(&lane, now);
             if only.is_none() && matches!(probe, Some(Probe::Expendable | Probe::OtherSender)) {
                 // Which delivery goes is not for the line to say.
-                told.until(&lane, now + LOOK_AGAIN);
+                let at = self.waits.probe_time(&lane, now);
+                told.until(&lane, at);
                 continue;
             }
             match self.throttle.permit(&lane, guarded, now) {

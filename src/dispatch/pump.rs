@@ -373,7 +373,8 @@ impl Core {
             let lane = lane.clone();
             let probe = self.throttle.probe(&lane, now);
             if matches!(probe, Some(Probe::Expendable | Probe::OtherSender)) {
-                told.until(&lane, now + LOOK_AGAIN);
+                let at = self.waits.probe_time(&lane, now);
+                told.until(&lane, at);
                 continue;
             }
             match self.throttle.grant(&mut held.permit, recipients, now) {

@@ -74,7 +74,7 @@ impl Core {
             active: self.queue.active(),
             held: self.queue.held(),
             connections: self.throttle.open(),
-            lanes: self.throttle.status(now),
+            lanes: self.lanes_in_words(now),
             waiting,
             estimates,
             waits_for: self.places.targets.iter().filter_map(waits).collect(),

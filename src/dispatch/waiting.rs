@@ -17,6 +17,7 @@ use super::core::{Core, Timer};
 #[cfg(test)]
 use super::destination::Target;
 use super::destination::TargetId;
+use super::pump::LOOK_AGAIN;
 use crate::throttle::{LaneName, Probe};
 use crate::types::Timestamp;
 
@@ -27,6 +28,8 @@ const STEP_MIN: Duration = Duration::from_millis(10);
 struct Waiting {
     /// The lane's timer; `NEVER`: none is set.
     at: Timestamp,
+    /// When something to ask with was last looked for.
+    probed: Option<Timestamp>,
     turns: VecDeque<TargetId>,
 }
 
@@ -42,13 +45,27 @@ enum Turn {
 #[derive(Debug, Default)]
 pub(super) struct Waits(BTreeMap<LaneName, Waiting>);
 
+impl Waits {
+    pub(super) fn probed(&mut self, lane: &LaneName, now: Timestamp) {
+        if let Some(list) = self.0.get_mut(lane) {
+            list.probed = Some(now);
+        }
+    }
+
+    /// When the lane is to be looked at for something to ask with: at once, where that was not done just now.
+    pub(super) fn probe_time(&self, lane: &LaneName, now: Timestamp) -> Timestamp {
+        let last = self.0.get(lane).and_then(|list| list.probed);
+        last.map_or(now, |at| (at + LOOK_AGAIN).max(now))
+    }
+}
+
 impl Core {
     /// Puts the target at the end of the lane's list, where it does not stand there already.
     pub(super) fn wait_in_lane(&mut self, target: TargetId, lane: &LaneName, until: Timestamp, now: Timestamp) {
         self.leave_lane(target, Some(lane));
         let Some(place) = self.places.targets.get_mut(target) else { return };
         let is_new = place.waits_in.replace(lane.clone()).is_none();
-        let empty = || Waiting { at: Timestamp::NEVER, turns: VecDeque::new() };
+        let empty = || Waiting { at: Timestamp::NEVER, probed: None, turns: VecDeque::new() };
         let list = self.waits.0.entry(lane.clone()).or_insert_with(empty);
         if is_new {
             list.turns.push_back(target);

@@ -106,7 +106,7 @@ pub struct Grant {
 pub enum Probe {
     /// Whichever is next.
     Next,
-    /// After a block: the canary's, else the bulk message nearest its expiry, never an urgent one.
+    /// After a block: the canary's, else what can best be spared.
     Expendable,
     /// After a block that may have been about content: the same, of another sender than the one that met it.
     OtherSender,
@@ -336,6 +336,11 @@ impl Throttle {
     /// Which delivery the lane wants now, while only a probe may go; none: any, as many as are granted.
     pub fn probe(&self, name: &LaneName, now: Timestamp) -> Option<Probe> {
         self.lanes.get(name)?.probe(now)
+    }
+
+    /// Since when the lane is closed, if it is.
+    pub fn closed_since(&self, name: &LaneName) -> Option<Timestamp> {
+        self.lanes.get(name)?.closed_since()
     }
 
     /// Is mail of this sender domain, or to this recipient domain, held back in the lane?
