@@ -29,6 +29,7 @@ use super::command::Commands;
 use super::destination::{Destinations, DomainId, TargetId};
 use super::fresh::Fresh;
 use super::gate::Gate;
+use super::hungry::Hungry;
 use super::message::{Action, ConnectionId, Input, Row};
 use super::options::Bounces;
 use super::pump::Connection;
@@ -71,6 +72,12 @@ pub struct SourceAddress {
     pub helo: Option<Arc<str>>,
     /// Providers that know nothing of it yet: a daily allowance grows.
     pub warm_up: Vec<Arc<str>>,
+}
+
+impl SourceAddress {
+    pub(super) fn lane(&self, provider: &Arc<str>) -> LaneName {
+        LaneName { provider: provider.clone(), source: self.name.clone() }
+    }
 }
 
 /// Gives the next queue id.
@@ -136,8 +143,10 @@ pub struct Core {
     pub(super) save_planned: bool,
     saved_all: Timestamp,
     pub(super) profile_names: BTreeSet<Arc<str>>,
-    /// Targets that wait for a permit, by provider.
-    pub(super) hungry: BTreeSet<(Arc<str>, TargetId)>,
+    pub(super) hungry: Hungry,
+    /// Turns that targets were given.
+    #[cfg(test)]
+    pub(super) steps: usize,
     pub(super) source_turn: usize,
     pub(super) identity_known: bool,
     pub(super) helo: Arc<str>,
@@ -163,6 +172,10 @@ pub struct Core {
 pub(super) enum Timer {
     Target(TargetId),
     Lane(LaneName),
+    /// Those who wait for a connection of the provider.
+    Feed(Arc<str>),
+    /// Those who wait for any.
+    FeedWhole,
     Save,
     Idle(ConnectionId),
     Sweep,
@@ -206,7 +219,9 @@ impl Core {
             stopped_since: BTreeMap::new(),
             save_planned: false,
             saved_all: now,
-            hungry: BTreeSet::new(),
+            hungry: Hungry::default(),
+            #[cfg(test)]
+            steps: 0,
             source_turn: 0,
             identity_known: false,
             helo: "localhost".into(),
@@ -405,13 +420,13 @@ impl Core {
         if self.stopping {
             return;
         }
-        let mut touched = BTreeSet::new();
+        let mut touched = Vec::new();
+        let mut known = BTreeSet::new();
         while let Some(id) = self.queue.due(now) {
-            touched.extend(self.due(id, now));
+            // In the order in which their mail was due.
+            touched.extend(self.due(id, now).filter(|target| known.insert(*target)));
         }
-        for target in touched {
-            self.pump(target, now);
-        }
+        self.pump_in_turns(touched, now);
     }
 
     /// A delivery's time has come: to the line of its target if the way is known.
@@ -437,6 +452,7 @@ impl Core {
             if let Some(target) = domain.target {
                 self.queue.put(id, Place::Ready);
                 self.places.targets.get_mut(target)?.line.push(class, flow, id);
+                self.line_grew(target, class);
                 return Some(target);
             }
         }
@@ -504,8 +520,9 @@ impl Core {
         }
         let Some((flow, class)) = self.queue.get(id).map(|entry| (entry.flow, entry.class)) else { return };
         self.queue.put(id, Place::Ready);
-        if let Some(target) = self.places.targets.get_mut(target) {
-            target.line.push(class, flow, id);
+        if let Some(place) = self.places.targets.get_mut(target) {
+            place.line.push(class, flow, id);
+            self.line_grew(target, class);
         }
     }
 
@@ -604,6 +621,11 @@ impl Core {
         self.timers.contains(&(at, timer))
     }
 
+    #[cfg(test)]
+    pub(super) fn has_timer_of(&self, timer: Timer) -> bool {
+        self.timers.iter().any(|(_, other)| *other == timer)
+    }
+
     /// Addresses on the public Internet need a name that others can check; our own networks do not.
     pub(super) fn may_leave_to(&self, address: SocketAddr, fixed: bool) -> bool {
         self.identity_known || fixed || self.networks.iter().any(|net| net.contains(&address.ip()))
@@ -620,6 +642,8 @@ impl Core {
                     }
                 }
                 Timer::Lane(lane) => self.lane_wakes(&lane, now),
+                Timer::FeedWhole => self.feed_whole(now),
+                Timer::Feed(provider) => self.feed_provider(&provider, now),
                 Timer::Save => {
                     self.save_planned = false;
                     self.save(now);

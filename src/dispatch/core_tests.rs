@@ -71,6 +71,8 @@ pub(super) struct World {
     pub(super) acts: usize,
     pub(super) updates: usize,
     pub(super) ticks: usize,
+    /// After each step it is looked whether something is forgotten; costs a pass over everything.
+    pub(super) checks: bool,
 }
 
 pub(super) struct Open {
@@ -195,6 +197,7 @@ impl World {
             acts: 0,
             updates: 0,
             ticks: 0,
+            checks: true,
         }
     }
 
@@ -247,6 +250,11 @@ impl World {
         self.store(envelope.clone(), deliveries.clone(), body.clone());
         self.say_in(Duration::ZERO, Input::Accepted(vec![Committed { envelope, deliveries, body }]));
         id
+    }
+
+    /// As if it had been handed in.
+    pub(super) fn keep(&mut self, message: &Committed) {
+        self.store(message.envelope.clone(), message.deliveries.clone(), message.body.clone());
     }
 
     fn store(&mut self, envelope: Arc<Envelope>, deliveries: Vec<Delivery>, body: Body) {
@@ -305,6 +313,9 @@ impl World {
 
     /// No lane starves: something will look at every line in which something stands.
     fn assert_nothing_is_forgotten(&self) {
+        if !self.checks {
+            return;
+        }
         let forgotten = self.core.forgotten_targets(self.now);
         assert!(forgotten.is_empty(), "nothing wakes {forgotten:?}");
     }

@@ -57,6 +57,10 @@ pub(super) struct Target {
     pub waits_for: Option<Arc<str>>,
     /// It stands in the waiting list of this lane.
     pub waits_in: Option<LaneName>,
+    /// It waits for a connection of this provider.
+    pub hungry: Option<Arc<str>>,
+    /// It was told that there is no room for a connection, and has had none at rest since.
+    pub lacks: bool,
 }
 
 /// Numbered places that are used again.
@@ -212,6 +216,8 @@ impl Destinations {
             domains: 0,
             waits_for: None,
             waits_in: None,
+            hungry: None,
+            lacks: false,
         });
         self.target_ids.insert(signature, id);
         id
@@ -240,7 +246,12 @@ impl Destinations {
             .targets
             .iter()
             .filter(|(_, t)| {
-                t.domains == 0 && t.open == 0 && t.line.is_empty() && t.timer.is_none() && t.waits_in.is_none()
+                t.domains == 0
+                    && t.open == 0
+                    && t.line.is_empty()
+                    && t.timer.is_none()
+                    && t.waits_in.is_none()
+                    && t.hungry.is_none()
             })
             .map(|(id, _)| id)
             .collect();

@@ -17,23 +17,23 @@ const TOO_MANY: &str = "421 RP-003 The mail server IP connecting to Outlook.com 
 const BANNED: &str = "550 5.7.606 Access denied, banned sending IP [192.0.2.1]. To request removal from this list please visit \
                       https://sender.office.com/ and follow the directions.";
 
-fn secs(secs: u64) -> Duration {
+pub(super) fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 
 impl World {
-    fn run_for(&mut self, span: Duration) {
+    pub(super) fn run_for(&mut self, span: Duration) {
         let until = self.now + span;
         self.run(until);
         self.now = self.now.max(until);
     }
 
-    fn only_delivery(&self, id: QueueId) -> &Delivery {
+    pub(super) fn only_delivery(&self, id: QueueId) -> &Delivery {
         self.spool.get(&id).and_then(|message| message.deliveries.values().next()).expect("it waits")
     }
 
     /// One message meets a block of our address.
-    fn be_blocked(&mut self) -> QueueId {
+    pub(super) fn be_blocked(&mut self) -> QueueId {
         let hit = self.submit("", &["hit@a.test"]);
         self.script = Some((Stage::Rcpt, BANNED));
         self.run_for(secs(60));
@@ -42,12 +42,12 @@ impl World {
         hit
     }
 
-    fn order(&mut self, provider: &str, order: LaneOrder) {
+    pub(super) fn order(&mut self, provider: &str, order: LaneOrder) {
         self.say_in(Duration::ZERO, Input::Lane { ticket: 9, provider: provider.into(), order });
         self.run_for(secs(0));
     }
 
-    fn row(&self, id: QueueId) -> Row {
+    pub(super) fn row(&self, id: QueueId) -> Row {
         let delivery = self.only_delivery(id);
         Row {
             id: delivery.id,
@@ -284,7 +284,7 @@ fn a_probe_whose_hosts_cannot_be_reached_does_not_keep_the_block() {
 }
 
 /// What was offered of these, in order.
-fn of(world: &World, ids: &[QueueId]) -> Vec<QueueId> {
+pub(super) fn of(world: &World, ids: &[QueueId]) -> Vec<QueueId> {
     world.log.iter().filter(|id| ids.contains(id)).copied().collect()
 }
 

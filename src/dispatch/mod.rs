@@ -16,6 +16,7 @@ pub mod engine;
 mod fresh;
 mod gate;
 mod holds;
+mod hungry;
 mod lanes;
 pub mod message;
 mod opening;
@@ -65,3 +66,5 @@ fn fold(bytes: &[u8]) -> u32 {
 mod core_tests;
 #[cfg(test)]
 mod lane_tests;
+#[cfg(test)]
+mod turn_tests;

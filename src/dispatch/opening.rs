@@ -119,10 +119,23 @@ impl Core {
         let connection = self.new_connection_id();
         let job = self.job(id, permit.lane(), &grant, now);
         let state = State::Opening(id);
-        let held = Connection { target, permit, candidate, state, started: now, skip_tls, recalled: false, probes };
+        let held = Connection {
+            target,
+            permit,
+            candidate,
+            state,
+            since: now,
+            started: now,
+            skip_tls,
+            recalled: false,
+            probes,
+        };
         self.connections.insert(connection, held);
         if let Some(place) = self.places.targets.get_mut(target) {
             place.open += 1;
+            if place.open == 1 {
+                self.stand_hungry(target);
+            }
         }
         self.act(Action::Open { connection, plan, job });
     }

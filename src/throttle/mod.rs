@@ -535,6 +535,11 @@ impl Throttle {
         self.open
     }
 
+    /// Connections to one provider.
+    pub fn open_at(&self, provider: &str) -> usize {
+        self.providers.get(provider).map_or(0, |provider| provider.open)
+    }
+
     /// Forgets lanes that learned nothing worth keeping. Called once in a while.
     pub fn sweep(&mut self, now: Timestamp) {
         // What an operator has stopped keeps its name, however long it rests.
