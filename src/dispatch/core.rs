@@ -580,6 +580,12 @@ impl Core {
         self.retry.next(id.message, lifetime, attempts, now, &mut self.chance)
     }
 
+    /// The same where the receiver's reply asks for a wait of the delivery's own.
+    pub(super) fn own_attempt(&mut self, id: DeliveryId, attempts: u32, wait: Duration, now: Timestamp) -> Timestamp {
+        let lifetime = self.queue.get(id).and_then(|entry| entry.lifetime);
+        self.retry.own(id.message, lifetime, attempts, wait, now, &mut self.chance)
+    }
+
     /// Puts a delivery off until `next`; one far off leaves the memory when that is well filled.
     pub(super) fn put_off(&mut self, id: DeliveryId, next: Timestamp, now: Timestamp) {
         self.release_gate(id);
@@ -678,6 +684,7 @@ impl Core {
             }
         }
         self.places.sweep(now);
+        self.gate.sweep(now);
         self.throttle.sweep(now);
         self.watch(now);
         if now.since(self.saved_all) >= SAVE_EVERY {

@@ -57,6 +57,8 @@ pub(super) struct World {
     pub(super) short: usize,
     /// What every receiver says at this stage.
     pub(super) script: Option<(Stage, &'static str)>,
+    /// What is said to RCPT about single mailboxes.
+    pub(super) says: BTreeMap<String, &'static str>,
     /// Messages in the order in which they were offered.
     pub(super) log: Vec<QueueId>,
     pub(super) plans: Vec<crate::outbound::Plan>,
@@ -187,6 +189,7 @@ impl World {
             mood,
             short: 0,
             script: None,
+            says: BTreeMap::new(),
             log: Vec::new(),
             plans: Vec::new(),
             resolved_afresh: 0,
@@ -527,7 +530,10 @@ impl World {
             .iter()
             .map(|recipient| {
                 let key = recipient.address.key();
-                if key.starts_with("unknown") || (!self.proven.contains(&key) && self.likely(self.mood.unknown)) {
+                if let Some(text) = self.says.get(&key) {
+                    replied(Stage::Rcpt, text)
+                } else if key.starts_with("unknown") || (!self.proven.contains(&key) && self.likely(self.mood.unknown))
+                {
                     self.settled.insert((id, key));
                     replied(Stage::Rcpt, "550 5.1.1 no such user")
                 } else if self.likely(self.mood.too_many) {

@@ -11,7 +11,7 @@ use super::core::{Core, Timer};
 use super::message::{Action, ConnectionId, Ticket};
 use super::pump::State;
 use crate::spool::Change;
-use crate::throttle::{Change as LaneChange, HoldBegan, LaneName, LaneOrder, Ordered, Side, Signal};
+use crate::throttle::{Change as LaneChange, HoldBegan, LaneName, LaneOrder, Ordered, Reported, Side, Signal};
 use crate::types::{Event, EventKind, Reading, Timestamp};
 
 /// What lanes learned is saved this long after it was learned.
@@ -27,13 +27,20 @@ pub(super) struct Said<'a> {
 }
 
 impl Core {
-    /// Reports a signal; what changes for the lane becomes an event.
-    pub(super) fn tell_lane(&mut self, lane: &LaneName, signal: &Signal<'_>, said: Option<Said<'_>>, now: Timestamp) {
-        let change = self.throttle.report(lane, signal, now);
+    /// Reports a signal; what changes for the lane becomes an event. Does the delivery wait with the lane?
+    pub(super) fn tell_lane(
+        &mut self,
+        lane: &LaneName,
+        signal: &Signal<'_>,
+        said: Option<Said<'_>>,
+        now: Timestamp,
+    ) -> bool {
+        let Reported { change, waits } = self.throttle.report(lane, signal, now);
         self.save_soon(now);
         if let Some(change) = change {
             self.lane_changed(lane, &change, said, now);
         }
+        waits
     }
 
     /// Changes that came about by counting and by time.

@@ -67,4 +67,6 @@ mod core_tests;
 #[cfg(test)]
 mod lane_tests;
 #[cfg(test)]
+mod put_off_tests;
+#[cfg(test)]
 mod turn_tests;

@@ -20,7 +20,7 @@ use crate::route::Route;
 use crate::route::order::{Candidate, candidates};
 use crate::route::port25::Connect;
 use crate::throttle::{About, Answer, Grant, LaneName, Permit, Probe, Signal};
-use crate::types::{Class, DeliveryId, Reading, Scope, Stage, Timestamp, Verdict};
+use crate::types::{DeliveryId, Reading, Scope, Stage, Timestamp, Verdict};
 
 /// Refusals in a row for which a delivery counts no attempt although no lane waits for them.
 const UNTOUCHED_MAX: u8 = 2;
@@ -332,12 +332,12 @@ impl Core {
         let signal = Signal::Refused { reading: &reading, reply: &text, started, about: About::default() };
         let flow = self.queue.get(id).map(|entry| entry.flow);
         let said = lanes::Said { reply: &text, reading: &reading, flow };
-        self.tell_lane(permit.lane(), &signal, Some(said), now);
+        let waits = self.tell_lane(permit.lane(), &signal, Some(said), now);
         self.obey(permit.lane(), &candidate.name, &reading);
         if error.stage == OpenStage::Tls {
             return Next::Address;
         }
-        if self.slows_the_lane(id, &reading) || (stage == Stage::Ehlo && reading.breaker) {
+        if self.stands_back(id, &reading, waits) || (stage == Stage::Ehlo && reading.breaker) {
             return Next::Wait;
         }
         match reply.is_permanent() && stage == Stage::Connect {
@@ -348,16 +348,16 @@ impl Core {
         }
     }
 
-    /// Is the refusal about our address or the connection, so that the message is as if it had not been offered?
+    /// Is the delivery as if it had not been offered?
     ///
-    /// Where the throttle has a wait for it, however often it comes; else only some times in a row, so that a receiver
-    /// that always says it does not see one message again and again.
-    pub(super) fn slows_the_lane(&mut self, id: DeliveryId, reading: &Reading) -> bool {
-        if reading.verdict != Verdict::Retry || !matches!(reading.scope, Scope::Source | Scope::Connection) {
+    /// Where the throttle has a wait for the refusal (`waits`), however often it comes; else, where the receiver spoke of our address
+    /// or the connection, only some times in a row: whoever always says so must not see one message again and again.
+    pub(super) fn stands_back(&mut self, id: DeliveryId, reading: &Reading, waits: bool) -> bool {
+        if reading.verdict != Verdict::Retry {
             return false;
         }
-        if has_lever(reading) {
-            return true;
+        if waits || !matches!(reading.scope, Scope::Source | Scope::Connection) {
+            return waits;
         }
         let times = self.untouched.entry(id).or_insert(0);
         *times += 1;
@@ -408,12 +408,6 @@ pub(super) enum Next {
     Final,
     /// Back to the line: it is the lane that is stopped, or we could open nothing.
     Wait,
-}
-
-/// Readings for which the throttle slows, pauses or stops the lane.
-fn has_lever(reading: &Reading) -> bool {
-    reading.breaker
-        || matches!(reading.class, Class::RateLimit | Class::MessageLimit | Class::ConnectionLimit | Class::IpBlock)
 }
 
 fn no_source(candidate: &Candidate) -> Said {

@@ -267,7 +267,8 @@ impl Core {
             let domain = self.places.domains.get(entry.domain);
             let is_here = domain.is_some_and(|domain| domain.target == Some(target));
             let is_known = domain.is_some_and(|domain| domain.valid_until > now);
-            let hold = self.held_until(target, entry.sender_domain, entry.domain, now);
+            let rest = self.gate.rests_until(entry.recipients.as_slice(), now);
+            let hold = self.held_until(target, entry.sender_domain, entry.domain, now).max(rest);
             let is_free = self.gate.is_open(id, entry.recipients.as_slice());
             if is_here && is_known && hold.is_none() && is_free && !self.is_over(id, now) {
                 return Some(id);
@@ -298,10 +299,13 @@ impl Core {
         } else if !is_here {
             self.queue.put(id, Place::Later(now));
         } else if let Some(until) = hold {
-            // Counts no attempt, and is in memory alone: the hold is known again after a restart.
+            // Counts no attempt, and is in memory alone: the hold, or the mailbox's limit, is known again after a restart.
             self.release_gate(id);
-            let expires = self.queue.get(id).map_or(until, |entry| self.retry.expires(id.message, entry.lifetime));
-            self.held_back.insert(id);
+            let Some(entry) = self.queue.get(id) else { return };
+            let expires = self.retry.expires(id.message, entry.lifetime);
+            if self.gate.rests_until(entry.recipients.as_slice(), now).is_none() {
+                self.held_back.insert(id);
+            }
             self.queue.put(id, Place::Later(until.min(expires).max(now + HOLD_MIN)));
         } else {
             let Some(entry) = self.queue.get(id) else { return };

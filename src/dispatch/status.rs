@@ -92,6 +92,9 @@ impl Core {
                 let reason = held.map(|held| held.reason).unwrap_or_default();
                 format!("the end of a hold at {at}: {reason}")
             }
+            Place::Later(at) if self.gate.rests_until(entry.recipients.as_slice(), now).is_some() => {
+                format!("the mailbox, which takes no more before {at}")
+            }
             Place::Later(at) => format!("its next attempt at {at}"),
             Place::Unrouted => format!("the MX hosts of {}", domain.name),
             Place::Parked => "the answer about the same recipient in another message".to_string(),

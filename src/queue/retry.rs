@@ -2,7 +2,8 @@
 //!
 //! `[queue] retry` names the waits after the first, second, … deferral, the last one repeats (RFC 5321 section 4.5.4.1
 //! asks for at least 30 minutes in the long run). Each wait is spread by a tenth either way, so that what was deferred
-//! together does not come back together. No attempt is planned past the expiry: the last thing to happen then is the
+//! together does not come back together. A receiver that asks for a wait for one delivery (greylisting) gets what it asks for, a few
+//! times; whoever goes on asking is asked by the schedule. No attempt is planned past the expiry: the last thing to happen then is the
 //! report that it did not arrive.
 
 use std::num::NonZeroU32;
@@ -13,6 +14,9 @@ use crate::types::{QueueId, Timestamp};
 
 /// Seconds from acceptance to expiry, where the message says so itself (`X-Weir-Expire`).
 pub type Lifetime = Option<NonZeroU32>;
+
+/// So many attempts go by the receiver's own waits; further ones never come sooner than the schedule says.
+const OWN_MAX: u32 = 3;
 
 #[derive(Clone, Debug)]
 pub struct Retry {
@@ -37,6 +41,21 @@ impl Retry {
         let step = (attempts.max(1) as usize - 1).min(self.waits.len().saturating_sub(1));
         let wait = self.waits.get(step).copied().unwrap_or(Duration::from_secs(60));
         (now + wait.mul_f64(0.9 + 0.2 * chance.f64())).min(self.expires(id, lifetime).max(now))
+    }
+
+    /// The next attempt where the reply asks for a wait for this delivery alone: never sooner than that.
+    pub fn own(
+        &self,
+        id: QueueId,
+        lifetime: Lifetime,
+        attempts: u32,
+        wait: Duration,
+        now: Timestamp,
+        chance: &mut fastrand::Rng,
+    ) -> Timestamp {
+        let own = now + wait.mul_f64(1.0 + 0.1 * chance.f64());
+        let least = if attempts > OWN_MAX { self.next(id, lifetime, attempts, now, chance) } else { now };
+        own.max(least).min(self.expires(id, lifetime).max(now))
     }
 
     /// From then on the message is returned instead of tried.
@@ -64,6 +83,22 @@ mod tests {
             let wait = retry().next(id, None, attempts, now, &mut chance).since(now).as_secs_f64();
             assert!((0.9 * secs..=1.1 * secs).contains(&wait), "{attempts}: {wait}");
         }
+    }
+
+    #[test]
+    fn a_wait_that_was_asked_for_is_kept_and_not_for_ever() {
+        let now = Timestamp::from_secs(1_000_000);
+        let id = QueueIds::new(0, 1).next(now);
+        let mut chance = fastrand::Rng::with_seed(3);
+        for (attempts, asked, from, to) in
+            [(1, 300, 300, 330), (3, 300, 300, 330), (4, 300, 810, 990), (2, 1200, 1200, 1320)]
+        {
+            let asked = Duration::from_secs(asked);
+            let wait = retry().own(id, None, attempts, asked, now, &mut chance).since(now).as_secs();
+            assert!((from..=to).contains(&wait), "{attempts}: {wait}");
+        }
+        let late = now + Duration::from_secs(3500);
+        assert_eq!(retry().own(id, None, 1, Duration::from_secs(300), late, &mut chance), retry().expires(id, None));
     }
 
     #[test]

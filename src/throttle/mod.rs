@@ -171,6 +171,15 @@ pub enum Signal<'a> {
     },
 }
 
+/// What became of a signal.
+#[derive(Debug, Default)]
+pub struct Reported {
+    /// What changed for the lane.
+    pub change: Option<Change>,
+    /// The lane has a wait for what was refused: the delivery that met it is to wait with the lane, as if it had not been offered.
+    pub waits: bool,
+}
+
 /// What is kept of a lane over a restart: JSON of the throttle's own, for the store to keep and give back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LaneRecord {
@@ -509,19 +518,22 @@ impl Throttle {
         }
     }
 
-    /// Tells what a receiver did; returns what changed for the lane.
-    pub fn report(&mut self, name: &LaneName, signal: &Signal<'_>, now: Timestamp) -> Option<Change> {
+    /// Tells what a receiver did; returns what that means for the lane, and whether the delivery waits with it.
+    pub fn report(&mut self, name: &LaneName, signal: &Signal<'_>, now: Timestamp) -> Reported {
         let chance = self.chance.f64();
         let (_, lane) = self.lane(name, now);
         lane.last_used = now;
         match signal {
-            Signal::Accepted { recipients, about } => lane.accepted(*recipients, about, now),
+            Signal::Accepted { recipients, about } => {
+                Reported { change: lane.accepted(*recipients, about, now), waits: false }
+            }
             Signal::Refused { reading, reply, started, about } => {
-                lane.refused(reading, reply, *started, about, chance, now)
+                let change = lane.refused(reading, reply, *started, about, chance, now);
+                Reported { change, waits: lane::has_wait(reading) }
             }
             Signal::Broken { about } => {
                 lane.inconclusive(about, now);
-                None
+                Reported::default()
             }
         }
     }

@@ -160,13 +160,13 @@ impl Bench {
 
     fn accept(&mut self, recipients: u32) -> Option<Change> {
         let signal = Signal::Accepted { recipients, about: About::default() };
-        self.throttle.report(&lane("a"), &signal, self.now)
+        self.throttle.report(&lane("a"), &signal, self.now).change
     }
 
     fn refuse(&mut self, reading: &Reading, carried: u32) -> Option<Change> {
         let about = About { carried, ..About::default() };
         let signal = Signal::Refused { reading, reply: "4xx words", started: self.now, about };
-        self.throttle.report(&lane("a"), &signal, self.now)
+        self.throttle.report(&lane("a"), &signal, self.now).change
     }
 
     fn close_all(&mut self) {
