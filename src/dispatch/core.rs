@@ -29,7 +29,7 @@ use super::command::Commands;
 use super::destination::{Destinations, DomainId, TargetId};
 use super::fresh::Fresh;
 use super::gate::Gate;
-use super::hungry::Hungry;
+use super::hungry::{Among, Hungry};
 use super::message::{Action, ConnectionId, Input, Row};
 use super::options::Bounces;
 use super::pump::Connection;
@@ -144,6 +144,10 @@ pub struct Core {
     saved_all: Timestamp,
     pub(super) profile_names: BTreeSet<Arc<str>>,
     pub(super) hungry: Hungry,
+    /// Providers that have taken a message, and greeted us ever since.
+    pub(super) proven: BTreeSet<Arc<str>>,
+    /// Connections to all others.
+    pub(super) strangers: usize,
     /// Turns that targets were given.
     #[cfg(test)]
     pub(super) steps: usize,
@@ -175,7 +179,7 @@ pub(super) enum Timer {
     /// Those who wait for a connection of the provider.
     Feed(Arc<str>),
     /// Those who wait for any.
-    FeedWhole,
+    FeedAmong(Among),
     Save,
     Idle(ConnectionId),
     Sweep,
@@ -220,6 +224,8 @@ impl Core {
             save_planned: false,
             saved_all: now,
             hungry: Hungry::default(),
+            proven: BTreeSet::new(),
+            strangers: 0,
             #[cfg(test)]
             steps: 0,
             source_turn: 0,
@@ -648,7 +654,7 @@ impl Core {
                     }
                 }
                 Timer::Lane(lane) => self.lane_wakes(&lane, now),
-                Timer::FeedWhole => self.feed_whole(now),
+                Timer::FeedAmong(among) => self.feed_among(among, now),
                 Timer::Feed(provider) => self.feed_provider(&provider, now),
                 Timer::Save => {
                     self.save_planned = false;
@@ -685,6 +691,7 @@ impl Core {
         }
         self.places.sweep(now);
         self.gate.sweep(now);
+        self.sweep_proven();
         self.throttle.sweep(now);
         self.watch(now);
         if now.since(self.saved_all) >= SAVE_EVERY {

@@ -67,6 +67,8 @@ pub(super) struct World {
     pub(super) last_remembered: Vec<crate::throttle::LaneRecord>,
     /// Nobody listens there.
     pub(super) dead_hosts: BTreeSet<Arc<str>>,
+    /// Domains whose hosts take the connection and say nothing, by how they begin.
+    pub(super) silent: Option<&'static str>,
     /// Changes of lanes, as the event log has them.
     pub(super) events: Vec<EventKind>,
     /// Actions carried out, and changes of deliveries written.
@@ -140,6 +142,11 @@ impl World {
 
     /// With these profiles beside the usual ones.
     pub(super) fn with(seed: u64, mood: Mood, profiles: Vec<ProviderOptions>) -> World {
+        World::sized(seed, mood, profiles, 10)
+    }
+
+    /// With so many connections in all.
+    pub(super) fn sized(seed: u64, mood: Mood, profiles: Vec<ProviderOptions>, max_connections: usize) -> World {
         let ids = Arc::new(QueueIds::new(0, seed));
         let provider = |name: &str| ProviderOptions {
             name: name.into(),
@@ -151,7 +158,7 @@ impl World {
             sources: vec![SourceAddress { name: "default".into(), address: None, helo: None, warm_up: Vec::new() }],
             networks: Vec::new(),
             tls: TlsMode::Opportunistic,
-            max_connections: 10,
+            max_connections,
             queue: QueueOptions::default(),
             bounces: Bounces::default(),
             postmaster: None,
@@ -196,6 +203,7 @@ impl World {
             remembered: 0,
             last_remembered: Vec::new(),
             dead_hosts: BTreeSet::new(),
+            silent: None,
             events: Vec::new(),
             acts: 0,
             updates: 0,
@@ -429,6 +437,10 @@ impl World {
     }
 
     fn begin_open(&mut self, connection: ConnectionId, plan: &crate::outbound::Plan, job: Job) {
+        if self.silent.is_some_and(|domain| plan.host.contains(domain)) {
+            let error = OpenError { stage: OpenStage::Greeting, reply: None, text: "silence".into() };
+            return self.say_in(plan.greeting, Input::OpenFailed { connection, error });
+        }
         let error = if let Some((Stage::Connect, reply)) = self.script {
             Some((OpenStage::Greeting, Reply::parse(reply)))
         } else if self.short > 0 {

@@ -44,6 +44,8 @@ pub(super) struct Target {
     pub line: Line,
     /// Connections, also those on their way.
     pub open: usize,
+    /// Of those, on their way to the greeting.
+    pub opening: usize,
     pub idle: Vec<u64>,
     pub turn: u64,
     /// No host could be reached; not before then.
@@ -208,6 +210,7 @@ impl Destinations {
             provider,
             line: Line::default(),
             open: 0,
+            opening: 0,
             idle: Vec::new(),
             turn: 0,
             down_until: None,

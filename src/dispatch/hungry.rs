@@ -12,6 +12,8 @@
 //!                    "not before" -> it waits for the lane's time instead, and nobody else is asked: the permit is meant for it
 //! ```
 //!
+//! Where places for strangers are what is short (`strangers`), their providers take turns for those in the same way.
+//!
 //! A connection whose target has a long line is given up for one that has none: after some messages, and at once where the
 //! other's mail is more urgent; never for more of them than there are connections on their way back.
 
@@ -38,10 +40,21 @@ pub(super) struct Hungry {
     providers: BTreeMap<Arc<str>, Turns<TargetId>>,
     /// Of those, the providers that wait because all connections together are at their limit.
     whole: Turns<Arc<str>>,
+    /// And those that wait because all strangers together are.
+    strangers: Turns<Arc<str>>,
     /// Whose turn of a lane's time it was, had it had a connection: gets the next one.
     owed: BTreeMap<Arc<str>, (Priority, TargetId)>,
     /// Connections on their way to give a permit back.
     closing: BTreeMap<Arc<str>, usize>,
+}
+
+/// With whom a provider takes turns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Among {
+    /// All places are taken.
+    All,
+    /// Those for strangers are.
+    Strangers,
 }
 
 /// What came of a target's turn.
@@ -71,6 +84,7 @@ impl Hungry {
             self.providers.remove(provider);
             self.owed.remove(provider);
             self.whole.leave(provider);
+            self.strangers.leave(provider);
         }
     }
 
@@ -87,13 +101,22 @@ impl Hungry {
         }
     }
 
-    /// The provider waits for the whole: where it stands follows from its targets.
-    fn stand_in_whole(&mut self, provider: &Arc<str>, has_some: bool) {
+    fn among(&mut self, among: Among) -> &mut Turns<Arc<str>> {
+        match among {
+            Among::All => &mut self.whole,
+            Among::Strangers => &mut self.strangers,
+        }
+    }
+
+    /// The provider waits with others: where it stands follows from its targets.
+    fn stand_among(&mut self, among: Among, provider: &Arc<str>, has_some: bool) {
         for class in Priority::ALL.iter().copied() {
-            if self.providers.get(provider).is_some_and(|turns| turns.waits_in(class)) {
-                self.whole.stand(provider, class, has_some);
+            let waits = self.providers.get(provider).is_some_and(|turns| turns.waits_in(class));
+            let all = self.among(among);
+            if waits {
+                all.stand(provider, class, has_some);
             } else {
-                self.whole.leave_class(provider, class);
+                all.leave_class(provider, class);
             }
         }
     }
@@ -103,6 +126,10 @@ impl Hungry {
         let owed = self.owed.remove(provider);
         let turns = self.providers.get(provider)?;
         owed.filter(|(_, target)| turns.contains(target)).or_else(|| turns.next())
+    }
+
+    fn next_urgent(&self, provider: &str) -> Option<(Priority, TargetId)> {
+        self.providers.get(provider)?.next_of(Priority::High)
     }
 
     /// Targets without a connection that wait for one of this provider; `than`: only those with more urgent mail.
@@ -143,13 +170,24 @@ impl Core {
         self.stand_hungry(target);
         self.wait_beside(target, provider);
         self.stand_in_lane(target);
-        if self.throttle.is_full() {
-            self.stand_in_whole(provider);
+        if self.is_crowded(Priority::Normal) {
+            self.stand_among(Among::All, provider);
+        }
+        if !self.proven.contains(provider) && self.strangers_full(Priority::Normal) {
+            self.stand_among(Among::Strangers, provider);
         }
     }
 
-    fn stand_in_whole(&mut self, provider: &Arc<str>) {
-        self.hungry.stand_in_whole(provider, self.throttle.open_at(provider) > 0);
+    fn stand_among(&mut self, among: Among, provider: &Arc<str>) {
+        self.hungry.stand_among(among, provider, self.throttle.open_at(provider) > 0);
+    }
+
+    /// Are the places taken for which providers take turns there?
+    fn is_taken(&self, among: Among, class: Priority) -> bool {
+        match among {
+            Among::All => self.is_crowded(class),
+            Among::Strangers => self.strangers_full(class),
+        }
     }
 
     /// Its turn of the lane's time came, and it had no connection.
@@ -184,36 +222,39 @@ impl Core {
     pub(super) fn feed_hungry(&mut self, provider: &Arc<str>, was_full: bool, now: Timestamp) {
         if was_full {
             // Whoever waits for a connection of this provider waits for one at all.
-            self.stand_in_whole(provider);
-            self.feed_whole(now);
+            self.stand_among(Among::All, provider);
+            self.feed_among(Among::All, now);
         }
         self.feed_provider(provider, now);
     }
 
-    pub(super) fn feed_whole(&mut self, now: Timestamp) {
+    pub(super) fn feed_among(&mut self, among: Among, now: Timestamp) {
         for _ in 0..FED_MAX {
-            if self.throttle.is_full() {
+            let only_urgent = self.is_taken(among, Priority::Normal);
+            if self.is_taken(among, Priority::High) {
                 return;
             }
-            let Some((class, provider)) = self.hungry.whole.next() else { return };
+            let turns = self.hungry.among(among);
+            let next = if only_urgent { turns.next_of(Priority::High) } else { turns.next() };
+            let Some((class, provider)) = next else { return };
             let next = self.hungry.providers.get(&provider).and_then(|turns| turns.next_of(class));
             let Some((class, target)) = next else {
-                self.hungry.whole.leave_class(&provider, class);
+                self.hungry.among(among).leave_class(&provider, class);
                 continue;
             };
             match self.feed(target, &provider, class, now) {
                 Fed::Started => {
-                    self.hungry.whole.served(class);
-                    self.hungry.whole.to_end(&provider, class, true);
-                    self.stand_in_whole(&provider);
+                    let turns = self.hungry.among(among);
+                    turns.served(class);
+                    turns.to_end(&provider, class, true);
+                    self.stand_among(among, &provider);
                 }
-                // It is its provider that has no room or no time.
-                Fed::Told if !self.throttle.is_full() => self.hungry.whole.leave(&provider),
-                Fed::Told => return,
-                Fed::Gone => self.stand_in_whole(&provider),
+                // It is something else that keeps it from going.
+                Fed::Told => self.hungry.among(among).leave(&provider),
+                Fed::Gone => self.stand_among(among, &provider),
             }
         }
-        self.set_timer(now + FED_AGAIN, Timer::FeedWhole);
+        self.set_timer(now + FED_AGAIN, Timer::FeedAmong(among));
     }
 
     /// Until one is told that there is no room.
@@ -222,7 +263,9 @@ impl Core {
             if self.throttle.is_full() {
                 return;
             }
-            let Some((class, target)) = self.hungry.next(provider) else { return };
+            let only_urgent = self.is_crowded(Priority::Normal);
+            let next = if only_urgent { self.hungry.next_urgent(provider) } else { self.hungry.next(provider) };
+            let Some((class, target)) = next else { return };
             if self.feed(target, provider, class, now) == Fed::Told {
                 return;
             }
@@ -291,7 +334,7 @@ impl Core {
             || own.is_none();
         // Whoever has nothing to send is no worse off without it.
         let than = if has_carried_its_share { None } else { own };
-        let waiting = self.hungry.without(provider, self.throttle.is_full(), than);
+        let waiting = self.hungry.without(provider, self.is_crowded(Priority::Normal), than);
         let coming = self.hungry.closing.get(provider).copied().unwrap_or(0);
         waiting > coming
     }

@@ -28,6 +28,7 @@ mod report;
 mod senders;
 mod settle;
 pub mod status;
+mod strangers;
 mod waiting;
 mod withdraw;
 

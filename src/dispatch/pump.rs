@@ -77,6 +77,8 @@ pub(super) enum NotNow {
     Told(Told),
     /// We do not know our own name yet.
     Nameless,
+    /// Its connections on their way are to be greeted first; each of them looks at the target again.
+    Ungreeted,
     /// Every address has been tried.
     Exhausted,
 }
@@ -102,6 +104,12 @@ impl Told {
     pub(super) fn full(&mut self, lane: &LaneName) {
         self.lanes.push(lane.clone());
         self.full = Some(lane.provider.clone());
+    }
+
+    /// There is no place for it, whatever the lanes say.
+    pub(super) fn crowded(mut self, provider: Arc<str>) -> Told {
+        self.full = Some(provider);
+        self
     }
 
     pub(super) fn by(&self, lane: &LaneName) -> bool {
@@ -227,6 +235,7 @@ impl Core {
                 self.say_waits_for(target, Some("a public hostname (key `hostname`)"));
                 self.look_again(target, now + LOOK_AGAIN);
             }
+            NotNow::Ungreeted => self.say_waits_for(target, Some("the greeting of its host")),
             NotNow::Exhausted => {}
         }
     }
@@ -497,7 +506,7 @@ impl Core {
             // Every connection has its delivery: under load nearly always, and found without a look at each.
             return;
         }
-        let whole = self.throttle.is_full();
+        let whole = self.is_crowded(Priority::Normal);
         let spare = self
             .connections
             .iter()
@@ -528,6 +537,9 @@ impl Core {
     /// A socket is closed: its permit may serve somebody else.
     pub(super) fn closed(&mut self, connection: ConnectionId, now: Timestamp) {
         let Some(held) = self.connections.remove(&connection) else { return };
+        if matches!(held.state, State::Opening(_)) {
+            self.is_greeted(held.target);
+        }
         if held.state == State::Closing {
             self.hungry.closed(&held.permit.lane().provider);
         }
@@ -547,14 +559,9 @@ impl Core {
 
     pub(super) fn give_back(&mut self, permit: Permit, target: TargetId, now: Timestamp) {
         let provider = permit.lane().provider.clone();
-        let was_full = self.throttle.is_full();
+        let was_full = self.is_crowded(Priority::Normal);
         self.throttle.release(permit);
-        if let Some(place) = self.places.targets.get_mut(target) {
-            place.open = place.open.saturating_sub(1);
-            if place.open == 0 {
-                self.stand_hungry(target);
-            }
-        }
+        self.leaves_place(target, &provider, now);
         self.feed_hungry(&provider, was_full, now);
         self.pump(target, now);
     }

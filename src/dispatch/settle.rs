@@ -366,6 +366,9 @@ impl Core {
         if reader.readings.is_empty() {
             self.tell_lane(&place.lane, &Signal::Broken { about }, None, now);
         }
+        if reader.delivered > 0 {
+            self.has_delivered(&place.lane.provider, now);
+        }
         if was_held && !self.is_held_back(delivery.id, &place.lane, now) {
             self.wake_held_back(now);
         }

@@ -131,6 +131,71 @@ fn the_forecast_follows_the_order_in_which_mail_goes() {
     assert!(gone.abs_diff(told) <= told / 5 + 10, "{told} were told, {gone} went first, in {time} s");
 }
 
+fn ordinary(world: &mut World, to: &str, count: usize) -> Vec<QueueId> {
+    (0..count).map(|n| world.submit("s@sender.test", &[&format!("u{n}@{to}")])).collect()
+}
+
+#[test]
+fn hosts_that_say_nothing_hold_up_nobody_else() {
+    let mut world = World::sized(38, CALM, Vec::new(), 20);
+    world.silent = Some(".many9");
+    let known = ordinary(&mut world, "a.test", 5);
+    world.run_for(secs(60));
+    assert_eq!(of(&world, &known), known);
+    for n in 0..12 {
+        ordinary(&mut world, &format!("many9{n}.test"), 5);
+    }
+    world.run_for(secs(10));
+    assert!(world.open.len() <= 10, "{} places are taken by silence", world.open.len());
+    let each = world.plans.iter().filter(|plan| plan.host.contains(".many90.")).count();
+    assert!(each <= 2, "{each} connections to one of them");
+    // Who has taken mail before is not concerned; a new one waits for less than the greeting may take; urgent mail not even that.
+    let known = ordinary(&mut world, "a.test", 20);
+    time_of(&mut world, &known, 30);
+    let urgent = urgent(&mut world, "many1.test", 1);
+    time_of(&mut world, &urgent, 15);
+    let new = ordinary(&mut world, "many2.test", 3);
+    let time = time_of(&mut world, &new, 120);
+    assert!(time >= 1, "{time}");
+    let longest = world.plans.iter().map(|plan| plan.greeting).max().unwrap();
+    let shortest = world.plans.iter().map(|plan| plan.greeting).min().unwrap();
+    assert_eq!((longest, shortest >= secs(30), shortest < secs(100)), (secs(300), true, true), "{shortest:?}");
+    world.silent = None;
+    world.run_for(secs(6 * 3600));
+    world.assert_all_ended_once(38);
+}
+
+#[test]
+fn a_host_that_falls_silent_gets_no_more_than_a_few_connections() {
+    let mut world = World::sized(39, CALM, Vec::new(), 40);
+    let before = ordinary(&mut world, "many5.test", 30);
+    world.run_for(secs(120));
+    assert_eq!(of(&world, &before).len(), 30);
+    world.silent = Some(".many5");
+    ordinary(&mut world, "many5.test", 200);
+    world.run_for(secs(30));
+    assert!(world.open.len() <= 2, "{}", world.open.len());
+    world.silent = None;
+    world.run_for(secs(6 * 3600));
+    world.assert_all_ended_once(39);
+}
+
+#[test]
+fn some_places_are_kept_for_urgent_mail() {
+    let mut world = World::sized(40, CALM, Vec::new(), 40);
+    world.silent = Some(".many9");
+    for n in 0..50 {
+        ordinary(&mut world, &format!("many9{n}.test"), 2);
+    }
+    world.run_for(secs(10));
+    assert_eq!(world.open.len(), 19, "half of the places, and one of them is for urgent mail");
+    let new = ordinary(&mut world, "many1.test", 1);
+    let urgent = urgent(&mut world, "many2.test", 1);
+    time_of(&mut world, &urgent, 6);
+    assert_eq!(of(&world, &new).len(), 0);
+    time_of(&mut world, &new, 240);
+}
+
 #[test]
 fn what_is_done_for_a_message_does_not_grow_with_the_targets_that_wait() {
     let sample = super::core_tests::committed(1, 10);

@@ -23,6 +23,8 @@ use super::core::{Core, Timer};
 #[cfg(test)]
 use super::destination::Target;
 use super::destination::TargetId;
+#[cfg(test)]
+use super::hungry::Among;
 use super::pump::LOOK_AGAIN;
 use crate::queue::Turns;
 use crate::throttle::{LaneName, Probe};
@@ -200,10 +202,12 @@ impl Core {
             });
             let fed = place.hungry.as_ref().is_some_and(|provider| {
                 let feeds = |timer| self.has_timer_of(timer);
-                let comes = self.throttle.is_full()
+                let comes = self.is_crowded(Priority::Normal)
+                    || (!self.proven.contains(provider) && self.strangers_full(Priority::Normal))
                     || self.connections.values().any(|c| c.permit.lane().provider == *provider)
                     || feeds(Timer::Feed(provider.clone()))
-                    || feeds(Timer::FeedWhole);
+                    || feeds(Timer::FeedAmong(Among::All))
+                    || feeds(Timer::FeedAmong(Among::Strangers));
                 comes && self.hungry.stands_hungry(provider, id)
             });
             let own = self.connections.values().any(|c| c.target == id);

@@ -547,6 +547,10 @@ impl Throttle {
         self.open
     }
 
+    pub fn max_connections(&self) -> usize {
+        self.max_connections
+    }
+
     /// Connections to one provider.
     pub fn open_at(&self, provider: &str) -> usize {
         self.providers.get(provider).map_or(0, |provider| provider.open)
