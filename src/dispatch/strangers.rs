@@ -2,10 +2,10 @@
 //!
 //! A host may take the connection and say nothing for five minutes. So that a few dozen of them do not hold up everybody's mail:
 //!
-//! - a provider (for receivers without a profile: the set of their hosts) is a stranger until it has taken a message, and again when it
-//!   did not greet us: it has two connections at most, and all strangers together half of the places;
 //! - a target has no more connections on their way to the greeting than have been greeted, or two: doubled with each greeting,
 //!   as many as the lane allows are soon there;
+//! - a provider (for receivers without a profile: the set of their hosts) is a stranger until it has taken a message, and again when it
+//!   did not greet us: all strangers together have half of the places;
 //! - a few places, of all and of those for strangers, are for urgent mail alone;
 //! - the greeting is waited for five minutes (RFC 5321 section 4.5.3.2.1). Where places run short (for strangers from a quarter of theirs,
 //!   for others from three quarters of all) less and less, down to half a minute.
@@ -20,11 +20,11 @@ use super::hungry::Among;
 use crate::outbound::{OpenError, OpenStage};
 use crate::types::{Priority, Timestamp};
 
-/// Connections of a stranger, and those of anybody that nobody has greeted yet.
+/// Connections of a target that nobody has greeted yet.
 const FIRST: usize = 2;
-/// One place in so many is for urgent mail alone, and one at least where there are more than a handful.
+/// One place in so many is for urgent mail alone, and one at least where there are more than a few. Fewer are not shared out at all.
 const URGENT_SHARE: usize = 20;
-const HANDFUL: usize = 4;
+const FEW: usize = 8;
 const GREETING: Duration = Duration::from_secs(300);
 const GREETING_MIN: Duration = Duration::from_secs(30);
 
@@ -44,7 +44,7 @@ impl Core {
         let place = self.places.targets.get(target)?;
         let is_stranger = !self.proven.contains(&place.provider);
         let greeted = place.open.saturating_sub(place.opening);
-        if place.opening >= greeted.max(FIRST) || (is_stranger && place.open >= FIRST) {
+        if place.opening >= greeted.max(FIRST) {
             return Some(NoPlace::Ungreeted);
         }
         if is_stranger && self.strangers_full(class) {
@@ -63,7 +63,10 @@ impl Core {
     }
 
     fn strangers_max(&self) -> usize {
-        (self.throttle.max_connections() / 2).max(1)
+        match self.throttle.max_connections() {
+            few if few < FEW => few,
+            all => all / 2,
+        }
     }
 
     /// How long the greeting of a new connection is waited for.
@@ -140,7 +143,7 @@ impl Core {
 fn room(places: usize, class: Priority) -> usize {
     match class {
         Priority::High => places,
-        _ if places < HANDFUL => places,
+        _ if places < FEW => places,
         _ => places - (places / URGENT_SHARE).max(1),
     }
 }
