@@ -217,8 +217,7 @@ fn note(lane: &LaneRecord, now: Timestamp) -> Option<String> {
             "the next message for it asks whether it is over; none waits".to_string()
         }
         (None, LaneState::Probing) if lane.connections == 0 => {
-            "one message asks whether it is over as soon as one may be risked; `weir queue show` says what each waits for"
-                .to_string()
+            "the next message that can go asks whether it is over".to_string()
         }
         (None, LaneState::Probing) => "one message is out to see whether it is over".to_string(),
         (None, _) => match &lane.domain {

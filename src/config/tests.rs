@@ -707,6 +707,10 @@ fn rules_are_taken_and_their_faults_have_places() {
         (RULE.replace("cause", "because"), "weir.toml:9:1: rule \"busy-here\": unknown field `because`"),
         (RULE.replace("cause = 'Too much at once.'", ""), "weir.toml:3:1: rule \"busy-here\": missing field `cause`"),
         (RULE.replace("wait = 1.5", "suppress = true"), "`suppress` goes with scope `recipient`"),
+        (
+            RULE.replace("'source'", "'connection'"),
+            "weir.toml:3:1: rule \"busy-here\": class `rate-limit` does not go with scope `connection`",
+        ),
         (RULE.replace("name = 'busy-here'", ""), "weir.toml:3:1: a rule: missing field `name`"),
         (format!("{RULE}\n[[provider.rule]]\n{RULE}"), "another rule of this name"),
     ] {

@@ -1,6 +1,7 @@
 //! A try of one delivery: over which addresses it has come, and whom it has still to offer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::message::Excerpt;
 use super::opening::Next;
@@ -28,6 +29,8 @@ pub(super) struct Attempt {
     /// Not offered yet.
     pub pending: Vec<Recipient>,
     pub deferred: Vec<Recipient>,
+    /// The longest wait that replies asked of this delivery alone; none: somebody was put off for another reason.
+    pub again: Option<Duration>,
     pub refusal: Option<Refusal>,
     pub excerpt: Option<Excerpt>,
     pub relayed: Vec<Recipient>,
@@ -57,6 +60,7 @@ impl Attempt {
             base: None,
             pending: Vec::new(),
             deferred: Vec::new(),
+            again: None,
             refusal: None,
             excerpt: None,
             relayed: Vec::new(),
@@ -69,6 +73,16 @@ impl Attempt {
             delivery.failed.is_empty() && delivery.recipients.len() == self.pending.len()
         };
         self.slowed && self.deferred.is_empty() && self.relayed.is_empty() && self.base.as_ref().is_some_and(whole)
+    }
+
+    /// A recipient is to be offered again later; `again`: after this, by its own reply.
+    pub(super) fn put_off(&mut self, recipient: Recipient, again: Option<Duration>) {
+        self.again = match (self.deferred.is_empty(), self.again) {
+            (true, _) => again,
+            // All who wait have one next attempt: by the schedule, unless each of them named a time.
+            (false, known) => known.zip(again).map(|(known, again)| known.max(again)),
+        };
+        self.deferred.push(recipient);
     }
 
     /// A transaction of it has been held already.

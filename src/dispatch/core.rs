@@ -29,6 +29,7 @@ use super::command::Commands;
 use super::destination::{Destinations, DomainId, TargetId};
 use super::fresh::Fresh;
 use super::gate::Gate;
+use super::hungry::{Among, Hungry};
 use super::message::{Action, ConnectionId, Input, Row};
 use super::options::Bounces;
 use super::pump::Connection;
@@ -71,6 +72,12 @@ pub struct SourceAddress {
     pub helo: Option<Arc<str>>,
     /// Providers that know nothing of it yet: a daily allowance grows.
     pub warm_up: Vec<Arc<str>>,
+}
+
+impl SourceAddress {
+    pub(super) fn lane(&self, provider: &Arc<str>) -> LaneName {
+        LaneName { provider: provider.clone(), source: self.name.clone() }
+    }
 }
 
 /// Gives the next queue id.
@@ -124,6 +131,8 @@ pub struct Core {
     /// The sender whose message met the block.
     pub(super) blocked_by: BTreeMap<LaneName, u32>,
     pub(super) canaries: BTreeMap<LaneName, DeliveryId>,
+    /// Blocked lanes that have nothing but urgent mail to ask with, and when one of it may be risked.
+    pub(super) only_urgent: BTreeMap<LaneName, Timestamp>,
     /// What waits because mail like it is held back; an attempt was not planned for it.
     pub(super) held_back: BTreeSet<DeliveryId>,
     /// Alerts that end by themselves, and when.
@@ -136,8 +145,14 @@ pub struct Core {
     pub(super) save_planned: bool,
     saved_all: Timestamp,
     pub(super) profile_names: BTreeSet<Arc<str>>,
-    /// Targets that wait for a permit, by provider.
-    pub(super) hungry: BTreeSet<(Arc<str>, TargetId)>,
+    pub(super) hungry: Hungry,
+    /// Providers that have taken a message, and greeted us ever since.
+    pub(super) proven: BTreeSet<Arc<str>>,
+    /// Connections to all others.
+    pub(super) strangers: usize,
+    /// Turns that targets were given.
+    #[cfg(test)]
+    pub(super) steps: usize,
     pub(super) source_turn: usize,
     pub(super) identity_known: bool,
     pub(super) helo: Arc<str>,
@@ -163,6 +178,10 @@ pub struct Core {
 pub(super) enum Timer {
     Target(TargetId),
     Lane(LaneName),
+    /// Those who wait for a connection of the provider.
+    Feed(Arc<str>),
+    /// Those who wait for any.
+    FeedAmong(Among),
     Save,
     Idle(ConnectionId),
     Sweep,
@@ -199,6 +218,7 @@ impl Core {
             untouched: BTreeMap::new(),
             blocked_by: BTreeMap::new(),
             canaries: BTreeMap::new(),
+            only_urgent: BTreeMap::new(),
             held_back: BTreeSet::new(),
             ending_alerts: BTreeMap::new(),
             raised: BTreeSet::new(),
@@ -206,7 +226,11 @@ impl Core {
             stopped_since: BTreeMap::new(),
             save_planned: false,
             saved_all: now,
-            hungry: BTreeSet::new(),
+            hungry: Hungry::default(),
+            proven: BTreeSet::new(),
+            strangers: 0,
+            #[cfg(test)]
+            steps: 0,
             source_turn: 0,
             identity_known: false,
             helo: "localhost".into(),
@@ -414,13 +438,13 @@ impl Core {
         if self.stopping {
             return;
         }
-        let mut touched = BTreeSet::new();
+        let mut touched = Vec::new();
+        let mut known = BTreeSet::new();
         while let Some(id) = self.queue.due(now) {
-            touched.extend(self.due(id, now));
+            // In the order in which their mail was due.
+            touched.extend(self.due(id, now).filter(|target| known.insert(*target)));
         }
-        for target in touched {
-            self.pump(target, now);
-        }
+        self.pump_in_turns(touched, now);
     }
 
     /// A delivery's time has come: to the line of its target if the way is known.
@@ -447,6 +471,7 @@ impl Core {
             if let Some(target) = domain.target {
                 self.queue.put(id, Place::Ready);
                 self.places.targets.get_mut(target)?.line.push(class, flow, id);
+                self.line_grew(target, class);
                 return Some(target);
             }
         }
@@ -522,8 +547,9 @@ impl Core {
         }
         let Some((flow, class)) = self.queue.get(id).map(|entry| (entry.flow, entry.class)) else { return };
         self.queue.put(id, Place::Ready);
-        if let Some(target) = self.places.targets.get_mut(target) {
-            target.line.push(class, flow, id);
+        if let Some(place) = self.places.targets.get_mut(target) {
+            place.line.push(class, flow, id);
+            self.line_grew(target, class);
         }
     }
 
@@ -581,6 +607,12 @@ impl Core {
         self.retry.next(id.message, lifetime, attempts, now, &mut self.chance)
     }
 
+    /// The same where the receiver's reply asks for a wait of the delivery's own.
+    pub(super) fn own_attempt(&mut self, id: DeliveryId, attempts: u32, wait: Duration, now: Timestamp) -> Timestamp {
+        let lifetime = self.queue.get(id).and_then(|entry| entry.lifetime);
+        self.retry.own(id.message, lifetime, attempts, wait, now, &mut self.chance)
+    }
+
     /// Puts a delivery off until `next`; one far off leaves the memory when that is well filled.
     pub(super) fn put_off(&mut self, id: DeliveryId, next: Timestamp, now: Timestamp) {
         self.release_gate(id);
@@ -622,6 +654,11 @@ impl Core {
         self.timers.contains(&(at, timer))
     }
 
+    #[cfg(test)]
+    pub(super) fn has_timer_of(&self, timer: Timer) -> bool {
+        self.timers.iter().any(|(_, other)| *other == timer)
+    }
+
     /// Addresses on the public Internet need a name that others can check; our own networks do not.
     pub(super) fn may_leave_to(&self, address: SocketAddr, fixed: bool) -> bool {
         self.identity_known || fixed || self.networks.iter().any(|net| net.contains(&address.ip()))
@@ -638,6 +675,8 @@ impl Core {
                     }
                 }
                 Timer::Lane(lane) => self.lane_wakes(&lane, now),
+                Timer::FeedAmong(among) => self.feed_among(among, now),
+                Timer::Feed(provider) => self.feed_provider(&provider, now),
                 Timer::Save => {
                     self.save_planned = false;
                     self.save(now);
@@ -672,6 +711,8 @@ impl Core {
             }
         }
         self.places.sweep(now);
+        self.gate.sweep(now);
+        self.sweep_proven();
         self.throttle.sweep(now);
         self.watch(now);
         if now.since(self.saved_all) >= SAVE_EVERY {

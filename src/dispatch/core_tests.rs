@@ -57,6 +57,8 @@ pub(super) struct World {
     pub(super) short: usize,
     /// What every receiver says at this stage.
     pub(super) script: Option<(Stage, &'static str)>,
+    /// What is said to RCPT about single mailboxes.
+    pub(super) says: BTreeMap<String, &'static str>,
     /// Messages in the order in which they were offered.
     pub(super) log: Vec<QueueId>,
     pub(super) plans: Vec<crate::outbound::Plan>,
@@ -64,12 +66,19 @@ pub(super) struct World {
     pub(super) remembered: usize,
     /// The newest record of each lane.
     pub(super) records: BTreeMap<crate::throttle::LaneName, crate::throttle::LaneRecord>,
+    pub(super) last_remembered: Vec<crate::throttle::LaneRecord>,
+    /// Nobody listens there.
+    pub(super) dead_hosts: BTreeSet<Arc<str>>,
+    /// Domains whose hosts take the connection and say nothing, by how they begin.
+    pub(super) silent: Option<&'static str>,
     /// Changes of lanes, as the event log has them.
     pub(super) events: Vec<EventKind>,
     /// Actions carried out, and changes of deliveries written.
     pub(super) acts: usize,
     pub(super) updates: usize,
     pub(super) ticks: usize,
+    /// After each step it is looked whether something is forgotten; costs a pass over everything.
+    pub(super) checks: bool,
 }
 
 pub(super) struct Open {
@@ -135,6 +144,11 @@ impl World {
 
     /// With these profiles beside the usual ones.
     pub(super) fn with(seed: u64, mood: Mood, profiles: Vec<ProviderOptions>) -> World {
+        World::sized(seed, mood, profiles, 10)
+    }
+
+    /// With so many connections in all.
+    pub(super) fn sized(seed: u64, mood: Mood, profiles: Vec<ProviderOptions>, max_connections: usize) -> World {
         let ids = Arc::new(QueueIds::new(0, seed));
         let provider = |name: &str| ProviderOptions {
             name: name.into(),
@@ -146,7 +160,7 @@ impl World {
             sources: vec![SourceAddress { name: "default".into(), address: None, helo: None, warm_up: Vec::new() }],
             networks: Vec::new(),
             tls: TlsMode::Opportunistic,
-            max_connections: 10,
+            max_connections,
             queue: QueueOptions::default(),
             bounces: Bounces::default(),
             postmaster: None,
@@ -184,15 +198,20 @@ impl World {
             mood,
             short: 0,
             script: None,
+            says: BTreeMap::new(),
             log: Vec::new(),
             plans: Vec::new(),
             resolved_afresh: 0,
             remembered: 0,
             records: BTreeMap::new(),
+            last_remembered: Vec::new(),
+            dead_hosts: BTreeSet::new(),
+            silent: None,
             events: Vec::new(),
             acts: 0,
             updates: 0,
             ticks: 0,
+            checks: true,
         }
     }
 
@@ -245,6 +264,11 @@ impl World {
         self.store(envelope.clone(), deliveries.clone(), body.clone());
         self.say_in(Duration::ZERO, Input::Accepted(vec![Committed { envelope, deliveries, body }]));
         id
+    }
+
+    /// As if it had been handed in.
+    pub(super) fn keep(&mut self, message: &Committed) {
+        self.store(message.envelope.clone(), message.deliveries.clone(), message.body.clone());
     }
 
     fn store(&mut self, envelope: Arc<Envelope>, deliveries: Vec<Delivery>, body: Body) {
@@ -303,6 +327,9 @@ impl World {
 
     /// No lane starves: something will look at every line in which something stands.
     fn assert_nothing_is_forgotten(&self) {
+        if !self.checks {
+            return;
+        }
         let forgotten = self.core.forgotten_targets(self.now);
         assert!(forgotten.is_empty(), "nothing wakes {forgotten:?}");
     }
@@ -329,10 +356,10 @@ impl World {
             }
             Action::ResolveHop { domain, hop } => self.resolve(domain, Some(hop)),
             Action::Open { connection, plan, job } => {
-                self.plans.push(plan);
                 self.open.insert(connection, Open { recipients: Vec::new(), closing: false });
                 self.peak = self.peak.max(self.open.len());
-                self.begin_open(connection, job);
+                self.begin_open(connection, &plan, job);
+                self.plans.push(plan);
             }
             Action::Start { connection, job } => {
                 let wait = self.soon();
@@ -368,6 +395,7 @@ impl World {
             Action::Alert(alert) => self.alerts.push(alert),
             Action::Remember(records) => {
                 self.remembered += 1;
+                self.last_remembered = records.clone();
                 self.records.extend(records.into_iter().map(|record| (record.name.clone(), record)));
             }
             Action::Answer { ticket, left_alone } => self.answers.push((ticket, left_alone.len())),
@@ -412,13 +440,17 @@ impl World {
         self.say_in(wait, input);
     }
 
-    fn begin_open(&mut self, connection: ConnectionId, job: Job) {
+    fn begin_open(&mut self, connection: ConnectionId, plan: &crate::outbound::Plan, job: Job) {
+        if self.silent.is_some_and(|domain| plan.host.contains(domain)) {
+            let error = OpenError { stage: OpenStage::Greeting, reply: None, text: "silence".into() };
+            return self.say_in(plan.greeting, Input::OpenFailed { connection, error });
+        }
         let error = if let Some((Stage::Connect, reply)) = self.script {
             Some((OpenStage::Greeting, Reply::parse(reply)))
         } else if self.short > 0 {
             self.short -= 1;
             Some((OpenStage::Ours, None))
-        } else if self.likely(self.mood.refuse_connect) {
+        } else if self.dead_hosts.contains(&plan.host) || self.likely(self.mood.refuse_connect) {
             Some((OpenStage::Connect, None))
         } else if self.likely(self.mood.greet_badly) {
             let reply = if self.chance.bool() { "421 busy" } else { "554 go away" };
@@ -514,7 +546,10 @@ impl World {
             .iter()
             .map(|recipient| {
                 let key = recipient.address.key();
-                if key.starts_with("unknown") || (!self.proven.contains(&key) && self.likely(self.mood.unknown)) {
+                if let Some(text) = self.says.get(&key) {
+                    replied(Stage::Rcpt, text)
+                } else if key.starts_with("unknown") || (!self.proven.contains(&key) && self.likely(self.mood.unknown))
+                {
                     self.settled.insert((id, key));
                     replied(Stage::Rcpt, "550 5.1.1 no such user")
                 } else if self.likely(self.mood.too_many) {

@@ -46,6 +46,8 @@ pub(super) struct Target {
     pub line: Line,
     /// Connections, also those on their way.
     pub open: usize,
+    /// Of those, on their way to the greeting.
+    pub opening: usize,
     pub idle: Vec<u64>,
     pub turn: u64,
     /// No host could be reached; not before then.
@@ -59,6 +61,10 @@ pub(super) struct Target {
     pub waits_for: Option<Arc<str>>,
     /// It stands in the waiting list of this lane.
     pub waits_in: Option<LaneName>,
+    /// It waits for a connection of this provider.
+    pub hungry: Option<Arc<str>>,
+    /// It was told that there is no room for a connection, and has had none at rest since.
+    pub lacks: bool,
 }
 
 /// Numbered places that are used again.
@@ -229,6 +235,7 @@ impl Destinations {
             provider,
             line: Line::default(),
             open: 0,
+            opening: 0,
             idle: Vec::new(),
             turn: 0,
             down_until: None,
@@ -237,6 +244,8 @@ impl Destinations {
             domains: 0,
             waits_for: None,
             waits_in: None,
+            hungry: None,
+            lacks: false,
         });
         self.target_ids.insert(signature, id);
         id
@@ -265,7 +274,12 @@ impl Destinations {
             .targets
             .iter()
             .filter(|(_, t)| {
-                t.domains == 0 && t.open == 0 && t.line.is_empty() && t.timer.is_none() && t.waits_in.is_none()
+                t.domains == 0
+                    && t.open == 0
+                    && t.line.is_empty()
+                    && t.timer.is_none()
+                    && t.waits_in.is_none()
+                    && t.hungry.is_none()
             })
             .map(|(id, _)| id)
             .collect();

@@ -4,14 +4,23 @@
 //! "no such user", the others must not ask again (five queued messages to one unknown address put one RCPT on the wire).
 //! A recipient that has accepted mail lately is known to exist and needs no gate. Keys are hashes: a collision makes a
 //! delivery wait that need not, nothing worse.
+//!
+//! A mailbox that takes only so many messages in a time rests: nothing for it starts before that is over, then one delivery
+//! goes ahead of the others.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
+use std::time::Duration;
+
 use crate::queue::RecipientKey;
-use crate::types::DeliveryId;
+use crate::types::{DeliveryId, Timestamp};
 
 /// Recipients remembered as good in one generation; two generations are kept (some 1 MiB).
 const GOOD_MAX: usize = 32_768;
+/// Mailboxes that rest; beyond it their deliveries find out one by one.
+const RESTING_MAX: usize = 100_000;
+/// A mailbox rests no longer than this: its limits are by the hour.
+const REST_MAX: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, Default)]
 pub struct Gate {
@@ -21,6 +30,13 @@ pub struct Gate {
     held: BTreeSet<RecipientKey>,
     good: HashSet<RecipientKey>,
     good_before: HashSet<RecipientKey>,
+    resting: BTreeMap<RecipientKey, Rest>,
+}
+
+#[derive(Debug)]
+struct Rest {
+    until: Timestamp,
+    wait: Duration,
 }
 
 impl Gate {
@@ -60,6 +76,37 @@ impl Gate {
             self.good_before = std::mem::take(&mut self.good);
         }
         self.good.insert(key);
+    }
+
+    /// The mailbox takes no more for now. A repeat soon after the last rest doubles it; one while it lasts changes nothing.
+    pub fn rest(&mut self, key: RecipientKey, first: Duration, now: Timestamp) -> Timestamp {
+        let wait = match self.resting.get(&key) {
+            Some(rest) if now < rest.until => return rest.until,
+            Some(rest) if now < rest.until + rest.wait => rest.wait * 2,
+            _ => first,
+        };
+        let wait = wait.clamp(first.min(REST_MAX), REST_MAX);
+        let until = now + wait;
+        // Whoever goes ahead afterwards goes alone.
+        self.good.remove(&key);
+        self.good_before.remove(&key);
+        if self.resting.len() < RESTING_MAX || self.resting.contains_key(&key) {
+            self.resting.insert(key, Rest { until, wait });
+        }
+        until
+    }
+
+    /// Until when one of these mailboxes rests.
+    pub fn rests_until(&self, keys: &[RecipientKey], now: Timestamp) -> Option<Timestamp> {
+        if self.resting.is_empty() {
+            return None;
+        }
+        keys.iter().filter_map(|key| self.resting.get(key)).map(|rest| rest.until).filter(|until| *until > now).max()
+    }
+
+    /// Forgets the rests that nothing follows from any more.
+    pub fn sweep(&mut self, now: Timestamp) {
+        self.resting.retain(|_, rest| now < rest.until + rest.wait);
     }
 
     /// The delivery has its answer or is out of the race; returns who may try next. All of those that wait if the
@@ -186,6 +233,31 @@ mod tests {
         assert!(gate.enter(id(1), &[7, 8]));
         gate.hold(7);
         assert!(gate.enter(id(1), &[7, 8]));
+    }
+
+    #[test]
+    fn a_mailbox_rests_longer_each_time_and_one_delivery_goes_ahead() {
+        let at = |secs: u64| Timestamp::from_secs(1_000_000) + Duration::from_secs(secs);
+        let first = Duration::from_secs(600);
+        let mut gate = Gate::default();
+        gate.good(7);
+        assert_eq!(gate.rest(7, first, at(0)), at(600));
+        assert_eq!(gate.rest(7, first, at(5)), at(600), "what was on its way changes nothing");
+        assert_eq!((gate.rests_until(&[7, 8], at(599)), gate.rests_until(&[8], at(0))), (Some(at(600)), None));
+        assert_eq!(gate.rests_until(&[7], at(600)), None);
+        assert!(gate.enter(id(1), &[7]) && !gate.enter(id(2), &[7]));
+        let mut now = 600;
+        let waits: Vec<u64> = (0..4)
+            .map(|_| {
+                let until = gate.rest(7, first, at(now));
+                let wait = until.since(at(now)).as_secs();
+                now += wait;
+                wait
+            })
+            .collect();
+        assert_eq!(waits, [1200, 2400, 3600, 3600]);
+        gate.sweep(at(now + 3600));
+        assert_eq!(gate.rest(7, first, at(now + 3600)), at(now + 4200));
     }
 
     #[test]

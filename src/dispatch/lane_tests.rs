@@ -17,7 +17,7 @@ const TOO_MANY: &str = "421 RP-003 The mail server IP connecting to Outlook.com 
 const BANNED: &str = "550 5.7.606 Access denied, banned sending IP [192.0.2.1]. To request removal from this list please visit \
                       https://sender.office.com/ and follow the directions.";
 
-fn secs(secs: u64) -> Duration {
+pub(super) fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 
@@ -28,7 +28,7 @@ impl World {
         self.now = self.now.max(until);
     }
 
-    fn only_delivery(&self, id: QueueId) -> &Delivery {
+    pub(super) fn only_delivery(&self, id: QueueId) -> &Delivery {
         self.spool.get(&id).and_then(|message| message.deliveries.values().next()).expect("it waits")
     }
 
@@ -47,7 +47,7 @@ impl World {
         self.run_for(secs(0));
     }
 
-    fn row(&self, id: QueueId) -> Row {
+    pub(super) fn row(&self, id: QueueId) -> Row {
         let delivery = self.only_delivery(id);
         Row {
             id: delivery.id,
@@ -176,7 +176,7 @@ fn a_block_is_probed_with_bulk_mail_and_never_with_an_urgent_message() {
             .iter()
             .any(|a| a.raised && a.key == "blocked shared default" && a.remedy.contains("weir report shared"))
     );
-    let urgent = world.submit("s@sender.test", &["n@a.test"]);
+    let urgent = world.submit_as(Priority::High, "s@sender.test", &["n@a.test"]);
     world.run_for(secs(3 * 3600));
     assert!(world.log.is_empty(), "an urgent message was risked");
     let bulk = world.submit_as(Priority::Bulk, "news@list.test", &["b@a.test"]);
@@ -189,6 +189,103 @@ fn a_block_is_probed_with_bulk_mail_and_never_with_an_urgent_message() {
     assert_eq!(world.log[..2], [bulk, later]);
     assert!(world.log.contains(&urgent));
     assert!(world.alerts.iter().any(|a| !a.raised && a.key == "blocked shared default"));
+}
+
+#[test]
+fn a_short_block_is_over_with_the_first_probe_whatever_waits() {
+    let mut world = World::new(21, CALM);
+    world.be_blocked();
+    let urgent = world.submit_as(Priority::High, "login@sender.test", &["h@a.test"]);
+    let ids: Vec<QueueId> = (0..20).map(|n| world.submit("s@sender.test", &[&format!("u{n}@a.test")])).collect();
+    world.run_for(secs(66 * 60));
+    assert_eq!(world.log[..2], [ids[0], urgent], "ordinary mail asks, urgent mail follows first");
+    world.run_for(secs(600));
+    world.assert_all_ended_once(21);
+}
+
+#[test]
+fn where_only_urgent_mail_waits_a_person_is_told_and_one_is_risked_after_the_third_wait() {
+    let mut world = World::new(22, CALM);
+    world.be_blocked();
+    let urgent = [1, 2].map(|n| world.submit_as(Priority::High, "login@sender.test", &[&format!("h{n}@a.test")]));
+    let told = |world: &World, raised| {
+        world.alerts.iter().filter(|a| a.raised == raised && a.key == "only urgent shared default").count()
+    };
+    world.run_for(secs(45 * 60));
+    assert_eq!(told(&world, true), 0);
+    world.run_for(secs(6 * 3600));
+    assert_eq!((told(&world, true), told(&world, false), world.log.len()), (1, 0, 0));
+    let lane = world.core.snapshot(world.now).lanes.into_iter().find(|lane| lane.state == "probing").unwrap();
+    let reason = lane.reason.unwrap();
+    assert!(reason.starts_with("only urgent mail waits") && reason.ends_with("directions."), "{reason}");
+    assert!(lane.until.is_some_and(|until| until > world.now) && lane.connections == 0);
+    world.run_for(secs(3600));
+    assert_eq!(world.log, urgent);
+    assert_eq!(told(&world, false), 1);
+}
+
+#[test]
+fn after_a_restart_a_blocked_lane_asks_as_before() {
+    let mut world = World::new(23, CALM);
+    world.be_blocked();
+    world.run_for(secs(6));
+    let records = world.last_remembered.clone();
+    assert!(!records.is_empty());
+    // The first wait ends while nobody runs.
+    for (down, expected) in [(600, 0), (2 * 3600, 1)] {
+        let mut next = World::new(24, CALM);
+        next.now = world.now + secs(down);
+        next.core.restore(records.clone(), next.now);
+        next.submit("s@sender.test", &["n@a.test"]);
+        next.run_for(secs(30));
+        assert_eq!(next.log.len(), expected, "{down} s after the block");
+        next.run_for(secs(3600));
+        next.assert_all_ended_once(24);
+    }
+}
+
+#[test]
+fn a_block_that_may_be_about_one_sender_s_mail_ends_where_there_is_no_other_sender() {
+    let mut world = World::new(25, CALM);
+    // Of the empty sender: no report to it asks in its place.
+    let hit = world.submit("", &["hit@a.test"]);
+    world.script = Some((Stage::Mail, "550 SC-001 (mx) Unfortunately, messages from 192.0.2.1 weren't sent."));
+    world.run_for(secs(30));
+    world.script = None;
+    let same = world.submit("", &["u@a.test"]);
+    world.run_for(secs(50 * 60));
+    assert_eq!(of(&world, &[hit, same]), [hit], "another sender's mail is waited for");
+    let other = world.submit("t@sender.test", &["v@a.test"]);
+    world.run_for(secs(120));
+    assert_eq!(of(&world, &[hit, same, other]), [hit, other, same]);
+
+    let mut world = World::new(26, CALM);
+    let hit = world.submit("", &["hit@a.test"]);
+    world.script = Some((Stage::Mail, "550 SC-001 (mx) Unfortunately, messages from 192.0.2.1 weren't sent."));
+    world.run_for(secs(30));
+    world.script = None;
+    let same = world.submit("", &["u@a.test"]);
+    world.run_for(secs(66 * 60));
+    assert_eq!(of(&world, &[hit, same]), [hit, same]);
+}
+
+#[test]
+fn a_probe_whose_hosts_cannot_be_reached_does_not_keep_the_block() {
+    let mut world = World::new(27, CALM);
+    world.be_blocked();
+    world.dead_hosts.insert("mx1.c.test".into());
+    world.dead_hosts.insert("mx2.c.test".into());
+    world.dead_hosts.insert("mx3.c.test".into());
+    // The nearest to its expiry, and at a dead host of the same provider.
+    let dead = world.submit_as(Priority::Bulk, "s@sender.test", &["u@c.test"]);
+    let alive = world.submit_as(Priority::Bulk, "s@sender.test", &["u@a.test"]);
+    world.run_for(secs(70 * 60));
+    assert_eq!(of(&world, &[dead, alive]), [alive]);
+}
+
+/// What was offered of these, in order.
+pub(super) fn of(world: &World, ids: &[QueueId]) -> Vec<QueueId> {
+    world.log.iter().filter(|id| ids.contains(id)).copied().collect()
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::core::{Core, Timer};
 use super::message::{Action, ConnectionId};
 use super::pump::State;
 use crate::spool::Change;
-use crate::throttle::{Change as LaneChange, HoldBegan, LaneName, Side, Signal};
+use crate::throttle::{Change as LaneChange, HoldBegan, LaneName, Reported, Side, Signal};
 use crate::types::{Event, EventKind, Reading, Timestamp};
 
 /// What lanes learned is saved this long after it was learned.
@@ -25,13 +25,20 @@ pub(super) struct Said<'a> {
 }
 
 impl Core {
-    /// Reports a signal; what changes for the lane becomes an event.
-    pub(super) fn tell_lane(&mut self, lane: &LaneName, signal: &Signal<'_>, said: Option<Said<'_>>, now: Timestamp) {
-        let change = self.throttle.report(lane, signal, now);
+    /// Reports a signal; what changes for the lane becomes an event. Does the delivery wait with the lane?
+    pub(super) fn tell_lane(
+        &mut self,
+        lane: &LaneName,
+        signal: &Signal<'_>,
+        said: Option<Said<'_>>,
+        now: Timestamp,
+    ) -> bool {
+        let Reported { change, waits } = self.throttle.report(lane, signal, now);
         self.save_soon(now);
         if let Some(change) = change {
             self.lane_changed(lane, &change, said, now);
         }
+        waits
     }
 
     /// Changes that came about by counting and by time.
@@ -90,6 +97,7 @@ impl Core {
             EventKind::Paused => self.rest(lane),
             EventKind::Resumed => {
                 self.blocked_by.remove(lane);
+                self.something_to_risk(lane);
                 let words = format!("{lane}: mail goes again, the block is over");
                 self.over_with(&super::alarm::blocked_key(lane), &words, now);
                 self.hasten(&lane.provider, now);

@@ -17,6 +17,7 @@ mod fresh;
 mod gate;
 mod hand;
 mod holds;
+mod hungry;
 mod lanes;
 pub mod message;
 mod opening;
@@ -28,6 +29,7 @@ mod report;
 mod senders;
 mod settle;
 pub mod status;
+mod strangers;
 mod waiting;
 mod withdraw;
 
@@ -71,4 +73,8 @@ mod hand_tests;
 #[cfg(test)]
 mod lane_tests;
 #[cfg(test)]
+mod put_off_tests;
+#[cfg(test)]
 mod status_tests;
+#[cfg(test)]
+mod turn_tests;

@@ -5,6 +5,8 @@
 //! until that delivery's next attempt. What else stands in the line waits and counts no attempt. Nor does the delivery
 //! itself where the receiver spoke of our address or of the connection: that slows the lane, not the message.
 
+use std::time::Duration;
+
 use super::alarm::PORT_KEY;
 use super::attempt::{Attempt, Said};
 use super::core::Core;
@@ -12,6 +14,7 @@ use super::destination::TargetId;
 use super::lanes;
 use super::message::{Action, ConnectionId};
 use super::pump::{Connection, LOOK_AGAIN, NotNow, State, Told};
+use super::strangers::NoPlace;
 use super::withdraw::Purpose;
 use crate::outbound::options::TlsMode;
 use crate::outbound::{OpenError, OpenStage, Plan};
@@ -20,7 +23,7 @@ use crate::route::Route;
 use crate::route::order::{Candidate, candidates};
 use crate::route::port25::Connect;
 use crate::throttle::{About, Answer, Grant, LaneName, Permit, Probe, Signal};
-use crate::types::{Class, DeliveryId, Reading, Scope, Stage, Timestamp, Verdict};
+use crate::types::{DeliveryId, Priority, Reading, Scope, Stage, Timestamp, Verdict};
 
 /// Refusals in a row for which a delivery counts no attempt although no lane waits for them.
 const UNTOUCHED_MAX: u8 = 2;
@@ -61,9 +64,14 @@ impl Core {
         only: Option<&LaneName>,
         now: Timestamp,
     ) -> Result<(), NotNow> {
-        let Some(route) = self.places.targets.get(target).map(|place| place.route.clone()) else {
-            return Err(NotNow::Exhausted);
-        };
+        let Some(place) = self.places.targets.get(target) else { return Err(NotNow::Exhausted) };
+        let (route, provider) = (place.route.clone(), place.provider.clone());
+        let class = self.queue.get(id).map(|entry| entry.class).unwrap_or_default();
+        match self.no_place(target, class) {
+            None => {}
+            Some(NoPlace::Ungreeted) => return Err(NotNow::Ungreeted),
+            Some(NoPlace::Strangers | NoPlace::Whole) => return Err(NotNow::Told(told.crowded(provider))),
+        }
         let begun = self.attempts.get(&id).filter(|attempt| !attempt.candidates.is_empty());
         let (list, mut next) = match begun {
             Some(attempt) => (attempt.candidates.clone(), attempt.next),
@@ -114,16 +122,24 @@ impl Core {
     fn open_to(&mut self, target: TargetId, id: DeliveryId, candidate: Candidate, granted: Granted, now: Timestamp) {
         self.take(target, id);
         let Granted { source, permit, grant, probes } = granted;
-        let plan = self.plan(&candidate, source, attempt_skips_tls(self.attempts.get(&id)));
+        let plan = self.plan(&candidate, source, attempt_skips_tls(self.attempts.get(&id)), self.greeting_wait(target));
         let skip_tls = plan.skip_tls;
         let connection = self.new_connection_id();
+        self.takes_place(target, &permit.lane().provider);
         let job = self.job(id, permit.lane(), &grant, now);
         let state = State::Opening(id);
-        let held = Connection { target, permit, candidate, state, started: now, skip_tls, recalled: false, probes };
+        let held = Connection {
+            target,
+            permit,
+            candidate,
+            state,
+            since: now,
+            started: now,
+            skip_tls,
+            recalled: false,
+            probes,
+        };
         self.connections.insert(connection, held);
-        if let Some(place) = self.places.targets.get_mut(target) {
-            place.open += 1;
-        }
         self.act(Action::Open { connection, plan, job });
     }
 
@@ -156,7 +172,8 @@ impl Core {
             let probe = self.throttle.probe(&lane, now);
             if only.is_none() && matches!(probe, Some(Probe::Expendable | Probe::OtherSender)) {
                 // Which delivery goes is not for the line to say.
-                told.until(&lane, now + LOOK_AGAIN);
+                let at = self.waits.probe_time(&lane, now);
+                told.until(&lane, at);
                 continue;
             }
             match self.throttle.permit(&lane, guarded, now) {
@@ -180,7 +197,7 @@ impl Core {
         None
     }
 
-    fn plan(&self, candidate: &Candidate, source: usize, skip_tls: bool) -> Plan {
+    fn plan(&self, candidate: &Candidate, source: usize, skip_tls: bool, greeting: Duration) -> Plan {
         let source = &self.sources[source];
         Plan {
             host: candidate.name.clone(),
@@ -189,24 +206,26 @@ impl Core {
             helo: source.helo.clone().unwrap_or_else(|| self.helo.clone()),
             tls: self.tls_for(&candidate.name),
             skip_tls,
+            greeting,
         }
     }
 
     pub(super) fn opened(&mut self, connection: ConnectionId, now: Timestamp) {
         let Some(held) = self.connections.get_mut(&connection) else { return };
+        let (target, candidate) = (held.target, held.candidate.clone());
         if let State::Opening(id) = held.state {
             held.state = State::Busy(id);
             held.started = now;
+            self.is_greeted(target);
         }
-        let (target, candidate) = (held.target, held.candidate.clone());
         self.failing.succeeded(candidate.address);
         self.see_port(&candidate, Connect::Succeeded, now);
         if let Some(place) = self.places.targets.get_mut(target) {
             place.down_until = None;
-            if std::mem::take(&mut place.suspect) {
-                self.pump(target, now);
-            }
+            place.suspect = false;
         }
+        // Others may have waited for this greeting.
+        self.pump(target, now);
     }
 
     /// TLS is required of a host that has asked for it.
@@ -223,18 +242,23 @@ impl Core {
         let Connection { target, permit, candidate, state, started, skip_tls, probes, .. } = held;
         let id = match state {
             State::Opening(id) | State::Busy(id) => id,
-            _ => {
+            State::Idle(_) | State::Closing => {
+                if state == State::Closing {
+                    self.hungry.closed(&permit.lane().provider);
+                }
                 self.give_back(permit, target, now);
                 return;
             }
         };
+        if matches!(state, State::Opening(_)) {
+            self.is_greeted(target);
+        }
+        self.was_silent(&permit.lane().provider, &error);
         let verdict = self.read_open_error(id, &permit, &candidate, &error, started, now);
         let lane = permit.lane().clone();
-        let was_full = self.throttle.is_full();
+        let was_full = self.is_crowded(Priority::Normal);
         self.throttle.release(permit);
-        if let Some(place) = self.places.targets.get_mut(target) {
-            place.open = place.open.saturating_sub(1);
-        }
+        self.leaves_place(target, &lane.provider, now);
         self.note_failure(&candidate, &error, now);
         let may_do_without = self.tls_for(&candidate.name) == TlsMode::Opportunistic && !skip_tls;
         let tls_again = error.stage == OpenStage::Tls && may_do_without;
@@ -318,12 +342,12 @@ impl Core {
         let signal = Signal::Refused { reading: &reading, reply: &text, started, about: About::default() };
         let flow = self.queue.get(id).map(|entry| entry.flow);
         let said = lanes::Said { reply: &text, reading: &reading, flow };
-        self.tell_lane(permit.lane(), &signal, Some(said), now);
+        let waits = self.tell_lane(permit.lane(), &signal, Some(said), now);
         self.obey(permit.lane(), &candidate.name, &reading);
         if error.stage == OpenStage::Tls {
             return Next::Address;
         }
-        if self.slows_the_lane(id, &reading) || (stage == Stage::Ehlo && reading.breaker) {
+        if self.stands_back(id, &reading, waits) || (stage == Stage::Ehlo && reading.breaker) {
             return Next::Wait;
         }
         match reply.is_permanent() && stage == Stage::Connect {
@@ -334,16 +358,16 @@ impl Core {
         }
     }
 
-    /// Is the refusal about our address or the connection, so that the message is as if it had not been offered?
+    /// Is the delivery as if it had not been offered?
     ///
-    /// Where the throttle has a wait for it, however often it comes; else only some times in a row, so that a receiver
-    /// that always says it does not see one message again and again.
-    pub(super) fn slows_the_lane(&mut self, id: DeliveryId, reading: &Reading) -> bool {
-        if reading.verdict != Verdict::Retry || !matches!(reading.scope, Scope::Source | Scope::Connection) {
+    /// Where the throttle has a wait for the refusal (`waits`), however often it comes; else, where the receiver spoke of our address
+    /// or the connection, only some times in a row: whoever always says so must not see one message again and again.
+    pub(super) fn stands_back(&mut self, id: DeliveryId, reading: &Reading, waits: bool) -> bool {
+        if reading.verdict != Verdict::Retry {
             return false;
         }
-        if has_lever(reading) {
-            return true;
+        if waits || !matches!(reading.scope, Scope::Source | Scope::Connection) {
+            return waits;
         }
         let times = self.untouched.entry(id).or_insert(0);
         *times += 1;
@@ -394,12 +418,6 @@ pub(super) enum Next {
     Final,
     /// Back to the line: it is the lane that is stopped, or we could open nothing.
     Wait,
-}
-
-/// Readings for which the throttle slows, pauses or stops the lane.
-fn has_lever(reading: &Reading) -> bool {
-    reading.breaker
-        || matches!(reading.class, Class::RateLimit | Class::MessageLimit | Class::ConnectionLimit | Class::IpBlock)
 }
 
 fn no_source(candidate: &Candidate) -> Said {

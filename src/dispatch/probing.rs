@@ -1,38 +1,145 @@
 //! Which delivery asks a receiver that has blocked us whether the way is free again.
 //!
-//! A message of our own to the `canary`, if there is one; else the bulk message nearest its expiry, since it may be lost.
-//! Never an urgent one: if nothing else waits, the question waits too, until there is something or an operator says
-//! `resume`.
+//! ```text
+//! a canary is named         -> a message of our own to it
+//! else bulk that may go     -> that nearest its expiry: it is lost if the block lasts
+//! else ordinary mail        -> that nearest its expiry
+//! else (all of it urgent)   -> none before the block's third wait is over; told in `status` and by an alert
+//! ```
+//!
+//! Where the block may have been about the content of one sender, mail of another goes before all of the same sender's, which
+//! is risked once the usual first wait is over: a relay with one sender must come out of such a block too. A message
+//! whose hosts cannot be reached is no probe; the next one is taken.
+
+use std::collections::BTreeSet;
 
 use super::core::Core;
 use super::destination::TargetId;
 use super::message::Action;
-use super::pump::{LOOK_AGAIN, Told};
+use super::pump::{LOOK_AGAIN, NotNow, Told};
 use crate::queue::Place;
 use crate::spool::Change;
-use crate::throttle::{LaneName, Probe};
+use crate::throttle::{LaneName, LaneStatus, Probe};
 use crate::types::{
-    BodyType, Delivery, DeliveryId, DeliveryState, Envelope, Mailbox, Notify, Origin, Priority, Recipient, ReversePath,
-    Timestamp,
+    Alert, BodyType, Delivery, DeliveryId, DeliveryState, Envelope, Mailbox, Notify, Origin, Priority, Recipient,
+    ReversePath, Timestamp,
 };
+
+/// An urgent message is risked after so many first waits: the first three, each twice as long as the one before.
+const URGENT_AFTER: u32 = 1 + 2 + 4;
+/// Targets that cannot be reached and are passed over in one search.
+const PASSED_OVER_MAX: usize = 8;
+
+/// What there is to be risked.
+enum Expendable {
+    Found(TargetId, DeliveryId),
+    /// All that could go is urgent.
+    OnlyUrgent,
+    Nothing,
+}
 
 impl Core {
     /// The lane's time to ask has come: the delivery that is to be risked goes out, alone.
     pub(super) fn probe_lane(&mut self, lane: &LaneName, probe: Probe, now: Timestamp) {
+        self.waits.probed(lane, now);
         self.look_at_lane(lane, now + LOOK_AGAIN);
         let is_out = self.connections.values().any(|c| c.permit.lane() == lane && c.probes);
         if is_out || !self.may_begin() {
             return;
         }
-        let chosen = match self.canary_of(lane) {
-            Some(canary) => self.canary(lane, canary, now),
-            None => self.expendable(lane, probe, now),
-        };
-        let Some((target, id)) = chosen else { return };
-        // What keeps it from going now is looked at again with the lane, and then all its addresses are.
-        if self.open(target, id, Told::default(), Some(lane), now).is_err() {
-            self.forget_fresh_attempt(id);
+        if let Some(canary) = self.canary_of(lane) {
+            if let Some((target, id)) = self.canary(lane, canary, now) {
+                self.risk(lane, target, id, now);
+            }
+            return;
         }
+        let mut passed_over = BTreeSet::new();
+        while passed_over.len() < PASSED_OVER_MAX {
+            match self.expendable(lane, probe, &passed_over, now) {
+                Expendable::Found(target, id) => {
+                    self.something_to_risk(lane);
+                    if self.risk(lane, target, id, now) {
+                        return;
+                    }
+                    passed_over.insert(target);
+                }
+                Expendable::OnlyUrgent => return self.only_urgent(lane, now),
+                Expendable::Nothing => return self.something_to_risk(lane),
+            }
+        }
+    }
+
+    /// Sends it from the lane; false: it cannot go there, another may.
+    fn risk(&mut self, lane: &LaneName, target: TargetId, id: DeliveryId, now: Timestamp) -> bool {
+        let was_tried = self.attempts.get(&id).is_some_and(|attempt| !attempt.said.is_empty());
+        match self.open(target, id, Told::default(), Some(lane), now) {
+            Ok(()) => true,
+            Err(NotNow::Exhausted) if was_tried => {
+                self.take(target, id);
+                self.unreachable(target, id, now);
+                false
+            }
+            // No host of it is reached from this lane; what other lanes can do is not decided here.
+            Err(NotNow::Exhausted) => {
+                self.attempts.remove(&id);
+                false
+            }
+            // What keeps it from going now is looked at again with the lane, and then all its addresses are.
+            Err(_) => {
+                self.forget_fresh_attempt(id);
+                true
+            }
+        }
+    }
+
+    /// When an urgent message may be risked.
+    fn urgent_from(&self, lane: &LaneName) -> Option<Timestamp> {
+        let first = self.throttle.profile(&lane.provider).probe_block;
+        Some(self.throttle.closed_since(lane)? + first * URGENT_AFTER)
+    }
+
+    fn only_urgent(&mut self, lane: &LaneName, now: Timestamp) {
+        let Some(from) = self.urgent_from(lane) else { return };
+        if self.only_urgent.insert(lane.clone(), from) == Some(from) {
+            return;
+        }
+        let provider = &lane.provider;
+        let alert = Alert {
+            key: only_urgent_key(lane),
+            raised: true,
+            text: format!(
+                "{lane}: the block may be over, but only urgent mail waits, and none of it is risked to find out before {from}"
+            ),
+            remedy: format!(
+                "`weir resume {provider}` sends one message now. With a mailbox of your own there as `canary` no user's mail is risked."
+            ),
+            provider: Some(provider.clone()),
+        };
+        self.raise(alert, now);
+    }
+
+    /// There is mail to ask with, or none at all, or no block any more.
+    pub(super) fn something_to_risk(&mut self, lane: &LaneName) {
+        if self.only_urgent.remove(lane).is_some() {
+            self.over(&only_urgent_key(lane));
+        }
+    }
+
+    /// The lanes' status, with what keeps them from asking.
+    pub(super) fn lanes_in_words(&self, now: Timestamp) -> Vec<LaneStatus> {
+        let mut lanes = self.throttle.status(now);
+        for lane in &mut lanes {
+            let name = LaneName { provider: lane.provider.clone(), source: lane.source.clone() };
+            if let Some(from) = self.only_urgent.get(&name).filter(|from| **from > now && lane.state == "probing") {
+                let reply = lane.reason.take().unwrap_or_default();
+                lane.until = Some(*from);
+                lane.reason = Some(format!(
+                    "only urgent mail waits, and none of it is risked to ask before {from} (weir resume {} asks now): {reply}",
+                    lane.provider
+                ));
+            }
+        }
+        lanes
     }
 
     fn canary_of(&self, lane: &LaneName) -> Option<Mailbox> {
@@ -102,27 +209,51 @@ impl Core {
         id
     }
 
-    /// The bulk message in the lane's lines that would expire first.
-    fn expendable(&self, lane: &LaneName, probe: Probe, now: Timestamp) -> Option<(TargetId, DeliveryId)> {
-        let but = self.blocked_by.get(lane).filter(|_| probe == Probe::OtherSender);
-        let may_go = |id: &DeliveryId| {
-            self.queue.get(*id).is_some_and(|entry| {
-                entry.place == Place::Ready
-                    && but != Some(&entry.flow)
-                    && self.gate.is_open(*id, entry.recipients.as_slice())
-                    && !self.is_over(*id, now)
-                    && !self.is_set_aside(entry.domain)
-            })
+    /// What can best be spared of the lane's lines, where its hosts can be reached.
+    fn expendable(
+        &self,
+        lane: &LaneName,
+        probe: Probe,
+        passed_over: &BTreeSet<TargetId>,
+        now: Timestamp,
+    ) -> Expendable {
+        let hit = self.blocked_by.get(lane).filter(|_| probe == Probe::OtherSender);
+        let since = self.throttle.closed_since(lane).unwrap_or(now);
+        let may_be_same = now >= since + self.throttle.profile(&lane.provider).probe_block;
+        let urgent_too = self.urgent_from(lane).is_none_or(|from| now >= from);
+        let may_go = |id: DeliveryId| {
+            let entry = self.queue.get(id).filter(|entry| entry.place == Place::Ready)?;
+            let is_same = hit == Some(&entry.flow);
+            let goes = (may_be_same || !is_same)
+                && self.gate.is_open(id, entry.recipients.as_slice())
+                && !self.is_over(id, now)
+                && !self.is_set_aside(entry.domain);
+            goes.then(|| (is_same, self.retry.expires(id.message, entry.lifetime), id))
         };
-        let expiry = |id: &DeliveryId| self.retry.expires(id.message, self.queue.get(*id).and_then(|e| e.lifetime));
-        self.places
-            .targets
-            .iter()
-            .filter(|(_, place)| place.provider == lane.provider)
-            .flat_map(|(target, place)| place.line.iter(Priority::Bulk).map(move |id| (target, id)))
-            .filter(|(_, id)| may_go(id))
-            .min_by_key(|(_, id)| (expiry(id), *id))
+        let of_lane = |(target, place): &(TargetId, &super::destination::Target)| {
+            place.provider == lane.provider
+                && !passed_over.contains(target)
+                && place.down_until.is_none_or(|until| until <= now)
+        };
+        let of_class = |class: Priority| {
+            let lines = self.places.targets.iter().filter(of_lane);
+            let all = lines.flat_map(move |(target, place)| place.line.iter(class).map(move |id| (target, id)));
+            all.filter_map(|(target, id)| Some((may_go(id)?, target)))
+        };
+        let spared = [Priority::Bulk, Priority::Normal].into_iter().filter_map(|class| of_class(class).min());
+        // Of two classes the less urgent one, unless it is of the sender that met the block.
+        let best = spared.min_by_key(|((is_same, ..), _)| *is_same);
+        let best = best.or_else(|| if urgent_too { of_class(Priority::High).min() } else { None });
+        match best {
+            Some(((.., id), target)) => Expendable::Found(target, id),
+            None if !urgent_too && of_class(Priority::High).next().is_some() => Expendable::OnlyUrgent,
+            None => Expendable::Nothing,
+        }
     }
+}
+
+fn only_urgent_key(lane: &LaneName) -> String {
+    format!("only urgent {} {}", lane.provider, lane.source)
 }
 
 /// A real subject and over 2 KB of text: less is taken for a probe of a spammer.

@@ -11,28 +11,23 @@
 //! The grant is asked for before anything is touched: what is not granted stands in the line as before, and an idle
 //! connection stays open as long as it may be idle.
 //!
-//! How a connection is opened is told in `opening`, how targets wait for a lane in `waiting`.
+//! How a connection is opened is told in `opening`, how targets wait for a lane in `waiting`, for a connection in `hungry`.
 
-use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::attempt::Attempt;
 use super::core::{Core, Timer};
-use super::destination::TargetId;
+use super::destination::{Target, TargetId};
 use super::message::{Action, ConnectionId, Job};
 use super::withdraw::Purpose;
 use crate::queue::Place;
 use crate::route::order::Candidate;
 use crate::throttle::{Answer, Grant, LaneName, Permit, Probe};
-use crate::types::{DeliveryId, Timestamp};
+use crate::types::{DeliveryId, Priority, Timestamp};
 
 /// An idle connection is kept this long for the next message.
 const IDLE_MAX: Duration = Duration::from_secs(10);
-/// When others wait for its permit, a connection is given up after so many messages.
-const SHARE_AFTER: u32 = 10;
-/// Providers whose waiting targets are looked at when one permit comes back.
-const PROVIDERS_FED: usize = 16;
 /// Mail that waits for our name, or for a lane, is looked at again after this at the latest.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// Mail that is held back rests at least this long.
@@ -44,6 +39,8 @@ pub(super) struct Connection {
     pub permit: Permit,
     pub candidate: Candidate,
     pub state: State,
+    /// When its opening began.
+    pub since: Timestamp,
     /// When the transaction, or the opening, began.
     pub started: Timestamp,
     pub skip_tls: bool,
@@ -80,6 +77,8 @@ pub(super) enum NotNow {
     Told(Told),
     /// We do not know our own name yet.
     Nameless,
+    /// Its connections on their way are to be greeted first; each of them looks at the target again.
+    Ungreeted,
     /// Every address has been tried.
     Exhausted,
 }
@@ -107,6 +106,12 @@ impl Told {
         self.full = Some(lane.provider.clone());
     }
 
+    /// There is no place for it, whatever the lanes say.
+    pub(super) fn crowded(mut self, provider: Arc<str>) -> Told {
+        self.full = Some(provider);
+        self
+    }
+
     pub(super) fn by(&self, lane: &LaneName) -> bool {
         self.lanes.contains(lane)
     }
@@ -122,17 +127,33 @@ impl Core {
     }
 
     pub(super) fn pump_all(&mut self, now: Timestamp) {
-        let targets: Vec<TargetId> = self.places.targets.iter().map(|(id, _)| id).collect();
-        for target in targets {
-            self.pump(target, now);
+        let has_mail = |(id, place): (TargetId, &Target)| (!place.line.is_empty()).then_some(id);
+        let targets: Vec<TargetId> = self.places.targets.iter().filter_map(has_mail).collect();
+        self.pump_in_turns(targets, now);
+    }
+
+    /// As `pump` for each, the urgent mail of all first, and one delivery of each before a second one of any.
+    pub(super) fn pump_in_turns(&mut self, targets: Vec<TargetId>, now: Timestamp) {
+        for class in [Some(Priority::High), None] {
+            let mut waiting = targets.clone();
+            while self.may_begin() && !waiting.is_empty() {
+                waiting.retain(|target| !self.is_told(*target) && self.step_of(*target, class, now));
+            }
         }
     }
 
     /// Gives out what can go, unless the target has been told when.
     pub(super) fn pump(&mut self, target: TargetId, now: Timestamp) {
-        if self.places.targets.get(target).is_some_and(|place| place.waits_in.is_none()) {
+        if !self.is_told(target) {
             self.pump_now(target, now);
         }
+    }
+
+    /// Does it stand where it will be looked at of itself?
+    fn is_told(&self, target: TargetId) -> bool {
+        self.places.targets.get(target).is_some_and(|place| {
+            place.waits_in.as_ref().is_some_and(|lane| self.lane_has_time(lane) || place.hungry.is_some())
+        })
     }
 
     pub(super) fn pump_now(&mut self, target: TargetId, now: Timestamp) {
@@ -141,9 +162,18 @@ impl Core {
 
     /// Starts the delivery at the head of the line; false: the target cannot go on now.
     pub(super) fn step(&mut self, target: TargetId, now: Timestamp) -> bool {
-        let Some(id) = self.head(target, now) else {
-            if let Some(place) = self.places.targets.get(target) {
-                self.hungry.remove(&(place.provider.clone(), target));
+        self.step_of(target, None, now)
+    }
+
+    /// The same with that which is next in one class.
+    pub(super) fn step_of(&mut self, target: TargetId, class: Option<Priority>, now: Timestamp) -> bool {
+        #[cfg(test)]
+        {
+            self.steps += 1;
+        }
+        let Some(id) = self.head(target, class, now) else {
+            if self.places.targets.get(target).is_some_and(|place| place.line.is_empty()) {
+                self.sated(target);
             }
             return false;
         };
@@ -195,7 +225,7 @@ impl Core {
                     if at.is_none() {
                         self.make_room(&provider, target);
                     }
-                    self.hungry.insert((provider, target));
+                    self.hunger(target, &provider);
                 }
                 if let Some((lane, until)) = at {
                     self.wait_in_lane(target, &lane, until, now);
@@ -205,6 +235,7 @@ impl Core {
                 self.say_waits_for(target, Some("a public hostname (key `hostname`)"));
                 self.look_again(target, now + LOOK_AGAIN);
             }
+            NotNow::Ungreeted => self.say_waits_for(target, Some("the greeting of its host")),
             NotNow::Exhausted => {}
         }
     }
@@ -232,24 +263,27 @@ impl Core {
 
     /// The delivery at the head of the line, which stays there: known, not expired, its route still good, not held back, no other
     /// at its recipients. What is none of that goes where it belongs.
-    pub(super) fn head(&mut self, target: TargetId, now: Timestamp) -> Option<DeliveryId> {
+    /// `wanted`: within one class.
+    fn head(&mut self, target: TargetId, wanted: Option<Priority>, now: Timestamp) -> Option<DeliveryId> {
         loop {
             let place = self.places.targets.get_mut(target)?;
-            let id = place.line.peek()?;
+            let class = wanted.or_else(|| place.line.next_class())?;
+            let id = place.line.peek_of(class)?;
             let Some(entry) = self.queue.get(id).filter(|entry| entry.place == Place::Ready) else {
-                place.line.pop();
+                place.line.pop_of(class);
                 continue;
             };
             let domain = self.places.domains.get(entry.domain);
             let is_here = domain.is_some_and(|domain| domain.target == Some(target));
             let is_known = domain.is_some_and(|domain| domain.valid_until > now);
-            let hold = self.held_until(target, entry.sender_domain, entry.domain, now);
+            let rest = self.gate.rests_until(entry.recipients.as_slice(), now);
+            let hold = self.held_until(target, entry.sender_domain, entry.domain, now).max(rest);
             let is_free = self.gate.is_open(id, entry.recipients.as_slice());
             if is_here && is_known && hold.is_none() && is_free && !self.is_over(id, now) {
                 return Some(id);
             }
             if let Some(place) = self.places.targets.get_mut(target) {
-                place.line.pop();
+                place.line.pop_of(class);
             }
             self.set_aside(id, is_here, is_known, hold, now);
         }
@@ -274,10 +308,13 @@ impl Core {
         } else if !is_here {
             self.queue.put(id, Place::Later(now));
         } else if let Some(until) = hold {
-            // Counts no attempt, and is in memory alone: the hold is known again after a restart.
+            // Counts no attempt, and is in memory alone: the hold, or the mailbox's limit, is known again after a restart.
             self.release_gate(id);
-            let expires = self.queue.get(id).map_or(until, |entry| self.retry.expires(id.message, entry.lifetime));
-            self.held_back.insert(id);
+            let Some(entry) = self.queue.get(id) else { return };
+            let expires = self.retry.expires(id.message, entry.lifetime);
+            if self.gate.rests_until(entry.recipients.as_slice(), now).is_none() {
+                self.held_back.insert(id);
+            }
             self.queue.put(id, Place::Later(until.min(expires).max(now + HOLD_MIN)));
         } else {
             let Some(entry) = self.queue.get(id) else { return };
@@ -291,8 +328,8 @@ impl Core {
         let Some(entry) = self.queue.get(id) else { return };
         self.gate.enter(id, entry.recipients.as_slice());
         let Some(place) = self.places.targets.get_mut(target) else { return };
-        if place.line.peek() == Some(id) {
-            place.line.pop();
+        if place.line.peek_of(entry.class) == Some(id) {
+            place.line.pop_of(entry.class);
         } else {
             place.line.remove(entry.class, id);
         }
@@ -303,6 +340,7 @@ impl Core {
         let class = self.queue.get(id).map(|entry| entry.class).unwrap_or_default();
         if let Some(place) = self.places.targets.get_mut(target) {
             place.line.put_back(class, id);
+            self.line_grew(target, class);
         }
     }
 
@@ -333,14 +371,15 @@ impl Core {
         self.queue.put(id, Place::Ready);
         let target = self.target_of(id);
         let class = self.queue.get(id).map(|entry| entry.class).unwrap_or_default();
-        match target.and_then(|target| self.places.targets.get_mut(target)) {
-            Some(place) => place.line.put_back(class, id),
+        match target.and_then(|target| Some((target, self.places.targets.get_mut(target)?))) {
+            Some((target, place)) => {
+                place.line.put_back(class, id);
+                self.line_grew(target, class);
+                self.look_again(target, Timestamp::EPOCH);
+            }
             None => {
                 self.queue.put(id, Place::Later(id.message.received()));
             }
-        }
-        if let Some(target) = target {
-            self.look_again(target, Timestamp::EPOCH);
         }
     }
 
@@ -373,7 +412,8 @@ impl Core {
             let lane = lane.clone();
             let probe = self.throttle.probe(&lane, now);
             if matches!(probe, Some(Probe::Expendable | Probe::OtherSender)) {
-                told.until(&lane, now + LOOK_AGAIN);
+                let at = self.waits.probe_time(&lane, now);
+                told.until(&lane, at);
                 continue;
             }
             match self.throttle.grant(&mut held.permit, recipients, now) {
@@ -412,6 +452,10 @@ impl Core {
         held.state = State::Idle(now);
         if let Some(place) = self.places.targets.get_mut(held.target) {
             place.idle.push(connection);
+            let target = held.target;
+            if std::mem::take(&mut place.lacks) {
+                self.stand_in_lane(target);
+            }
         }
         self.set_timer(now + IDLE_MAX, Timer::Idle(connection));
     }
@@ -437,6 +481,7 @@ impl Core {
         }
         let Some(held) = self.connections.get_mut(&connection) else { return };
         held.state = State::Closing;
+        self.hungry.closes(&held.permit.lane().provider);
         if !std::mem::replace(&mut held.recalled, true) {
             self.act(Action::Close { connection });
         }
@@ -461,7 +506,7 @@ impl Core {
             // Every connection has its delivery: under load nearly always, and found without a look at each.
             return;
         }
-        let whole = self.throttle.is_full();
+        let whole = self.is_crowded(Priority::Normal);
         let spare = self
             .connections
             .iter()
@@ -470,20 +515,6 @@ impl Core {
         if let Some(spare) = spare {
             self.close(spare);
         }
-    }
-
-    /// Does somebody without a connection wait for the place that `connection` holds?
-    fn should_share(&self, connection: &Connection) -> bool {
-        if connection.permit.messages() < SHARE_AFTER {
-            return false;
-        }
-        let provider = &connection.permit.lane().provider;
-        let waits = |(of, target): &(Arc<str>, TargetId)| {
-            (self.throttle.is_full() || of == provider)
-                && *target != connection.target
-                && self.places.targets.get(*target).is_some_and(|t| t.open == 0 && !t.line.is_empty())
-        };
-        self.hungry.iter().any(waits)
     }
 
     /// The transaction for a delivery that starts now.
@@ -506,6 +537,12 @@ impl Core {
     /// A socket is closed: its permit may serve somebody else.
     pub(super) fn closed(&mut self, connection: ConnectionId, now: Timestamp) {
         let Some(held) = self.connections.remove(&connection) else { return };
+        if matches!(held.state, State::Opening(_)) {
+            self.is_greeted(held.target);
+        }
+        if held.state == State::Closing {
+            self.hungry.closed(&held.permit.lane().provider);
+        }
         if let State::Idle(since) = held.state {
             self.timers_without_idle(connection, since);
             if let Some(place) = self.places.targets.get_mut(held.target) {
@@ -522,55 +559,11 @@ impl Core {
 
     pub(super) fn give_back(&mut self, permit: Permit, target: TargetId, now: Timestamp) {
         let provider = permit.lane().provider.clone();
-        let was_full = self.throttle.is_full();
+        let was_full = self.is_crowded(Priority::Normal);
         self.throttle.release(permit);
-        if let Some(place) = self.places.targets.get_mut(target) {
-            place.open = place.open.saturating_sub(1);
-        }
+        self.leaves_place(target, &provider, now);
         self.feed_hungry(&provider, was_full, now);
         self.pump(target, now);
-    }
-
-    /// A permit came back: those that wait for one take turns. Only where all connections together had been at their
-    /// limit can it serve another provider.
-    pub(super) fn feed_hungry(&mut self, provider: &Arc<str>, was_full: bool, now: Timestamp) {
-        self.feed_provider(provider, now);
-        let mut turn = provider.clone();
-        for _ in 0..PROVIDERS_FED {
-            if !was_full || self.throttle.is_full() {
-                return;
-            }
-            let behind = (Bound::Excluded((turn, TargetId::MAX)), Bound::Unbounded);
-            let next = self.hungry.range(behind).next().or_else(|| self.hungry.first());
-            let Some((next, _)) = next.cloned() else { return };
-            self.feed_provider(&next, now);
-            turn = next;
-        }
-    }
-
-    /// The targets without a connection first, until one gets none.
-    fn feed_provider(&mut self, provider: &Arc<str>, now: Timestamp) {
-        while !self.throttle.is_full() {
-            let waiting = || self.hungry.range((provider.clone(), 0)..=(provider.clone(), TargetId::MAX));
-            let has_none = |(_, target): &&(Arc<str>, TargetId)| {
-                self.places.targets.get(*target).is_none_or(|target| target.open == 0)
-            };
-            let Some(key) = waiting().find(has_none).or_else(|| waiting().next()).cloned() else { return };
-            self.hungry.remove(&key);
-            self.pump_now(key.1, now);
-            if self.hungry.contains(&key) {
-                return;
-            }
-        }
-    }
-
-    /// An answer may have widened the lane: whoever waits for a connection of it gets one.
-    fn share_room(&mut self, lane: &LaneName, now: Timestamp) {
-        let provider = &lane.provider;
-        let is_wanted = self.hungry.range((provider.clone(), 0)..=(provider.clone(), TargetId::MAX)).next().is_some();
-        if is_wanted && !self.throttle.is_used_up(lane, now) {
-            self.feed_provider(provider, now);
-        }
     }
 
     /// After a transaction: the next one, a rest, or the end of the connection.
@@ -580,7 +573,7 @@ impl Core {
         held.state = State::Idle(now);
         let (probed, recalled) = (std::mem::take(&mut held.probes), held.recalled);
         let preferred = self.is_preferred(target, &candidate, now);
-        let shares = self.connections.get(&connection).is_some_and(|c| self.should_share(c));
+        let shares = self.connections.get(&connection).is_some_and(|c| self.should_share(c, now));
         if !reusable || recalled || !preferred || self.stopping || shares {
             self.close(connection);
         } else {
@@ -593,7 +586,7 @@ impl Core {
         self.share_room(&lane, now);
         // Whoever waits for this very lane has been told when.
         let told = self.places.targets.get(target).is_some_and(|place| place.waits_in.as_ref() == Some(&lane));
-        if !told {
+        if !told || !self.lane_has_time(&lane) {
             self.pump_now(target, now);
         }
     }

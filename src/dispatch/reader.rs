@@ -36,7 +36,9 @@ pub(super) struct Reader {
     pub anything_said: bool,
     /// Recipients delivered to.
     pub delivered: u32,
-    /// Whether each rule that was met slows the lane and leaves the message untouched.
+    /// The rules for which the lane has a wait.
+    pub waits: Vec<Arc<str>>,
+    /// Whether each rule that was met leaves the message untouched.
     pub slows: Vec<(Arc<str>, bool)>,
     /// Refused in that way.
     pub untouched: Vec<Recipient>,
@@ -60,9 +62,20 @@ impl Reader {
             anyone_accepted: said(Some(Stage::Data)),
             anything_said: said(None),
             delivered: 0,
+            waits: Vec::new(),
             slows: Vec::new(),
             routes_afresh: false,
             untouched: Vec::new(),
+        }
+    }
+
+    /// Reads all of it, before anything is done about any.
+    pub(super) fn read_all(&mut self, rules: &crate::verdict::Rules, results: &[(Recipient, Resolved)]) {
+        for (_, resolved) in results {
+            if let Resolved::Outcome(Outcome::Replied { stage, reply }) = resolved {
+                let reading = self.read(rules, *stage, reply);
+                self.delivered += u32::from(reading.verdict == Verdict::Delivered);
+            }
         }
     }
 

@@ -14,6 +14,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::attempt::Attempt;
 use super::core::Core;
@@ -31,6 +32,14 @@ use crate::types::{
     Class, Delivery, DeliveryId, DeliveryState, Envelope, Event, Mailbox, Reading, Recipient, Refusal, Reply, Scope,
     Stage, Submitter, Timestamp, Verdict,
 };
+
+/// What goes with a deferral.
+#[derive(Default)]
+pub(super) struct Deferral {
+    pub changes: Vec<Change>,
+    /// The wait of its own, in place of the step of the schedule.
+    pub again: Option<Duration>,
+}
 
 impl Core {
     /// A transaction is over.
@@ -99,12 +108,14 @@ impl Core {
         };
         let mut ending = Ending::new(&envelope, facts, now);
         let mut reader = Reader::new(&held.results, place);
+        reader.read_all(&self.rules, &held.results);
+        // The lane first: it says whether the delivery waits with it.
+        self.tell_lane_of(&mut reader, place, &envelope, &delivery, now);
         for (recipient, resolved) in held.results {
             self.resolve_one(id, recipient, resolved, &mut reader, &mut attempt, &mut ending, held.dsn, place);
         }
         attempt.routed_afresh |= reader.routes_afresh;
         let needs_tls = reader.readings.iter().any(|(reading, _)| reading.class == Class::Tls);
-        self.tell_lane_of(&reader, place, &envelope, &delivery, now);
         attempt.slowed = !reader.untouched.is_empty();
         // Whoever goes on where the connection itself, or our address, was refused is refused again and again, and each time the
         // wait grows.
@@ -117,7 +128,8 @@ impl Core {
             // The message itself was put off: the recipients that were not offered would hear the same.
             for recipient in std::mem::take(&mut attempt.pending) {
                 ending.deferred(&recipient, &refusal.0, &refusal.1);
-                attempt.deferred.push(recipient);
+                let again = self.own_wait(&recipient, &refusal.1, place);
+                attempt.put_off(recipient, again);
             }
         }
         attempt.relayed.append(&mut ending.relayed);
@@ -177,7 +189,7 @@ impl Core {
             Resolved::Outcome(Outcome::InDoubt { text }) => {
                 let text = format!("{text}; it may have been delivered all the same");
                 ending.broken(&recipient, "in-doubt", &text);
-                attempt.deferred.push(recipient);
+                attempt.put_off(recipient, None);
             }
             Resolved::Outcome(Outcome::Unsaid { stage, text }) => {
                 if place.carried > 0 && stage == Stage::Mail && !reader.anything_said {
@@ -185,7 +197,7 @@ impl Core {
                     attempt.pending.push(recipient);
                 } else {
                     ending.broken(&recipient, "connection-lost", &text);
-                    attempt.deferred.push(recipient);
+                    attempt.put_off(recipient, None);
                 }
             }
             Resolved::Outcome(Outcome::Replied { stage, reply }) => {
@@ -193,12 +205,12 @@ impl Core {
                 let wave = self.note_recipient(&reading, stage, ending.submitter(), place);
                 match reading.verdict {
                     Verdict::Delivered => {
-                        reader.delivered += 1;
                         self.gate.good(super::key_of(&recipient.address));
                         ending.delivered(&recipient, &reply, &reading, dsn);
                     }
                     Verdict::Bounce if !(reply.code() == 530 && reading.class == Class::Tls) => {
                         ending.bounced(&recipient, &reply, &reading);
+                        self.own_wait(&recipient, &reading, place);
                         if reading.suppress || (reading.scope == Scope::Recipient && stage == Stage::Rcpt) {
                             self.suppress(&recipient, &reply, &reading, wave, ending);
                         }
@@ -226,7 +238,8 @@ impl Core {
                     }
                     _ => {
                         ending.deferred(&recipient, &reply.to_string(), &reading);
-                        attempt.deferred.push(recipient);
+                        let again = self.own_wait(&recipient, &reading, place);
+                        attempt.put_off(recipient, again);
                     }
                 }
             }
@@ -282,7 +295,8 @@ impl Core {
         if let Some((_, slows)) = reader.slows.iter().find(|(rule, _)| *rule == reading.rule) {
             return *slows;
         }
-        let slows = self.slows_the_lane(id, reading);
+        let waits = reader.waits.contains(&reading.rule);
+        let slows = self.stands_back(id, reading, waits);
         reader.slows.push((reading.rule.clone(), slows));
         slows
     }
@@ -324,7 +338,7 @@ impl Core {
 
     fn tell_lane_of(
         &mut self,
-        reader: &Reader,
+        reader: &mut Reader,
         place: &Where,
         envelope: &Envelope,
         delivery: &Delivery,
@@ -343,13 +357,18 @@ impl Core {
                 Verdict::Delivered => Signal::Accepted { recipients: reader.delivered, started: place.started, about },
                 _ => Signal::Refused { reading, reply, started: place.started, about },
             };
-            self.tell_lane(&place.lane, &signal, Some(Said { reply, reading, flow }), now);
+            if self.tell_lane(&place.lane, &signal, Some(Said { reply, reading, flow }), now) {
+                reader.waits.push(reading.rule.clone());
+            }
             if reading.verdict != Verdict::Delivered {
                 self.obey(&place.lane, &place.mx, reading);
             }
         }
         if reader.readings.is_empty() {
             self.tell_lane(&place.lane, &Signal::Broken { about }, None, now);
+        }
+        if reader.delivered > 0 {
+            self.has_delivered(&place.lane.provider, now);
         }
         if was_held && !self.is_held_back(delivery.id, &place.lane, now) {
             self.wake_held_back(now);
@@ -390,7 +409,20 @@ impl Core {
         }
         delivery.recipients = attempt.deferred;
         delivery.refusal = attempt.refusal.or(delivery.refusal);
-        self.defer(id, &envelope, delivery, attempt.excerpt.as_ref(), changes, now);
+        self.defer(id, &envelope, delivery, attempt.excerpt.as_ref(), Deferral { changes, again: attempt.again }, now);
+    }
+
+    /// How long the delivery waits of its own, where the reply is about it alone: greylisting, and the limit of one mailbox, at
+    /// which everything else for the mailbox waits too.
+    fn own_wait(&mut self, recipient: &Recipient, reading: &Reading, place: &Where) -> Option<Duration> {
+        let again = reading.effects.again_secs.map(|secs| Duration::from_secs(u64::from(secs)));
+        if (reading.class, reading.scope) != (Class::RateLimit, Scope::Recipient) {
+            return again;
+        }
+        let part = f64::from(reading.effects.wait.unwrap_or(100)) / 100.0;
+        let first = again.unwrap_or_else(|| self.throttle.profile(&place.lane.provider).pause.mul_f64(part));
+        let until = self.gate.rest(super::key_of(&recipient.address), first, place.now);
+        Some(until.since(place.now))
     }
 
     /// One more deferral: plans the next attempt, and tells those who asked for it that it takes long.
@@ -400,11 +432,14 @@ impl Core {
         envelope: &Arc<Envelope>,
         mut delivery: Delivery,
         excerpt: Option<&Excerpt>,
-        mut changes: Vec<Change>,
+        Deferral { mut changes, again }: Deferral,
         now: Timestamp,
     ) {
         delivery.attempts += 1;
-        let next = self.next_attempt(id, delivery.attempts, now);
+        let next = match again {
+            Some(wait) => self.own_attempt(id, delivery.attempts, wait, now),
+            None => self.next_attempt(id, delivery.attempts, now),
+        };
         delivery.next_attempt = Some(next);
         let entry_holds = self.queue.get(id).is_some_and(|entry| entry.hold_wanted);
         if entry_holds {

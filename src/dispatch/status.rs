@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use super::core::Core;
 use super::destination::Target;
-use crate::queue::Place;
+use crate::queue::{Place, ahead_in_all};
 use crate::throttle::words::{Grouped, per_minute};
 use crate::throttle::{LaneName, LaneStatus};
-use crate::types::{DeliveryId, Domain, Timestamp};
+use crate::types::{DeliveryId, Domain, Priority, Timestamp};
 
 /// The state of everything, in numbers.
 #[derive(Clone, Debug)]
@@ -110,7 +110,7 @@ impl Core {
             active: self.queue.active(),
             held: self.queue.held(),
             connections: self.throttle.open(),
-            lanes: self.throttle.status(now),
+            lanes: self.lanes_in_words(now),
             waiting,
             estimates,
             waits_for: self.places.targets.iter().filter_map(waits).collect(),
@@ -157,6 +157,9 @@ impl Core {
                 let reason = held.map(|held| held.reason).unwrap_or_default();
                 format!("the end of a hold at {at}: {reason}")
             }
+            Place::Later(at) if self.gate.rests_until(entry.recipients.as_slice(), now).is_some() => {
+                format!("the mailbox, which takes no more before {at}")
+            }
             Place::Later(at) => format!("its next attempt at {at}"),
             Place::Unrouted => format!("the MX hosts of {}", domain.name),
             Place::Parked => "the answer about the same recipient in another message".to_string(),
@@ -187,13 +190,15 @@ impl Core {
         let target = self.places.domains.get(entry.map_or(u32::MAX, |entry| entry.domain)).and_then(|d| d.target);
         if let (Some(entry), Some(target)) = (entry, target.and_then(|target| self.places.targets.get(target))) {
             let own = target.line.ahead_of(entry.class, id);
-            // The lines of a provider take turns.
-            let others = |ahead: usize| -> usize {
-                let lines = self.places.targets.iter().filter(|(_, t)| t.provider == target.provider);
-                let sum: usize = lines.map(|(_, t)| t.line.len().min(ahead + 1)).sum();
-                sum.saturating_sub(1)
+            let lines = || self.places.targets.iter().map(|(_, t)| t).filter(|t| t.provider == target.provider);
+            // The lines of a provider take turns, within each class.
+            let in_class = |ahead: usize| -> usize {
+                let before_or_at = lines().map(|t| t.line.len_of(entry.class).min(ahead + 1)).sum::<usize>();
+                before_or_at.saturating_sub(1)
             };
-            standing.ahead = own.map(|ahead| ahead.max(others(ahead)));
+            let lens = [Priority::High, Priority::Normal, Priority::Bulk]
+                .map(|class| lines().map(|t| t.line.len_of(class)).sum());
+            standing.ahead = own.map(|ahead| ahead_in_all(entry.class, in_class(ahead), lens));
             standing.turn_at = standing.ahead.and_then(|ahead| self.after(&target.provider, ahead + 1, now));
         }
         Some(standing)

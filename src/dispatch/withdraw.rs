@@ -6,6 +6,7 @@ use super::attempt::{Attempt, Said};
 use super::core::Core;
 use super::ending::{Ending, Facts};
 use super::message::{Action, Excerpt};
+use super::settle::Deferral;
 use crate::queue::Place;
 use crate::route::Unroutable;
 use crate::spool::{Change, Stored};
@@ -139,7 +140,7 @@ impl Core {
         }
         delivery.refusal = ending.refusal.take();
         let changes = ending.take_events().into_iter().map(Change::Note).collect();
-        self.defer(id, envelope, delivery, Some(excerpt), changes, now);
+        self.defer(id, envelope, delivery, Some(excerpt), Deferral { changes, again: None }, now);
     }
 
     /// Moves a delivery to the line of an operator's next hop; the try of it that may have begun is forgotten.

@@ -226,7 +226,7 @@ impl Opening<'_> {
     }
 
     async fn greeted(&self, mut wire: Wire) -> Result<Wire, Stop> {
-        match wire.reply(self.timeouts.greeting).await {
+        match wire.reply(self.timeouts.greeting.min(self.plan.greeting)).await {
             Ok(reply) if reply.code() == 220 => Ok(wire),
             Ok(reply) => Err(self.refused(OpenStage::Greeting, "the connection", reply, wire)),
             Err(text) => Err(self.stop(OpenStage::Greeting, &format!("{text}, instead of the greeting"), None)),

@@ -28,6 +28,7 @@ pub use transaction::ONE_FLIGHT_BYTES_MAX;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::types::{Body, Envelope, Recipient, Reply, Stage};
 
@@ -43,6 +44,8 @@ pub struct Plan {
     pub tls: options::TlsMode,
     /// An earlier try showed that TLS fails at this host: stay in clear text (opportunistic mode only).
     pub skip_tls: bool,
+    /// How long the greeting is waited for; less than the five minutes of RFC 5321 section 4.5.3.2.1 under need alone.
+    pub greeting: Duration,
 }
 
 /// Why no connection came to be.

@@ -1,9 +1,7 @@
 //! Deliveries that are due for one target, in the order in which they go.
 //!
 //! ```text
-//! peek: bulk, if nine others went since bulk was last served        (and bulk waits)
-//!       else normal, if nine others went since normal was last served
-//!       else the first of high, normal, bulk that waits
+//! peek: the class whose turn it is (`share`)
 //! within a class: what was put back, oldest first; then the senders in turn
 //! ```
 //!
@@ -16,17 +14,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::share::{BY_RANK, CLASSES, Share, rank};
 use crate::types::{DeliveryId, Priority};
-
-/// So many others may go before a class that waits is served.
-const OTHERS_MAX: u32 = 9;
-const CLASSES: usize = Priority::ALL.len();
 
 #[derive(Debug, Default)]
 pub struct Line {
     classes: [ClassLine; CLASSES],
-    /// What went since each class was last served, while something of it waited.
-    passed_over: [u32; CLASSES],
+    share: Share,
 }
 
 #[derive(Debug, Default)]
@@ -55,20 +49,36 @@ impl Line {
     }
 
     pub fn pop(&mut self) -> Option<DeliveryId> {
-        let served = self.next()?;
-        let id = self.classes[served].pop();
-        for (class, passed_over) in self.classes.iter().zip(&mut self.passed_over) {
-            *passed_over = if class.len == 0 { 0 } else { *passed_over + 1 };
-        }
-        self.passed_over[served] = 0;
-        id
+        self.pop_of(self.next_class()?)
+    }
+
+    /// What is next within one class, whose turn it may not be.
+    pub fn peek_of(&self, class: Priority) -> Option<DeliveryId> {
+        self.classes[rank(class)].peek()
+    }
+
+    /// Takes what `peek_of` shows.
+    pub fn pop_of(&mut self, class: Priority) -> Option<DeliveryId> {
+        let id = self.classes[rank(class)].pop()?;
+        self.share.served(rank(class), self.waits());
+        Some(id)
     }
 
     /// The class whose turn it is.
+    pub fn next_class(&self) -> Option<Priority> {
+        self.next().map(|rank| BY_RANK[rank])
+    }
+
     fn next(&self) -> Option<usize> {
-        let waits = |class: &usize| self.classes[*class].len > 0;
-        let is_due = |class: &usize| waits(class) && self.passed_over[*class] >= OTHERS_MAX;
-        (0..CLASSES).rev().find(is_due).or_else(|| (0..CLASSES).find(waits))
+        self.share.next(self.waits())
+    }
+
+    fn waits(&self) -> [bool; CLASSES] {
+        std::array::from_fn(|class| self.classes[class].len > 0)
+    }
+
+    pub fn len_of(&self, class: Priority) -> usize {
+        self.classes[rank(class)].len
     }
 
     pub fn len(&self) -> usize {
@@ -84,18 +94,10 @@ impl Line {
         self.classes[rank(class)].iter()
     }
 
-    /// How many go before this one, about: as if nothing came meanwhile. None if it does not stand in the line. Costs a
+    /// How many of its class go before this one, as if nothing came meanwhile. None if it does not stand in the line. Costs a
     /// pass over its class.
     pub fn ahead_of(&self, class: Priority, id: DeliveryId) -> Option<usize> {
-        let own = rank(class);
-        let ahead = self.classes[own].ahead_of(id)?;
-        let share = |other: usize| {
-            let len = self.classes[other].len;
-            // An urgent class goes first, but for the tenth; a less urgent one has its tenth alone.
-            let nine = (OTHERS_MAX as usize).saturating_mul(ahead + 1);
-            if other < own { len.min(nine) } else { len.min((ahead + 1) / OTHERS_MAX as usize) }
-        };
-        Some(ahead + (0..CLASSES).filter(|other| *other != own).map(share).sum::<usize>())
+        self.classes[rank(class)].ahead_of(id)
     }
 
     /// Takes one out, wherever it stands; costs a pass over the class where it was not put back.
@@ -183,14 +185,6 @@ impl ClassLine {
         });
         self.turns.retain(|flow| self.flows.contains_key(flow));
         self.len = self.first.len() + self.flows.values().map(VecDeque::len).sum::<usize>();
-    }
-}
-
-fn rank(class: Priority) -> usize {
-    match class {
-        Priority::High => 0,
-        Priority::Normal => 1,
-        Priority::Bulk => 2,
     }
 }
 

@@ -7,11 +7,13 @@
 //! - a delivery is in exactly one place: `Place` says which;
 //! - `due` gives up a delivery only once its time has come, earliest first;
 //! - a `Line` is fair: the urgent goes first and leaves the others a share, senders take turns, within a sender it is first
-//!   come, first served.
+//!   come, first served; lines that share something scarce take `Turns` by the same rule.
 
 mod line;
 pub mod options;
 mod retry;
+mod share;
+mod turns;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,6 +21,8 @@ use crate::types::{DeliveryId, Priority, Timestamp};
 
 pub use line::Line;
 pub use retry::{Lifetime, Retry};
+pub use share::ahead_in_all;
+pub use turns::Turns;
 
 /// Recipients as numbers: equal keys may be equal mailboxes, different keys are different ones.
 pub type RecipientKey = u32;

@@ -2,7 +2,8 @@
 //!
 //! `[queue] retry` names the waits after the first, second, … deferral, the last one repeats (RFC 5321 section 4.5.4.1
 //! asks for at least 30 minutes in the long run). Each wait is spread by a tenth either way, so that what was deferred
-//! together does not come back together. No attempt is planned past the expiry: the last thing to happen then is the
+//! together does not come back together. A receiver that asks for a wait for one delivery (greylisting) gets what it asks for, a few
+//! times; whoever goes on asking is asked by the schedule. No attempt is planned past the expiry: the last thing to happen then is the
 //! report that it did not arrive.
 
 use std::num::NonZeroU32;
@@ -16,6 +17,8 @@ pub type Lifetime = Option<NonZeroU32>;
 
 /// What else than the schedule puts a delivery off does so for no longer.
 const OTHER_WAITS_MAX: Duration = Duration::from_secs(3600);
+/// So many attempts go by the receiver's own waits; further ones never come sooner than the schedule says.
+const OWN_MAX: u32 = 3;
 
 #[derive(Clone, Debug)]
 pub struct Retry {
@@ -47,6 +50,21 @@ impl Retry {
         self.waits.iter().max().copied().unwrap_or_default().max(OTHER_WAITS_MAX).mul_f64(1.1)
     }
 
+    /// The next attempt where the reply asks for a wait for this delivery alone: never sooner than that.
+    pub fn own(
+        &self,
+        id: QueueId,
+        lifetime: Lifetime,
+        attempts: u32,
+        wait: Duration,
+        now: Timestamp,
+        chance: &mut fastrand::Rng,
+    ) -> Timestamp {
+        let own = now + wait.mul_f64(1.0 + 0.1 * chance.f64());
+        let least = if attempts > OWN_MAX { self.next(id, lifetime, attempts, now, chance) } else { now };
+        own.max(least).min(self.expires(id, lifetime).max(now))
+    }
+
     /// From then on the message is returned instead of tried.
     pub fn expires(&self, id: QueueId, lifetime: Lifetime) -> Timestamp {
         id.received() + lifetime.map_or(self.expire, |secs| Duration::from_secs(u64::from(secs.get())))
@@ -72,6 +90,22 @@ mod tests {
             let wait = retry().next(id, None, attempts, now, &mut chance).since(now).as_secs_f64();
             assert!((0.9 * secs..=1.1 * secs).contains(&wait), "{attempts}: {wait}");
         }
+    }
+
+    #[test]
+    fn a_wait_that_was_asked_for_is_kept_and_not_for_ever() {
+        let now = Timestamp::from_secs(1_000_000);
+        let id = QueueIds::new(0, 1).next(now);
+        let mut chance = fastrand::Rng::with_seed(3);
+        for (attempts, asked, from, to) in
+            [(1, 300, 300, 330), (3, 300, 300, 330), (4, 300, 810, 990), (2, 1200, 1200, 1320)]
+        {
+            let asked = Duration::from_secs(asked);
+            let wait = retry().own(id, None, attempts, asked, now, &mut chance).since(now).as_secs();
+            assert!((from..=to).contains(&wait), "{attempts}: {wait}");
+        }
+        let late = now + Duration::from_secs(3500);
+        assert_eq!(retry().own(id, None, 1, Duration::from_secs(300), late, &mut chance), retry().expires(id, None));
     }
 
     #[test]

@@ -303,7 +303,7 @@ mod tests {
             tag: None,
             cause: "".into(),
             remedy: "".into(),
-            effects: Effects { wait, after, probe_early: false },
+            effects: Effects { wait, after, ..Effects::default() },
         }
     }
 

@@ -979,6 +979,11 @@ enum Lever {
     None,
 }
 
+/// Does the lane wait for what was refused so, and the delivery with it?
+pub(super) fn has_wait(reading: &Reading) -> bool {
+    matches!(Lever::of(reading), Lever::Stop | Lever::Rate | Lever::Connections | Lever::Messages)
+}
+
 impl Lever {
     fn of(reading: &Reading) -> Lever {
         match (reading.class, reading.scope) {

@@ -102,7 +102,7 @@ pub struct Grant {
 pub enum Probe {
     /// Whichever is next.
     Next,
-    /// After a block: the canary's, else the bulk message nearest its expiry, never an urgent one.
+    /// After a block: the canary's, else what can best be spared.
     Expendable,
     /// After a block that may have been about content: the same, of another sender than the one that met it.
     OtherSender,
@@ -156,6 +156,15 @@ pub enum Signal<'a> {
     Refused { reading: &'a Reading, reply: &'a str, started: Timestamp, about: About<'a> },
     /// The transaction ended without an answer of the receiver.
     Broken { about: About<'a> },
+}
+
+/// What became of a signal.
+#[derive(Debug, Default)]
+pub struct Reported {
+    /// What changed for the lane.
+    pub change: Option<Change>,
+    /// The lane has a wait for what was refused: the delivery that met it is to wait with the lane, as if it had not been offered.
+    pub waits: bool,
 }
 
 /// What is kept of a lane over a restart: JSON of the throttle's own, for the store to keep and give back.
@@ -335,6 +344,11 @@ impl Throttle {
         self.lanes.get(name)?.probe(now)
     }
 
+    /// Since when the lane is closed, if it is.
+    pub fn closed_since(&self, name: &LaneName) -> Option<Timestamp> {
+        self.lanes.get(name)?.closed_since()
+    }
+
     /// Is mail of this sender domain, or to this recipient domain, held back in the lane?
     pub fn held(
         &self,
@@ -489,19 +503,22 @@ impl Throttle {
         }
     }
 
-    /// Tells what a receiver did; returns what changed for the lane.
-    pub fn report(&mut self, name: &LaneName, signal: &Signal<'_>, now: Timestamp) -> Option<Change> {
+    /// Tells what a receiver did; returns what that means for the lane, and whether the delivery waits with it.
+    pub fn report(&mut self, name: &LaneName, signal: &Signal<'_>, now: Timestamp) -> Reported {
         let chance = self.chance.f64();
         let (_, lane) = self.lane(name, now);
         lane.last_used = now;
         match signal {
-            Signal::Accepted { recipients, started, about } => lane.accepted(*recipients, *started, about, now),
+            Signal::Accepted { recipients, started, about } => {
+                Reported { change: lane.accepted(*recipients, *started, about, now), waits: false }
+            }
             Signal::Refused { reading, reply, started, about } => {
-                lane.refused(reading, reply, *started, about, chance, now)
+                let change = lane.refused(reading, reply, *started, about, chance, now);
+                Reported { change, waits: lane::has_wait(reading) }
             }
             Signal::Broken { about } => {
                 lane.inconclusive(about, now);
-                None
+                Reported::default()
             }
         }
     }
@@ -513,6 +530,11 @@ impl Throttle {
 
     pub fn open(&self) -> usize {
         self.open
+    }
+
+    /// Connections to one provider.
+    pub fn open_at(&self, provider: &str) -> usize {
+        self.providers.get(provider).map_or(0, |provider| provider.open)
     }
 
     /// Forgets lanes that learned nothing worth keeping. Called once in a while.

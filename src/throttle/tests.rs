@@ -168,7 +168,7 @@ impl Bench {
     fn accept(&mut self, recipients: u32) -> Option<Change> {
         let signal = Signal::Accepted { recipients, started: self.now, about: About::default() };
         self.permits.iter_mut().for_each(|permit| self.throttle.ended(permit));
-        self.throttle.report(&lane("a"), &signal, self.now)
+        self.throttle.report(&lane("a"), &signal, self.now).change
     }
 
     /// The transaction of one connection is over and accepted; the others go on.
@@ -182,7 +182,7 @@ impl Bench {
         let about = About { carried, ..About::default() };
         self.permits.iter_mut().for_each(|permit| self.throttle.ended(permit));
         let signal = Signal::Refused { reading, reply: "4xx words", started: self.now, about };
-        self.throttle.report(&lane("a"), &signal, self.now)
+        self.throttle.report(&lane("a"), &signal, self.now).change
     }
 
     fn close_all(&mut self) {

@@ -128,6 +128,8 @@ pub struct Effects {
     pub wait: Option<u16>,
     /// So many refusals of different messages within an hour, before the lever is used; 0 and 1: at the first.
     pub after: u8,
+    /// This delivery alone is tried again after so many seconds, whatever the schedule says.
+    pub again_secs: Option<u16>,
     /// After a block: the first probe goes out early, with mail of another sender.
     pub probe_early: bool,
 }

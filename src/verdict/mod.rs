@@ -11,6 +11,7 @@
 
 mod condition;
 mod file;
+mod named;
 pub mod options;
 mod phrases;
 mod rule;

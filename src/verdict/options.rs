@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::rule::Rule;
-use crate::types::{Class, Scope, Stage};
+use crate::types::{Class, Scope, Span, Stage};
 
 /// Own rules of one provider; the shipped tables have under a hundred.
 pub const RULES_MAX: usize = 200;
@@ -35,6 +35,8 @@ pub struct RuleOptions {
     /// So many refusals of different messages within an hour before anything is held back.
     pub after: Option<u8>,
     pub probe: Option<Probe>,
+    /// The delivery alone is tried again after this, unless the reply names a time.
+    pub again: Option<Span>,
     /// Why, for a person.
     pub cause: String,
     /// What to do, for a person.

@@ -6,10 +6,11 @@
 use std::sync::Arc;
 
 use super::condition::Condition;
+use super::named::{AGAIN_MAX, AGAIN_MIN, named_wait};
 use super::options::{ConditionOptions, Probe, RuleOptions};
 use super::phrases::Lexicon;
 use super::verdict;
-use crate::types::{Class, Effects, Reading, Reply, Scope, Stage, Verdict};
+use crate::types::{Class, Effects, Reading, Reply, Scope, Span, Stage, Verdict};
 
 /// The longest wait a rule may ask for, in units of the provider's `pause`.
 const WAIT_MAX: f64 = 100.0;
@@ -78,8 +79,49 @@ impl Rule {
             tag,
             cause: Arc::clone(&self.cause),
             remedy: Arc::clone(&self.remedy),
-            effects: self.effects,
+            effects: self.effects_of(reply),
         }
+    }
+
+    fn effects_of(&self, reply: &Reply) -> Effects {
+        let is_own_wait = self.effects.again_secs.is_some() || self.is_mailbox_limit();
+        let named = if is_own_wait { named_wait(reply) } else { None };
+        let named = named.and_then(|wait| u16::try_from(wait.as_secs()).ok());
+        Effects { again_secs: named.or(self.effects.again_secs), ..self.effects }
+    }
+
+    fn is_mailbox_limit(&self) -> bool {
+        (self.class, self.scope) == (Class::RateLimit, Scope::Recipient)
+    }
+}
+
+/// The scopes that make sense with a class: what weir does follows from both, and for other pairs it would do nothing, or
+/// the wrong thing. docs/rules.md has them as a table.
+pub(super) fn scopes(class: Class) -> &'static [Scope] {
+    match class {
+        Class::Delivered | Class::TooManyRecipients => &[Scope::Message],
+        Class::RateLimit => &[Scope::Source, Scope::SenderDomain, Scope::Recipient, Scope::RecipientDomain],
+        Class::MessageLimit => &[Scope::Connection],
+        Class::ConnectionLimit | Class::IpBlock => &[Scope::Source],
+        Class::SenderBlock => &[Scope::SenderDomain, Scope::Message],
+        Class::Authentication => &[Scope::Source, Scope::SenderDomain, Scope::Message],
+        Class::Content => &[Scope::Message, Scope::SenderDomain],
+        Class::RecipientUnknown | Class::RecipientDisabled | Class::MailboxFull => &[Scope::Recipient],
+        Class::RecipientPolicy => &[Scope::Recipient, Scope::RecipientDomain, Scope::Message],
+        Class::Routing => &[Scope::RecipientDomain, Scope::Message, Scope::Server],
+        Class::Tls => &[Scope::Connection, Scope::Server, Scope::RecipientDomain],
+        Class::Protocol => &[Scope::Source, Scope::Connection, Scope::Message, Scope::Recipient, Scope::Server],
+        Class::Temporary => {
+            &[Scope::Connection, Scope::Message, Scope::Recipient, Scope::RecipientDomain, Scope::Server]
+        }
+        Class::Other => &[
+            Scope::Connection,
+            Scope::SenderDomain,
+            Scope::Message,
+            Scope::Recipient,
+            Scope::RecipientDomain,
+            Scope::Server,
+        ],
     }
 }
 
@@ -101,6 +143,19 @@ fn is_readable(text: &RuleOptions) -> Result<(), String> {
 }
 
 fn keeps_the_laws(text: &RuleOptions) -> Result<(), String> {
+    let sensible = scopes(text.class);
+    if !sensible.contains(&text.scope) {
+        let names: Vec<String> = sensible.iter().map(|scope| format!("`{scope}`")).collect();
+        return Err(format!(
+            "class `{}` does not go with scope `{}`: weir would not know what to slow down; write scope {}",
+            text.class,
+            text.scope,
+            names.join(" or ")
+        ));
+    }
+    if text.class == Class::Protocol && text.scope == Scope::Source && !text.breaker {
+        return Err("class `protocol` with scope `source` needs `breaker = true`: our name is refused, and nothing goes until it is mended".to_string());
+    }
     if text.suppress && (text.breaker || text.scope != Scope::Recipient) {
         return Err("`suppress` goes with scope `recipient` and without `breaker` only: what is said about somebody else says nothing about the recipient".to_string());
     }
@@ -137,8 +192,18 @@ fn effects(text: &RuleOptions) -> Result<Effects, String> {
         Some(after) if (1..=AFTER_MAX).contains(&after) => after,
         Some(after) => return Err(format!("`after` is {after}: from 1 to {AFTER_MAX} refusals")),
     };
+    let again_secs = match text.again {
+        None => None,
+        Some(_) if (text.class, text.scope) != (Class::Temporary, Scope::Recipient) => {
+            return Err(
+                "`again` goes with class `temporary` and scope `recipient` only: it is about one delivery".to_string()
+            );
+        }
+        Some(again) if (AGAIN_MIN..=AGAIN_MAX).contains(&again.0) => u16::try_from(again.0.as_secs()).ok(),
+        Some(again) => return Err(format!("`again` is {again}: from {} to {}", Span(AGAIN_MIN), Span(AGAIN_MAX))),
+    };
     if text.probe.is_some() && (text.class != Class::IpBlock || !text.breaker) {
         return Err("`probe` goes with class `ip-block` and `breaker` only: nothing else is probed for".to_string());
     }
-    Ok(Effects { wait, after, probe_early: text.probe == Some(Probe::Early) })
+    Ok(Effects { wait, after, again_secs, probe_early: text.probe == Some(Probe::Early) })
 }

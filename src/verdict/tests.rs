@@ -450,6 +450,136 @@ fn the_helo_refusal_is_one_at_ehlo_only() {
 }
 
 #[test]
+fn greylisting_is_about_one_delivery_and_says_when_however_it_is_worded() {
+    let rules = Rules::shipped();
+    for (text, secs) in [
+        // Postgrey, and Postfix in front of it.
+        (
+            "450 4.2.0 <u@x.test>: Recipient address rejected: Greylisted, see http://postgrey.schweikert.ch/help/x.test.html",
+            300,
+        ),
+        ("450 4.2.0 <u@x.test>: Recipient address rejected: Greylisted for 60 seconds (see https://x.test/grey)", 60),
+        ("450 4.7.1 <u@x.test>: Recipient address rejected: Greylisting in effect, please come back later", 300),
+        ("450 4.7.1 <u@x.test>: Recipient address rejected: try again in 300 seconds", 300),
+        ("451 4.7.1 <u@x.test>: Recipient address rejected: Please try again in 90 secs.", 90),
+        // SQLgrey, gld, policyd.
+        ("450 4.7.1 <u@x.test>: Recipient address rejected: Greylisted for 5 minutes", 300),
+        (
+            "450 <u@x.test>: Recipient address rejected: Service temporarily unavailable, greylisted (http://x.test/greylisting/)",
+            300,
+        ),
+        ("450 4.7.1 <u@x.test>: Recipient address rejected: Policy Rejection - Graylisted, retry in 15 min", 900),
+        // milter-greylist.
+        ("451 4.7.1 Greylisting in action, please come back later", 300),
+        ("451 4.7.1 Greylisting in action, please come back in 00:10:00", 600),
+        // rspamd.
+        ("451 4.7.1 Try again later", 300),
+        ("451 4.7.1 Greylisted, please try again after 2 minutes", 120),
+        // Exim, OpenBSD's spamd, and others.
+        ("451 Greylisted, please try again in 600 seconds", 600),
+        ("451 u@x.test: temporarily deferred (grey-listed), retry in 1 hour", 3600),
+        ("451 Grey listing in force; come back in five minutes", 300),
+        ("450-4.7.1 You are greylisted.\n450 4.7.1 Come back in 120 seconds", 120),
+        ("451 4.7.1 Please come back in 3 days and 10 seconds", 60),
+    ] {
+        for provider in ["default", "mx.example.org", "gmail", "yahoo"] {
+            let reading = rules.read(provider, Stage::Rcpt, &Reply::parse(text).unwrap());
+            let read = (reading.class, reading.scope, reading.effects.again_secs);
+            assert_eq!(
+                read,
+                (Class::Temporary, Scope::Recipient, Some(secs)),
+                "{text} at {provider}, by {}",
+                reading.rule
+            );
+            let (explained, _) = rules.explain(provider, None, &Reply::parse(text).unwrap());
+            assert_eq!(explained, reading, "{text}");
+            let does = does(&reading, PAUSE);
+            let wait = crate::types::Span(std::time::Duration::from_secs(u64::from(secs)));
+            assert!(does.contains(&format!("is tried again after {wait}. All other mail goes on.")), "{does}");
+        }
+    }
+}
+
+#[test]
+fn what_is_no_greylisting_is_not_taken_for_it() {
+    let rules = Rules::shipped();
+    for (text, class, scope) in [
+        ("450 4.7.1 Rate limit exceeded, try again in 300 seconds", Class::RateLimit, Scope::Source),
+        ("421 4.7.0 Too many connections, try again in 60 seconds", Class::ConnectionLimit, Scope::Source),
+        ("452 4.5.3 Too many recipients, try again later", Class::TooManyRecipients, Scope::Message),
+        ("451 4.3.0 Temporary lookup failure", Class::Temporary, Scope::Server),
+        ("450 4.2.0 try later", Class::Temporary, Scope::Server),
+        ("452 4.2.2 Mailbox full, try again in 2 hours", Class::MailboxFull, Scope::Recipient),
+        ("550 5.7.1 Greylisted for ever", Class::RecipientUnknown, Scope::Recipient),
+    ] {
+        let reading = rules.read("default", Stage::Rcpt, &Reply::parse(text).unwrap());
+        if !text.starts_with('5') {
+            assert_eq!((reading.class, reading.scope), (class, scope), "{text}, by {}", reading.rule);
+        }
+        assert_eq!(reading.effects.again_secs, None, "{text}");
+    }
+}
+
+#[test]
+fn a_limit_of_one_mailbox_is_about_that_mailbox() {
+    let rules = Rules::shipped();
+    for (provider, text, again) in [
+        ("microsoft365", "432 4.3.2 STOREDRV.Deliver; recipient thread limit exceeded", None),
+        ("default", "432 4.3.2 recipient thread limit exceeded", None),
+        ("default", "450 4.2.1 The user you are trying to contact is receiving mail too quickly", None),
+        ("default", "450 4.2.1 Recipient rate limit exceeded, try again in 10 minutes", Some(600)),
+        ("default", "451 4.7.1 Too many messages for this recipient in an hour", Some(3600)),
+        ("gmail", "450 4.2.1 The user you are trying to contact is receiving mail at a rate that prevents", None),
+    ] {
+        let reading = rules.read(provider, Stage::Rcpt, &Reply::parse(text).unwrap());
+        let read = (reading.class, reading.scope, reading.effects.again_secs);
+        assert_eq!(read, (Class::RateLimit, Scope::Recipient, again), "{text}, by {}", reading.rule);
+        assert!(does(&reading, PAUSE).contains("Other messages to this mailbox wait for"), "{}", does(&reading, PAUSE));
+    }
+}
+
+/// docs/rules.md shows which scopes go with a class; every shipped rule is such a pair, or its table could not be read.
+#[test]
+fn the_document_shows_the_pairs_that_make_sense() {
+    let document = include_str!("../../docs/rules.md");
+    for class in Class::ALL {
+        let scopes: Vec<&str> = super::rule::scopes(*class).iter().map(|scope| scope.as_str()).collect();
+        let row = format!("| {class} | {} |", scopes.join(", "));
+        assert!(document.contains(&row), "docs/rules.md lacks the row\n{row}");
+    }
+}
+
+#[test]
+fn a_rule_whose_class_and_scope_do_not_go_together_is_refused() {
+    let read = |class: Class, scope: Scope, rest: &str| {
+        let text = format!(
+            "name = 'a'\nmatch = [{{ code = ['4xx'] }}]\nclass = '{class}'\nscope = '{scope}'\ncause = 'c'\n{rest}"
+        );
+        Rules::with_own([("outlook", [text.parse::<toml::Table>().unwrap()].as_slice())]).map(drop)
+    };
+    for class in Class::ALL.iter().copied().filter(|class| *class != Class::Delivered) {
+        for scope in Scope::ALL.iter().copied() {
+            let rest = if (class, scope) == (Class::Protocol, Scope::Source) { "breaker = true" } else { "" };
+            let fits = super::rule::scopes(class).contains(&scope);
+            assert_eq!(read(class, scope, rest).is_ok(), fits, "{class} {scope}");
+        }
+    }
+    let error = read(Class::RateLimit, Scope::Connection, "").unwrap_err().to_string();
+    assert!(error.contains("class `rate-limit` does not go with scope `connection`"), "{error}");
+    assert!(error.contains("write scope `source` or `sender-domain`"), "{error}");
+    assert!(read(Class::Protocol, Scope::Source, "").unwrap_err().to_string().contains("needs `breaker = true`"));
+    for (class, again, words) in [
+        (Class::Temporary, "30s", "`again` is 30s"),
+        (Class::Temporary, "2h", "`again` is 2h"),
+        (Class::Other, "5m", "goes with class `temporary`"),
+    ] {
+        let error = read(class, Scope::Recipient, &format!("again = '{again}'")).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
+    assert!(read(Class::Temporary, Scope::Recipient, "again = '10m'").is_ok());
+}
+
+#[test]
 fn a_faulty_table_says_file_rule_and_fault() {
     let rule = |name: &str, rest: &str| {
         format!("order = ['default']\n[[rule]]\nname = \"{name}\"\ncause = 'c'\nremedy = 'r'\nsource = 's'\n{rest}")

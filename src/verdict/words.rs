@@ -16,7 +16,7 @@ pub fn does(reading: &Reading, pause: Duration) -> String {
 
 /// The part of it that concerns the message and its recipient, and so its sender.
 pub fn for_the_message(reading: &Reading) -> String {
-    joined(&[message(reading), recipient(reading)])
+    joined(&[&message(reading), recipient(reading)])
 }
 
 fn joined(sentences: &[&str]) -> String {
@@ -45,16 +45,21 @@ pub fn whose(reading: &Reading) -> &'static str {
     }
 }
 
-fn message(reading: &Reading) -> &'static str {
+fn message(reading: &Reading) -> String {
     let lane_wide = matches!(reading.scope, Scope::Source | Scope::Connection);
-    match reading.verdict {
-        Verdict::Delivered => "The message is delivered.",
-        Verdict::Retry if lane_wide => {
+    let text = match (reading.verdict, reading.effects.again_secs) {
+        (Verdict::Delivered, _) => "The message is delivered.",
+        (Verdict::Retry, _) if lane_wide => {
             "The message keeps its place in the queue, and no attempt is counted against it."
         }
-        Verdict::Retry => "The message stays queued and is tried again by its schedule.",
-        Verdict::Bounce => "The message goes back to its sender and is never offered to this recipient again.",
-    }
+        (Verdict::Retry, Some(secs)) => {
+            let wait = Span(Duration::from_secs(u64::from(secs)));
+            return format!("The message stays queued and is tried again after {wait}.");
+        }
+        (Verdict::Retry, None) => "The message stays queued and is tried again by its schedule.",
+        (Verdict::Bounce, _) => "The message goes back to its sender and is never offered to this recipient again.",
+    };
+    text.to_string()
 }
 
 fn recipient(reading: &Reading) -> &'static str {
@@ -105,7 +110,13 @@ fn others(reading: &Reading, pause: Duration) -> String {
         (_, Scope::RecipientDomain) => {
             "Mail to the same domain waits for a while; mail to other domains goes on.".to_string()
         }
-        (Class::RateLimit, Scope::Recipient) => "Mail to other mailboxes goes on.".to_string(),
+        (Class::RateLimit, Scope::Recipient) => {
+            format!(
+                "Other messages to this mailbox wait {}, longer each time that did not help; then one goes ahead. Mail to other mailboxes goes on.",
+                mailbox_wait(reading, pause)
+            )
+        }
+        (Class::Temporary, Scope::Recipient) => "All other mail goes on.".to_string(),
         (_, Scope::Server) => "Another address of the receiver is tried first.".to_string(),
         (_, Scope::Source) => "Other mail goes on.".to_string(),
         (_, Scope::Connection | Scope::Message | Scope::Recipient) => String::new(),
@@ -134,6 +145,13 @@ fn sender_domain(reading: &Reading) -> String {
         }
         0 | 1 => format!("From now on {held}"),
         after => format!("After {after} such refusals of different messages within an hour {held}"),
+    }
+}
+
+fn mailbox_wait(reading: &Reading, pause: Duration) -> String {
+    match reading.effects.again_secs {
+        Some(secs) => format!("for {}", Span(Duration::from_secs(u64::from(secs)))),
+        None => format!("for {}", Span(pause * u32::from(reading.effects.wait.unwrap_or(100)) / 100)),
     }
 }
 

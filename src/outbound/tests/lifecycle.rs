@@ -225,6 +225,20 @@ async fn no_connection_is_told_apart_from_none_in_time() {
     assert_eq!(refused.open(&plan(TlsMode::Off)).await.err().unwrap().stage, OpenStage::Connect);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_silent_host_is_waited_for_no_longer_than_the_plan_says() {
+    for (asked, waited) in [(40, 40), (300, 300), (900, 300)] {
+        let (near, far) = tokio::io::duplex(64);
+        let connector = Connector::new(Arc::new(Pipes(Mutex::new([near].into())))).unwrap();
+        let clock = Clock::starting_at(Timestamp::from_secs(0));
+        let plan = Plan { greeting: Duration::from_secs(asked), ..plan(TlsMode::Off) };
+        let error = connector.open(&plan).await.err().unwrap();
+        assert_eq!((error.stage, error.reply), (OpenStage::Greeting, None), "{}", error.text);
+        assert_eq!(clock.now().since(Timestamp::from_secs(0)).as_secs(), waited);
+        drop(far);
+    }
+}
+
 #[tokio::test]
 async fn real_sockets_are_bound_where_asked_and_reset_when_the_peer_does_not_close() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

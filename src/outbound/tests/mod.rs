@@ -50,6 +50,7 @@ fn plan(tls: TlsMode) -> Plan {
         helo: "relay.test".into(),
         tls,
         skip_tls: false,
+        greeting: Duration::from_secs(300),
     }
 }
 
