@@ -27,7 +27,8 @@ const SCALE_MAX: f64 = 1000.0;
 pub struct Profile {
     /// Largest message taken; offered as SIZE.
     pub message_size: ByteSize,
-    /// Where rates, reputation and blocks are said: `mail`, as mostly seen, or already at `connect`.
+    /// Where rates, reputation and blocks are said: `mail`, as mostly seen, already at `connect`, at `rcpt`, or only when the content
+    /// is there (`data`).
     pub refuses_at: Stage,
     /// Names without a dot are refused at EHLO: `501 5.5.4 Invalid domain name`.
     pub strict_helo: bool,

@@ -3,7 +3,8 @@
 //! Rules that always hold:
 //! - a limit refuses what goes beyond it and nothing else; what was let in counts, whatever became of it;
 //! - the rate is asked at MAIL, for the first recipient; further recipients of a transaction that was let in count and are
-//!   taken, so a window may stand above its limit by the recipients of transactions under way;
+//!   taken, so a window may stand above its limit by the recipients of transactions under way. Where the profile says so it is asked
+//!   for each recipient at RCPT instead, or for all of them at the end of the content, and what counts is what was let in there;
 //! - a connection counts from [`Receiver::connect`] to [`Receiver::lost`]: a reply that closes does not yet end it;
 //! - what is said is counted, and nothing else is (`judgement`).
 
@@ -189,7 +190,7 @@ impl Receiver {
         if known.transaction.as_ref().is_some_and(|transaction| !transaction.refused) {
             return self.object(503, "5.5.2 Sender already specified");
         }
-        let refusal = self.refusal(session, source, now);
+        let refusal = self.refusal(session, source, self.profile.refuses_at, now);
         let wording = match refusal {
             Some(refusal) => Some(self.refuse(refusal, source, now)),
             None => self.trouble(Stage::Mail, now),
@@ -204,7 +205,9 @@ impl Receiver {
             self.put(session, Some(Transaction::new(mail, true)));
             return self.say(552, "5.3.4 Message size exceeds fixed maximum message size");
         }
-        self.count(source, now);
+        if let Stage::Connect | Stage::Mail = self.profile.refuses_at {
+            self.count(source, now);
+        }
         if let Some(known) = self.sessions.get_mut(&session) {
             known.messages += 1;
             known.transaction = Some(Transaction::new(mail, false));
@@ -228,13 +231,17 @@ impl Receiver {
             self.memory.refuse(key);
             return self.object(503, "5.5.2 Need mail command");
         }
-        if let Some(wording) = self.refusal_of_recipient(recipient, accepted, now) {
+        let wording = match self.refusal_at_rcpt(source, now) {
+            Some(wording) => Some(wording),
+            None => self.refusal_of_recipient(recipient, accepted, now),
+        };
+        if let Some(wording) = wording {
             if wording.code() >= 500 {
                 self.memory.refuse(key);
             }
             return self.word(session, &wording, now);
         }
-        if accepted > 0 {
+        if accepted > 0 && matches!(self.profile.refuses_at, Stage::Connect | Stage::Mail) {
             self.count(source, now);
         }
         if let Some(transaction) = self.sessions.get_mut(&session).and_then(|known| known.transaction.as_mut()) {
@@ -262,7 +269,7 @@ impl Receiver {
         let keys = self.put(session, None).map(|transaction| transaction.accepted).unwrap_or_default();
         let after = self.delay(self.profile.latency.data);
         let too_large = size_bytes > self.profile.message_size.0;
-        let wording = if too_large { None } else { self.trouble(Stage::Data, now) };
+        let wording = if too_large { None } else { self.refusal_at_data_end(session, recipients, now) };
         if too_large || wording.as_ref().is_some_and(|wording| wording.code() >= 500) {
             keys.iter().for_each(|key| self.memory.refuse(*key));
         }

@@ -30,8 +30,18 @@ impl Receiver {
         }
     }
 
-    pub(super) fn refusal(&mut self, session: SessionId, source: IpAddr, now: Timestamp) -> Option<Refusal> {
-        let of_source = self.refusal_of_source(source, now);
+    /// At MAIL. What is said of the source is said here unless it is said `later`.
+    pub(super) fn refusal(
+        &mut self,
+        session: SessionId,
+        source: IpAddr,
+        later: Stage,
+        now: Timestamp,
+    ) -> Option<Refusal> {
+        let of_source = match later {
+            Stage::Connect | Stage::Mail => self.refusal_of_source(source, now),
+            Stage::Rcpt | Stage::Data => None,
+        };
         if let Some(Refusal::Block | Refusal::Limited) = of_source {
             return of_source;
         }
@@ -41,6 +51,35 @@ impl Receiver {
         let messages = self.sessions.get(&session).map_or(0, |session| session.messages);
         let most = self.limits_at(now).messages_per_connection;
         if most.is_some_and(|most| messages >= most) { Some(Refusal::Messages) } else { of_source }
+    }
+
+    /// For one recipient, where the rate is asked at RCPT; who is let in counts.
+    pub(super) fn refusal_at_rcpt(&mut self, source: IpAddr, now: Timestamp) -> Option<Wording> {
+        if self.profile.refuses_at != Stage::Rcpt {
+            return None;
+        }
+        let refusal = self.refusal_of_source(source, now);
+        if refusal.is_none() {
+            self.count(source, now);
+        }
+        refusal.map(|refusal| self.refuse(refusal, source, now))
+    }
+
+    /// For the whole message, where the rate is asked at its end; else what goes wrong by chance.
+    pub(super) fn refusal_at_data_end(
+        &mut self,
+        session: SessionId,
+        recipients: usize,
+        now: Timestamp,
+    ) -> Option<Wording> {
+        let source = self.sessions.get(&session)?.source;
+        if self.profile.refuses_at == Stage::Data {
+            if let Some(refusal) = self.refusal_of_source(source, now) {
+                return Some(self.refuse(refusal, source, now));
+            }
+            (0..recipients).for_each(|_| self.count(source, now));
+        }
+        self.trouble(Stage::Data, now)
     }
 
     /// A connection that was one too many is none any more when others have ended.

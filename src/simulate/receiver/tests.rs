@@ -329,6 +329,41 @@ fn a_window_of_all_sources_is_shared_and_others_are_not() {
 }
 
 #[test]
+fn the_rate_is_asked_where_the_profile_says_so() {
+    for (stage, codes) in [("mail", [250, 250, 451]), ("rcpt", [250, 250, 451]), ("data", [250, 250, 451])] {
+        let mut receiver = receiver(&format!(
+            "refuses_at = '{stage}'\nwords = {{ rate = '4.7.500' }}\nlimits = {{ per_minute = 2 }}\n\
+             mailboxes = {{ unknown = ['gone@x.test'] }}"
+        ));
+        let session = connect(&mut receiver, at(0));
+        let taken = [0, 1, 2].map(|n| message(&mut receiver, session, &format!("u{n}@x.test"), at(n)));
+        assert_eq!(taken, codes, "{stage}");
+        // Refused at its stage and no other: an empty window is shown by the next command in the dialogue.
+        let said = code(&mail(&mut receiver, session, "late", at(3)));
+        assert_eq!(said == 451, stage == "mail", "{stage}: MAIL");
+        if said == 250 {
+            let said = code(&receiver.rcpt(session, "late@x.test", at(3)));
+            assert_eq!(said == 451, stage == "rcpt", "{stage}: RCPT");
+            receiver.reset(session, at(3));
+        }
+        assert_eq!(message(&mut receiver, session, "later@x.test", at(60_001)), 250, "{stage}: a minute later");
+        assert!(receiver.judgement().refused.attempts() >= 1);
+        assert_eq!(receiver.judgement().refused.protocol, 0, "{stage}");
+    }
+}
+
+#[test]
+fn a_block_is_said_at_the_stage_of_the_profile_and_is_final_there() {
+    for stage in ["rcpt", "data"] {
+        let mut receiver = receiver(&format!("refuses_at = '{stage}'\n[[change]]\nafter = '0s'\nblock = '1h'"));
+        let session = connect(&mut receiver, at(0));
+        assert_eq!(message(&mut receiver, session, "u@x.test", at(0)), 550, "{stage}");
+        assert_eq!(message(&mut receiver, session, "u@x.test", at(3_600_000)), 250);
+        assert_eq!(receiver.judgement().retransmitted, 1, "{stage}");
+    }
+}
+
+#[test]
 fn changes_scale_replace_and_repeat() {
     let receiver = receiver(
         "[[limits.window]]\ncount = 100\nspan = '10m'\nkind = 'bucket'\ndepth = 40\n\
