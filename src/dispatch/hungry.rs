@@ -94,10 +94,10 @@ impl Hungry {
         }
     }
 
-    fn to_end(&mut self, provider: &str, target: TargetId, class: Priority) {
+    fn moves_back(&mut self, provider: &str, target: TargetId, class: Priority) {
         if let Some(turns) = self.providers.get_mut(provider) {
             turns.served(class);
-            turns.to_end(&target, class, true);
+            turns.moves_back(&target, class, true);
         }
     }
 
@@ -246,7 +246,7 @@ impl Core {
                 Fed::Started => {
                     let turns = self.hungry.among(among);
                     turns.served(class);
-                    turns.to_end(&provider, class, true);
+                    turns.moves_back(&provider, class, true);
                     self.stand_among(among, &provider);
                 }
                 // It is something else that keeps it from going.
@@ -285,7 +285,7 @@ impl Core {
         };
         if started && !place.line.is_empty() {
             place.hungry = Some(provider.clone());
-            self.hungry.to_end(provider, target, class);
+            self.hungry.moves_back(provider, target, class);
             self.stand_hungry(target);
             return Fed::Started;
         }

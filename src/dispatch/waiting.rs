@@ -240,7 +240,7 @@ impl Core {
         if started && place.waits_in.is_none() && !place.line.is_empty() {
             place.waits_in = Some(lane.clone());
             list.turns.served(class);
-            list.turns.to_end(&target, class, place.lacks);
+            list.turns.moves_back(&target, class, place.lacks);
             self.stand_in_lane(target);
             return Turn::Used;
         }

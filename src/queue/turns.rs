@@ -51,7 +51,7 @@ impl<K: Clone + Ord> Turns<K> {
     }
 
     /// It was served: to the end of its class.
-    pub fn to_end(&mut self, key: &K, class: Priority, has_some: bool) {
+    pub fn moves_back(&mut self, key: &K, class: Priority, has_some: bool) {
         self.leave_class(key, class);
         let arrival = self.arrival();
         self.put(key, class, (has_some, arrival));
@@ -135,7 +135,7 @@ mod tests {
         let serve = |_| {
             let (class, key) = turns.next()?;
             turns.served(class);
-            turns.to_end(&key, class, false);
+            turns.moves_back(&key, class, false);
             Some((class, key))
         };
         (0..times).filter_map(serve).collect()
