@@ -155,6 +155,13 @@ impl Backlog {
     }
 }
 
+/// The receiver has refused something, and the relay has found out what that was about.
+fn knows_a_limit(world: &World) -> bool {
+    let lanes = world.snapshot().lanes;
+    let goes = lanes.iter().all(|lane| matches!(lane.state, "open" | "growing"));
+    goes && world.sites[0].judgement().refused.attempts() > 0
+}
+
 /// What the relay said about when it will be done, and when it said so.
 struct Estimates {
     /// It is asked when these shares of the messages are accepted.
@@ -167,12 +174,13 @@ impl Estimates {
         let wanted = self.at.get(self.said.len()).map(|share| share * messages as f64);
         if wanted.is_some_and(|wanted| world.sites[0].accepted.len() as f64 >= wanted)
             && let Some(left) = world.empty_in(0)
+            && knows_a_limit(world)
         {
             self.said.push((world.now().since(START), left));
         }
     }
 
-    /// As a share of what was left to wait.
+    /// As a share of what was left to wait; while nothing was refused nobody can know it.
     fn off_at_worst(&self, world: &World) -> Option<f64> {
         let end = world.sites[0].accepted.iter().max()?.since(START);
         let off = self.said.iter().map(|(at, left)| {

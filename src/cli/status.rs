@@ -402,9 +402,7 @@ pub(super) mod tests {
         let probing = LaneRecord { state: LaneState::Probing, until: None, ..blocked };
         assert!(note(&probing, now()).unwrap().contains("one message is out"));
         let idle = LaneRecord { connections: 0, ..probing.clone() };
-        assert!(
-            note(&idle, now()).unwrap().contains("one message asks whether it is over as soon as one may be risked")
-        );
+        assert!(note(&idle, now()).unwrap().contains("the next message that can go asks whether it is over"));
         let empty = LaneRecord { waiting: 0, ..idle };
         assert!(note(&empty, now()).unwrap().contains("none waits"));
         for state in [LaneState::Open, LaneState::Growing] {

@@ -186,8 +186,8 @@ fn settings_that_do_not_go_together_are_faults() {
             "weir.toml:6:6: \"*.mx.example\" is claimed by two providers: take it out of one (the first is at weir.toml:3:6)",
         ),
         (
-            "[[provider]]\nname = 'outlook'\npause = '5h'",
-            "weir.toml:3:9: `pause` 5h of provider \"outlook\" is longer than its `pause_max` 4h: write at most 4h, or raise `pause_max`",
+            "[[provider]]\nname = 'outlook'\npause = '25h'",
+            "weir.toml:3:9: `pause` 1d 1h of provider \"outlook\" is longer than its `pause_max` 1d: write at most 1d, or raise `pause_max`",
         ),
         (
             "[[provider]]\nname = 'outlook'\npause_max = '1m'",

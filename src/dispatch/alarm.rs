@@ -326,8 +326,10 @@ impl Core {
     /// More waits for growth guard or warm-up than they let through in their hour or day: whoever sends should know.
     fn watch_restraint(&mut self, stopped: &[LaneName], now: Timestamp) {
         let mut waiting: BTreeMap<Arc<str>, usize> = BTreeMap::new();
-        for (_, target) in self.places.targets.iter().filter(|(_, target)| !target.line.is_empty()) {
-            *waiting.entry(target.provider.clone()).or_default() += target.line.len();
+        // By domain: what is just asking the DNS again stands in no line.
+        for (_, domain) in self.places.domains.iter().filter(|(_, domain)| domain.deliveries > 0) {
+            let Some(target) = domain.target.and_then(|target| self.places.targets.get(target)) else { continue };
+            *waiting.entry(target.provider.clone()).or_default() += domain.deliveries as usize;
         }
         let key = |provider: &str| format!("held back {provider}");
         let standing = self.raised.iter().filter_map(|key| key.strip_prefix("held back ")).map(str::to_string);

@@ -124,11 +124,14 @@ fn mail_that_is_held_back_and_hosts_that_are_down_come_back_in_their_own_time() 
 
 #[test]
 fn what_a_clock_that_was_ahead_has_left_is_set_right_at_the_next_start() {
-    let mut world = paused();
-    world.run_for(secs(6));
+    let mut world = World::new(1, CALM);
     world.script = Some((Stage::Rcpt, "450 4.3.0 try again"));
     let deferred = world.submit("s@sender.test", &["u@own1.test"]);
     world.run_for(secs(60));
+    // Refused again and again: the last wait is one of minutes.
+    world.script = Some((Stage::Mail, TOO_FAST));
+    world.submit("s@sender.test", &["u@a.test"]);
+    world.run_for(secs(400));
     let mut next = World::new(4, CALM);
     next.now = Timestamp::from_millis(world.now.millis() - DAY_MILLIS);
     next.core.restore(world.records.values().cloned().collect(), next.now);

@@ -88,7 +88,7 @@ fn a_resumed_domain_asks_with_one_message_first_unless_it_is_forced() {
     let mut world = World::new(2, CALM);
     world.mail("office1.test", 1);
     world.run_for(secs(60));
-    for (order, offered) in [(RESUME, 1), (LaneOrder::Resume { force: true }, 3)] {
+    for (order, offered) in [(RESUME, 1), (LaneOrder::Resume { force: true }, 2)] {
         world.order_domain("office1.test", PAUSE);
         let ids = world.mail("office1.test", 3);
         world.run_for(secs(60));
@@ -96,6 +96,7 @@ fn a_resumed_domain_asks_with_one_message_first_unless_it_is_forced() {
         world.script = Some((Stage::Rcpt, QUOTA));
         world.order_domain("office1.test", order);
         world.run_for(secs(3));
+        // Forced, as many as a host that has not greeted yet may have at a time.
         assert_eq!(world.plans.len(), offered, "{order:?}");
         world.script = None;
         world.run_for(secs(6 * 3600));
@@ -282,7 +283,6 @@ fn what_was_learned_of_a_provider_is_forgotten_at_once_and_for_good() {
     world.events.clear();
     let said = world.forget("shared", None).unwrap();
     assert!(said[0].starts_with("shared from default: forgotten, an operator says so: the pause until "), "{said:?}");
-    assert!(said[0].contains("recipients a minute") || said[0].contains("recipients an hour"), "{said:?}");
     assert_eq!(world.events, [EventKind::Resumed]);
     assert!(world.newest_records().iter().any(|record| record.state.contains("\"closed\":null")), "saved at once");
     world.run_for(secs(60));

@@ -303,10 +303,19 @@ impl Core {
         if is_done {
             self.sated(target);
         }
+        self.leave_idle_lane(target);
         match started {
             true => Fed::Started,
             false if is_told => Fed::Told,
             false => Fed::Gone,
+        }
+    }
+
+    /// It stood beside others for a lane's time, and they are gone: nobody would call it.
+    fn leave_idle_lane(&mut self, target: TargetId) {
+        let place = self.places.targets.get(target).filter(|place| place.hungry.is_none());
+        if place.and_then(|place| place.waits_in.as_ref()).is_some_and(|lane| !self.lane_has_time(lane)) {
+            self.leave_lane(target, None);
         }
     }
 

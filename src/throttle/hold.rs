@@ -257,7 +257,7 @@ fn waits(reading: &Reading, side: Side, profile: &Profile) -> (Duration, Duratio
         (Side::Sender, None) if reading.class != Class::RateLimit => return (SENDER_WAIT, SENDER_WAIT_MAX),
         (_, None) => 1.0,
     };
-    (profile.pause.mul_f64(part), profile.pause_max.mul_f64(part))
+    (profile.pause.mul_f64(part), profile.pause_max.mul_f64(part.min(1.0)))
 }
 
 fn reason(side: Side, domain: &Domain, reply: &str) -> Arc<str> {
@@ -457,12 +457,12 @@ mod tests {
                 wait / 60
             })
             .collect();
-        assert_eq!(waits, [10, 20, 40, 80, 160, 240, 240]);
+        assert_eq!(waits, [10, 20, 40, 80, 160, 320, 640]);
     }
 
     #[test]
     fn a_rule_may_ask_for_a_part_of_the_pause_or_for_many() {
-        for (wait, first, most) in [(20, 120, 2880), (150, 900, 21_600), (400, 2400, 57_600)] {
+        for (wait, first, most) in [(20, 120, 17_280), (150, 900, 86_400), (400, 2400, 86_400)] {
             let mut scene = Scene::new();
             let quota = reading(Class::RateLimit, Scope::RecipientDomain, 0, Some(wait));
             let mut now = 0;

@@ -28,7 +28,7 @@ const STRETCH_KNOWN: f64 = 5.0;
 const LONGER: f64 = 4.0;
 /// Past this wait, in units, each is at least so much longer.
 const LONG: f64 = 60.0;
-const LONG_LONGER: f64 = 2.5;
+const LONG_LONGER: f64 = 3.0;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Incident {

@@ -429,7 +429,7 @@ impl Lane {
     /// What the lane is expected to take a minute while it is open; none: not known yet.
     pub fn pace(&self, now: Timestamp) -> Option<f64> {
         let fixed = self.policy(now);
-        match self.learned.rate.lasting() {
+        match self.learned.rate.lasting(self.profile.pause) {
             Some(rate) => Some(rate.min(fixed)),
             None if fixed.is_finite() => Some(fixed),
             None => {
@@ -465,11 +465,11 @@ impl Lane {
         let opens = self.closed_until(now).unwrap_or(now);
         let held_back = self.policy(now) <= self.rate_per_minute() && self.pacers_are_full(now);
         let fixed = self.profile.max_rate.unwrap_or(f64::INFINITY);
-        let takes = match self.learned.rate.lasting() {
+        let takes = match self.learned.rate.lasting(self.profile.pause) {
             Some(rate) => rate.min(fixed),
             None if fixed.is_finite() => fixed,
             // It waits for us, not for the receiver: what went lately is no measure.
-            None if held_back => f64::INFINITY,
+            None if held_back || self.learned.rate.is_at_a_loss() => f64::INFINITY,
             None => self.pace(now).unwrap_or(f64::INFINITY),
         };
         let filling = self.learned.rate.window(self.profile.pause).filter(|(_, length)| *length >= FILLS_FROM);
@@ -545,7 +545,7 @@ impl Lane {
         let window = self.learned.rate.window(pause).map(|(count, length)| {
             format!("{} recipients in any {}", Grouped(count.round() as u64), window::in_words(length))
         });
-        let rate = window.or_else(|| self.learned.rate.lasting().map(per_minute));
+        let rate = window.or_else(|| self.learned.rate.lasting(self.profile.pause).map(per_minute));
         let connections = &self.learned.connections;
         let messages = &self.learned.messages;
         let connections = connections.found().map(|_| count(connections.limit(), "connection"));
@@ -781,7 +781,7 @@ impl Lane {
         let held = holds.iter(now).count();
         [
             closed,
-            rate.lasting().map(|rate| format!("at most {}", per_minute(rate))),
+            rate.lasting(self.profile.pause).map(|rate| format!("at most {}", per_minute(rate))),
             connections.found().map(|found| format!("at most {}", count(found, "connection"))),
             messages.found().map(|found| format!("at most {} on a connection", count(found, "message"))),
             recipients.map(|most| format!("at most {} in a transaction", count(most, "recipient"))),

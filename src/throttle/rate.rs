@@ -60,7 +60,7 @@ const FIRST_WAIT: (f64, f64) = (0.5, 6.0);
 /// Whoever needed a long wait that nothing explained waits at first for this part of it, and so long at most, in units.
 const NEED_PART: f64 = 0.25;
 const NEED_MOST: f64 = 360.0;
-const NEED_FADES: f64 = 0.75;
+const NEED_FADES: f64 = 0.6;
 /// Until this wait, in units, the next incident soon after it waits as long at once.
 const NEED_AGAIN: f64 = 90.0;
 /// A step is held for so many units at least and at most.
@@ -141,6 +141,7 @@ pub(super) struct Rate {
     cycles: Vec<Cycle>,
     /// The longest wait that was needed lately, in seconds.
     need: f64,
+    /// The receiver was full at the last incident.
     was_full: bool,
     full_times: u32,
     refused_at: f64,
@@ -225,8 +226,21 @@ impl Rate {
     }
 
     /// Recipients a minute that the receiver is known to take for long; none: nothing is known.
-    pub(super) fn lasting(&self) -> Option<f64> {
-        self.pace.map(|pace| 60.0 * if self.phase == Phase::Look { self.base } else { pace }.max(FLOOR))
+    pub(super) fn lasting(&self, pause: Duration) -> Option<f64> {
+        let pace = self.pace?;
+        let lasts = match (self.phase, self.guess) {
+            (Phase::Look, _) => self.base,
+            (Phase::Search, Some(guess)) => guess.rate(unit(pause)) * MARGIN_COUNT,
+            // A trial goes on at less for a while.
+            (Phase::Settled, _) if self.trial.is_some() => pace.max(self.firm),
+            _ => pace,
+        };
+        Some(60.0 * lasts.max(FLOOR))
+    }
+
+    /// Is it not known what the receiver takes, because it has just refused for the first time?
+    pub(super) fn is_at_a_loss(&self) -> bool {
+        self.incident.is_some() && self.pace.is_none()
     }
 
     /// A window is filled faster than evenly while it has room, but never as fast as was refused.
@@ -365,7 +379,7 @@ impl Rate {
         match again.filter(|_| is_full || self.trial.is_none()) {
             Some(window) => {
                 let is_same = self.window.is_some_and(|own| own.span == window.span);
-                self.obey(window, is_same, is_full, hold, at);
+                self.obey(window, is_same, false, hold, at);
             }
             None if is_full => self.full(&ending, before.as_ref(), at),
             None => self.light(&ending, at),
@@ -385,7 +399,7 @@ impl Rate {
             let again =
                 known.is_some_and(|known| known.span == window.span && (window.count / known.count - 1.0).abs() < 0.07);
             if again || incident.tells_apart(window.span) {
-                return self.obey(window, again, true, ending.hold, at);
+                return self.obey(window, again, false, ending.hold, at);
             }
             self.firm = mean * MARGIN;
             self.search(window.rate(at.unit()) * MARGIN, top, ending.hold, at);
@@ -407,14 +421,15 @@ impl Rate {
     }
 
     /// A window is known from now on.
-    fn obey(&mut self, window: Window, again: bool, is_full: bool, hold: f64, at: Moment<'_>) {
+    fn obey(&mut self, window: Window, again: bool, was_guessed: bool, hold: f64, at: Moment<'_>) {
         let was_look = self.phase == Phase::Look;
         self.trial = None;
         self.good = window.rate(at.unit()) * MARGIN_COUNT;
         self.firm = self.good;
         (self.agreed, self.agreed_at) = (if again { self.agreed + 1 } else { 1 }, Some(at.now));
         (self.window, self.known, self.guess) = (Some(window), Some(window), None);
-        if is_full {
+        // The long wait that was needed is explained: the receiver did not punish.
+        if was_guessed {
             self.need = 0.0;
         }
         self.hold = hold.max(window.length(at.unit()).as_secs_f64() / 4.0);
@@ -458,7 +473,9 @@ impl Rate {
         self.lo = lo.max(FLOOR);
         self.hi = hi.max(self.lo);
         (self.pace, self.good) = (Some(self.lo), self.lo);
-        (self.steps, self.step, self.hold, self.patience) = (0, STEP, hold, PATIENCE);
+        // What was never seen full may not be a limit at all: it is looked beyond soon.
+        let patience = if self.full_times > 0 { PATIENCE } else { PATIENCE_FALLEN };
+        (self.steps, self.step, self.hold, self.patience) = (0, STEP, hold, patience);
         self.next = at.after(hold);
     }
 
@@ -470,8 +487,8 @@ impl Rate {
         if let Some(window) = expected.filter(|_| self.trial.is_none()) {
             let count = ending.incident.counts.of_span(window.span);
             if (0.95..=1.07).contains(&(count / window.count)) {
-                let explains_all = self.guess.is_some();
-                return self.obey(Window { count, ..window }, true, explains_all, hold, at);
+                let was_guessed = self.guess.is_some();
+                return self.obey(Window { count, ..window }, true, was_guessed, hold, at);
             }
         }
         if let Some(mut trial) = self.trial.take() {

@@ -474,16 +474,23 @@ fn connections_grow_while_all_are_used_and_no_further() {
         bench.accept(1);
     }
     assert_eq!(bench.status().connections_allowed, 5, "none is open");
-    for _ in 0..2000 {
+    bench.open();
+    for n in 0..bench.permits.len() {
+        bench.grant(n);
+    }
+    let mut micros = 0;
+    for step in 0..25_000 {
+        // Each takes five seconds, one after the other: more of them take more.
+        micros += 5_000_000 / bench.permits.len() as u64;
+        bench.pass(Duration::from_millis(micros / 1000));
+        micros %= 1000;
+        let n = step % bench.permits.len();
+        bench.accept_on(n);
+        let known = bench.permits.len();
         bench.open();
-        for n in 0..bench.permits.len() {
+        for n in [n].into_iter().chain(known..bench.permits.len()) {
             bench.permits[n].messages = 0;
             bench.grant(n);
-        }
-        // Each takes half a second: more of them take more.
-        bench.pass(Duration::from_millis(500));
-        for n in 0..bench.permits.len() {
-            bench.accept_on(n);
         }
     }
     assert_eq!(bench.status().connections_allowed, 500);
