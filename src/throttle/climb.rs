@@ -94,9 +94,16 @@ impl Climb {
     }
 
     /// One more than `good` was refused; `started` is when the refused thing was begun.
+    ///
+    /// Where the only one is refused (`good` is 0), that says when, not how many.
     pub(super) fn refused(&mut self, good: usize, started: Timestamp, pause: Duration, now: Timestamp) -> Cut {
+        let is_burst = self.cut_at.is_some_and(|cut| started <= cut);
+        if good == 0 && !is_burst {
+            self.cut_at = Some(now);
+            return Cut::Suspected;
+        }
         let good = good.max(1);
-        if self.cut_at.is_some_and(|cut| started <= cut) {
+        if is_burst {
             match &mut self.suspect {
                 Some(suspect) => *suspect = good.min(*suspect),
                 None => {
@@ -193,6 +200,15 @@ mod tests {
         assert_eq!(climb.refused(20, at(3), PAUSE, at(4)), Cut::Suspected);
         assert_eq!(climb.refused(20, at(5), PAUSE, at(6)), Cut::Confirmed);
         climb
+    }
+
+    #[test]
+    fn where_the_only_one_is_refused_no_number_is_learned() {
+        let mut climb = Climb::new(16);
+        for n in 0..20 {
+            assert_eq!(climb.refused(0, at(100 * n + 1), PAUSE, at(100 * n + 2)), Cut::Suspected);
+        }
+        assert_eq!((climb.limit(), climb.found()), (16, None));
     }
 
     #[test]

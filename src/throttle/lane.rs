@@ -631,6 +631,9 @@ impl Lane {
         self.asking = false;
         self.slow = self.slow.map(|slow| slow + 1).filter(|slow| *slow < self.learned.connections.limit());
         self.learned.connections.went_well(self.open);
+        if about.carried == 0 {
+            self.learned.connection_wait.helped(started);
+        }
         self.learned.messages.went_well(usize::try_from(about.carried).unwrap_or(usize::MAX).saturating_add(1));
         let limit = self.learned.connections.limit();
         // The transaction that was just accepted is over already.
@@ -723,10 +726,12 @@ impl Lane {
     }
 
     /// Of what it sends too much is unknown there: half of it from now on.
-    pub fn slow_down(&mut self, now: Timestamp) {
+    ///
+    /// `answered`: recipients the receiver spoke of in one of the last minutes, known there or not.
+    pub fn slow_down(&mut self, answered: f64, now: Timestamp) {
         let went = self.learned.history.mean(Duration::from_secs(60), now);
         let (rate, at) = self.rate_at(now);
-        rate.halve(went, at);
+        rate.halve(went.max(answered), at);
         self.unsaved = true;
     }
 
@@ -827,11 +832,11 @@ impl Lane {
             return None;
         }
         let until = self.learned.connection_wait.next(unit, most, refusal.chance, now);
-        if cut == Cut::Suspected {
-            return None;
-        }
         let limit = self.learned.connections.limit();
-        let text = format!("at most {limit} connections from now on (before: {before}), no new one before {until}");
+        let text = match cut {
+            Cut::Suspected => format!("no new connection before {until}; one refusal may be chance"),
+            _ => format!("at most {limit} connections from now on (before: {before}), no new one before {until}"),
+        };
         Some(Change::Throttled { text })
     }
 
@@ -842,9 +847,9 @@ impl Lane {
         let (unit, most) = (self.profile.pause.mul_f64(part), self.profile.pause_max.mul_f64(part));
         let before = self.learned.messages.limit();
         let good = usize::try_from(about.carried).unwrap_or(usize::MAX);
-        let is_cut = self.learned.messages.refused(good, started, self.profile.pause, now) == Cut::Confirmed;
+        let cut = self.learned.messages.refused(good, started, self.profile.pause, now);
         // Each connection that was ended has a successor that waits; the wait grows with the cuts, not with the burst.
-        let until = if is_cut {
+        let until = if cut == Cut::Confirmed {
             self.learned.successor_wait.next(unit, most, refusal.chance, now)
         } else {
             (now + unit).max(self.learned.successor_wait.until())
@@ -857,8 +862,12 @@ impl Lane {
             self.successors.insert(place, until);
         }
         let limit = self.learned.messages.limit();
-        let text = format!("at most {limit} messages on a connection from now on (before: {before})");
-        is_cut.then_some(Change::Throttled { text })
+        let text = match cut {
+            Cut::None => return None,
+            Cut::Suspected => format!("the next connection waits until {until}; one refusal may be chance"),
+            Cut::Confirmed => format!("at most {limit} messages on a connection from now on (before: {before})"),
+        };
+        Some(Change::Throttled { text })
     }
 
     fn too_wide(&mut self, now: Timestamp) -> Option<Change> {

@@ -391,8 +391,12 @@ impl Throttle {
     fn wave_changed(&mut self, provider: &Arc<str>, change: WaveChange, now: Timestamp) {
         let change = match change {
             WaveChange::Began { id, unknown, all } => {
-                for (_, lane) in self.lanes.iter_mut().filter(|(name, _)| name.provider == *provider) {
-                    lane.slow_down(now);
+                let answered = self.providers.get(provider).map_or(0, |provider| provider.wave.per_minute(now));
+                let lanes = self.lanes.iter_mut().filter(|(name, _)| name.provider == *provider);
+                let lanes: Vec<_> = lanes.map(|(_, lane)| lane).collect();
+                let each = f64::from(answered) / lanes.len().max(1) as f64;
+                for lane in lanes {
+                    lane.slow_down(each, now);
                 }
                 let text = format!("{unknown} of {all} recipients within 15 minutes are unknown there");
                 Change::Wave { id, text }

@@ -1,8 +1,9 @@
 //! Waits that grow when they did not help.
 //!
 //! A wait that was followed by another refusal within its own length after its end was too short: the next one is twice as
-//! long, up to a most. A refusal while it lasts says nothing about its length: it begins anew. Each is made a little longer by chance, never shorter, so that lanes that were stopped
-//! together do not come back together.
+//! long, up to a most, unless something was taken in between. A refusal while it lasts says nothing about its length: it begins
+//! anew. Each is made a little longer by chance, never shorter, so that lanes that were stopped together do not come back
+//! together.
 
 use std::time::Duration;
 
@@ -32,6 +33,13 @@ impl Wait {
         self.until
     }
 
+    /// What was begun after the wait was taken: it was long enough.
+    pub(super) fn helped(&mut self, started: Timestamp) {
+        if started >= self.until {
+            self.length = Duration::ZERO;
+        }
+    }
+
     /// The clock was set by so much.
     pub(super) fn shift(&mut self, by_millis: i64) {
         self.until = self.until.shifted(by_millis);
@@ -51,6 +59,19 @@ mod tests {
 
     fn at(secs: i64) -> Timestamp {
         Timestamp::from_secs(1_000_000 + secs)
+    }
+
+    #[test]
+    fn a_wait_after_which_something_was_taken_is_followed_by_a_short_one() {
+        let mut wait = Wait::default();
+        let mut now = at(0);
+        for _ in 0..20 {
+            let until = wait.next(UNIT, MOST, 0.0, now);
+            assert_eq!(until, now + UNIT);
+            wait.helped(now);
+            wait.helped(until);
+            now = until + Duration::from_secs(1);
+        }
     }
 
     #[test]

@@ -103,6 +103,12 @@ impl Wave {
         Some(WaveChange::Ended { id: on.id.into() })
     }
 
+    /// Recipients that were answered in the busier one of the last two minutes.
+    pub fn per_minute(&self, now: Timestamp) -> u32 {
+        let last = self.shares.minutes.iter().filter(|slice| slice.at >= minute_of(now) - 1);
+        last.map(|slice| slice.all).max().unwrap_or(0)
+    }
+
     /// The wave that is on.
     pub fn id(&self) -> Option<Arc<str>> {
         self.on.as_ref().map(|on| on.id.as_str().into())

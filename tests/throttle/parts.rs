@@ -50,7 +50,7 @@ fn whatever_parts_a_receiver_has_no_promise_is_broken() {
 }
 
 #[test]
-#[ignore = "a lane still pauses for hours after a refusal that no minute and no hour explains"]
+#[ignore = "one receiver in twenty still leaves a lane idle for up to an hour longer than it needs, and one in twenty takes more than four times as long as a sender who knows its limits"]
 fn whatever_parts_a_receiver_has_all_mail_goes_and_no_lane_is_idle_without_need() {
     let faults = all().iter().filter(|one| one.is_idle() || one.ratio.is_infinite()).map(|one| {
         let (idle, needed) = (one.idle.as_secs(), one.needed.as_secs());
