@@ -846,7 +846,8 @@ impl Lane {
         let part = refusal.part(SUCCESSOR_WAIT);
         let (unit, most) = (self.profile.pause.mul_f64(part), self.profile.pause_max.mul_f64(part));
         let before = self.learned.messages.limit();
-        let good = usize::try_from(about.carried).unwrap_or(usize::MAX);
+        // A connection that may carry nothing at all is asked for ever more rarely: one message is the least limit.
+        let good = usize::try_from(about.carried).unwrap_or(usize::MAX).max(1);
         let cut = self.learned.messages.refused(good, started, self.profile.pause, now);
         // Each connection that was ended has a successor that waits; the wait grows with the cuts, not with the burst.
         let until = if cut == Cut::Confirmed {

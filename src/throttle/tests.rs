@@ -349,6 +349,15 @@ fn a_connection_that_is_refused_twice_at_one_number_makes_it_the_limit_and_touch
 }
 
 #[test]
+fn connections_that_may_carry_nothing_make_one_message_the_limit() {
+    let mut bench = busy();
+    let refusal = reading(Class::MessageLimit, Scope::Connection);
+    bench.refuse(&refusal, 0);
+    let Some(Change::Throttled { text }) = refuse_again(&mut bench, &refusal, 0) else { panic!("a limit") };
+    assert!(text.contains("at most 1 messages on a connection"), "{text}");
+}
+
+#[test]
 fn two_connections_ended_after_as_many_messages_make_it_the_limit_and_nothing_else_changes() {
     let mut bench = busy();
     let before = bench.status().connections_allowed;
