@@ -15,14 +15,24 @@ use serde::{Deserialize, Serialize};
 use super::rate::{Cycle, Moment};
 use crate::types::Timestamp;
 
+/// It is never taken for more often than so many times what trials showed, which count so many refusals.
+const CREEP: f64 = 1.4;
+const SHOWN_MOST: f64 = 15.0;
 /// More than this is no noise.
 const SHARE_MAX: f64 = 0.03;
 /// Less is not worth a thought.
 const SHARE_MIN: f64 = 0.0003;
-/// So many may come together.
-const TOGETHER: f64 = 4.0;
-/// After so many it is looked at anew.
-const TRUSTED_FOR: u32 = 24;
+/// It comes more often than is known when so many refusals are not made up for, where each accepted message makes up for so many
+/// times the share: in a burst, and over long. Chance alone does either after one refusal in a hundred.
+const BURST: (f64, f64) = (3.0, 2.5);
+const OFTEN: (f64, f64) = (1.3, 10.0);
+/// What comes at a rate that holds is counted over so many messages.
+const STRAYED_MOST: f64 = 10_000.0;
+/// After so many it is looked at anew; each time it is shown again doubles that, so often at most.
+const TRUSTED_FOR: u32 = 12;
+const DOUBLED_MOST: u8 = 5;
+/// In a trial, noise that is known is not thought of where it would bring its refusals more seldom than that.
+const UNLIKELY: f64 = 0.02;
 /// Refusals in a trial that make it noise.
 const PROOF: u32 = 3;
 /// A trial lasts so many times the messages there were between two refusals before it.
@@ -40,10 +50,38 @@ pub(super) struct Noise {
     /// Refusals that are not made up for yet by what was accepted.
     strikes: f64,
     strikes_at: u64,
+    /// The same while noise is known: in a burst and over long, and what was accepted since ever by then.
+    surplus: (f64, f64),
+    taken_at: u64,
     trusted: u32,
+    /// How often it was shown to be noise.
+    proofs: u8,
+    /// Refusals of all trials that showed it, and what was accepted in them.
+    shown: (f64, f64),
+    /// Refusals at a rate that had held, and accepted between: what comes at a rate that is taken.
+    stray: f64,
+    strayed: f64,
 }
 
 impl Noise {
+    /// So many were accepted at a rate that holds, and `refused` came in spite of that.
+    pub(super) fn stray(&mut self, accepted: u64, refused: bool) {
+        (self.stray, self.strayed) = (self.stray + f64::from(u8::from(refused)), self.strayed + accepted as f64);
+        if self.strayed > STRAYED_MOST {
+            (self.stray, self.strayed) = (self.stray / 2.0, self.strayed / 2.0);
+        }
+    }
+
+    /// How likely is it that chance alone refuses `refused` or more of so many messages?
+    pub(super) fn chance(&self, refused: u32, messages: u64) -> f64 {
+        at_least(refused, self.stray / self.strayed.max(1.0) * messages as f64)
+    }
+
+    /// The share that trials have shown.
+    fn shown(&self) -> f64 {
+        self.shown.0 / self.shown.1.max(1.0)
+    }
+
     pub(super) fn is_known(&self, total: u64) -> bool {
         self.share(total) > 0.0
     }
@@ -54,7 +92,8 @@ impl Noise {
             return 0.0;
         }
         let share = self.refused / (self.accepted + total.saturating_sub(self.seen_at) as f64).max(1.0);
-        if share < SHARE_MIN { 0.0 } else { share.min(SHARE_MAX) }
+        let shown = CREEP * self.shown();
+        if share < SHARE_MIN { 0.0 } else { share.min(SHARE_MAX).min(shown) }
     }
 
     /// A refusal: is it noise that is known, so that nothing stops?
@@ -63,8 +102,12 @@ impl Noise {
         if share == 0.0 {
             return false;
         }
-        if self.strike(1.5 * share, total) > TOGETHER {
-            self.strikes = 0.0;
+        let accepted = total.saturating_sub(self.taken_at) as f64;
+        self.taken_at = total;
+        let surplus = |before: f64, times: f64| (before - times * share * accepted).max(0.0) + 1.0;
+        self.surplus = (surplus(self.surplus.0, BURST.0), surplus(self.surplus.1, OFTEN.0));
+        if self.surplus.0 > BURST.1 || self.surplus.1 > OFTEN.1 {
+            self.surplus = (0.0, 0.0);
             return false;
         }
         self.trusted += 1;
@@ -91,7 +134,7 @@ impl Noise {
 
     /// Is it time to look anew whether it is noise?
     pub(super) fn is_due(&mut self) -> bool {
-        let due = self.trusted >= TRUSTED_FOR;
+        let due = self.trusted >= TRUSTED_FOR << self.proofs.min(DOUBLED_MOST);
         if due {
             self.trusted = 0;
         }
@@ -99,9 +142,37 @@ impl Noise {
     }
 
     fn learn(&mut self, refused: f64, accepted: f64, total: u64) {
-        *self = Noise { refused, accepted: accepted.max(refused / SHARE_MAX), seen_at: total, ..Noise::default() };
-        self.strikes_at = total;
+        let accepted = accepted.max(refused / SHARE_MAX);
+        let Noise { stray, strayed, proofs, mut shown, .. } = *self;
+        let proofs = proofs.saturating_add(1);
+        shown = (shown.0 + refused, shown.1 + accepted);
+        if shown.0 > SHOWN_MOST {
+            shown = (shown.0 / 2.0, shown.1 / 2.0);
+        }
+        let (seen_at, strikes_at, taken_at) = (total, total, total);
+        *self = Noise {
+            refused,
+            accepted,
+            seen_at,
+            strikes_at,
+            taken_at,
+            stray,
+            strayed,
+            proofs,
+            shown,
+            ..Noise::default()
+        };
     }
+}
+
+/// How likely are so many, where `mean` of them are expected and each comes for itself?
+fn at_least(count: u32, mean: f64) -> f64 {
+    let below = (0..count).scan(1.0, |term, n| {
+        let this = *term;
+        *term *= mean / f64::from(n + 1);
+        Some(this)
+    });
+    1.0 - (-mean).exp() * below.sum::<f64>()
 }
 
 /// A trial under way.
@@ -114,6 +185,8 @@ pub(super) struct Trial {
     /// Accepted since ever when it began, or began anew.
     from: u64,
     begun: Timestamp,
+    /// When the next look was due.
+    pub(super) look: Timestamp,
     /// The shortest and the longest way between its refusals.
     gaps: (u64, u64),
     /// Messages and seconds up to its refusals, waits included.
@@ -131,13 +204,14 @@ pub(super) enum Finding {
 }
 
 impl Trial {
-    pub(super) fn new(before: f64, total: u64, now: Timestamp) -> Trial {
+    pub(super) fn new(before: f64, total: u64, look: Timestamp, now: Timestamp) -> Trial {
         Trial {
             before: before.clamp(10.0, 300.0),
             refused: 0,
             lowered: 0,
             from: total,
             begun: now,
+            look,
             gaps: (u64::MAX, 0),
             went: (0.0, 0.0),
         }
@@ -160,8 +234,10 @@ impl Trial {
         self.gaps = (self.gaps.0.min(gap), self.gaps.1.max(gap));
         self.went = (self.went.0 + gap as f64, self.went.1 + cycle.secs);
         let mean = self.went.0 / self.went.1.max(1e-9);
+        let as_known = at_least(self.refused, noise.shown() * total.saturating_sub(self.from) as f64) > UNLIKELY;
+        let may_lower = !as_known && self.lowered < LOWERED_MAX;
         // One may come soon by chance; two that come soon show that less goes than was tried.
-        if self.refused == 2 && mean < 0.8 * rate && self.lowered < LOWERED_MAX {
+        if self.refused == 2 && mean < 0.8 * rate && may_lower {
             self.begin_anew(total, at.now);
             return Finding::Lower((0.95 * mean).max(0.5 * rate));
         }
@@ -169,7 +245,7 @@ impl Trial {
             return Finding::Open;
         }
         let is_even = self.gaps.0 >= 2 && self.gaps.1 as f64 <= 1.3 * self.gaps.0 as f64 + 1.0;
-        if is_even && self.lowered < LOWERED_MAX {
+        if is_even && may_lower {
             self.begin_anew(total, at.now);
             return Finding::Lower(0.8 * rate);
         }
@@ -199,7 +275,7 @@ mod tests {
 
     /// What a trial at `rate` finds when messages and seconds lie between its refusals.
     fn findings(noise: &mut Noise, rate: f64, cycles: &[(u64, f64)]) -> Vec<Finding> {
-        let (mut trial, mut history, now) = (Trial::new(10.0, 0, AT), History::default(), AT);
+        let (mut trial, mut history, now) = (Trial::new(10.0, 0, Timestamp::NEVER, AT), History::default(), AT);
         let mut found = Vec::new();
         for (gap, secs) in cycles {
             history.add(u32::try_from(*gap).unwrap(), now, now);
@@ -233,7 +309,7 @@ mod tests {
 
     #[test]
     fn a_trial_passes_when_enough_was_accepted_or_for_long_nothing_refused() {
-        let (trial, longest) = (Trial::new(100.0, 1000, AT), Duration::from_secs(600));
+        let (trial, longest) = (Trial::new(100.0, 1000, Timestamp::NEVER, AT), Duration::from_secs(600));
         assert!(!trial.is_passed(1300, longest, AT) && trial.is_passed(1301, longest, AT));
         assert!(trial.is_passed(1001, longest, AT + Duration::from_secs(601)));
     }
@@ -249,7 +325,7 @@ mod tests {
         }
         assert_eq!(taken, 50);
         let burst = (0..10).take_while(|_| noise.takes(total)).count();
-        assert!(burst <= 4, "{burst}");
+        assert!(burst <= 2, "{burst}");
     }
 
     #[test]

@@ -57,6 +57,9 @@ const NARROW: f64 = 1.07;
 /// The first wait after a refusal, in units: a part of the time since the last one, within these.
 const FIRST_WAIT_PART: f64 = 0.2;
 const FIRST_WAIT: (f64, f64) = (0.5, 6.0);
+/// Each question in a row that is accepted halves the longest first wait, so often at most.
+const EASED_MESSAGES: f64 = 8.0;
+const EASED_MOST: u8 = 3;
 /// Whoever needed a long wait that nothing explained waits at first for this part of it, and so long at most, in units.
 const NEED_PART: f64 = 0.25;
 const NEED_MOST: f64 = 360.0;
@@ -73,6 +76,7 @@ const PATIENCE_MAX: f64 = 36.0;
 /// And so many messages lie between them: each may be refused.
 const MESSAGES_BETWEEN: f64 = 400.0;
 const MESSAGES_BETWEEN_FALLEN: f64 = 40.0;
+const MESSAGES_BETWEEN_NOISY: f64 = 1200.0;
 /// A look goes so far beyond at first; where the limit has fallen.
 const BEYOND: f64 = 0.05;
 const BEYOND_FALLEN: f64 = 0.25;
@@ -85,6 +89,8 @@ const DAY: Duration = Duration::from_secs(86_400);
 const RISEN: f64 = 1.5;
 /// A rate counts as the best of the day when it has held for so many units.
 const BEST_AFTER: f64 = 300.0;
+/// What refuses a look is a limit when chance alone would do it more seldom.
+const DOUBT: f64 = 0.05;
 /// Refusals within some hundred messages that are more than chance.
 const STRIKES: f64 = 2.0;
 const STRIKES_FADE: f64 = 0.004;
@@ -127,6 +133,13 @@ pub(super) struct Rate {
     base: f64,
     looked_at: Timestamp,
     looked_from: u64,
+    /// Refusals since its last step that may be chance, and accepted since ever when it was taken.
+    doubtful: u32,
+    stepped_from: u64,
+    /// The last rate of this look that was taken as long as a step takes.
+    held: f64,
+    /// Accepted since ever when it was last counted what comes at a rate that holds.
+    strayed_from: Option<u64>,
     best: f64,
     best_at: Timestamp,
     /// The last rate at which the receiver was full.
@@ -144,6 +157,8 @@ pub(super) struct Rate {
     /// The receiver was full at the last incident.
     was_full: bool,
     full_times: u32,
+    /// Questions in a row that were accepted.
+    eased: u8,
     refused_at: f64,
     noise: Noise,
     trial: Option<Trial>,
@@ -332,7 +347,10 @@ impl Rate {
         let run = at.now.since(from).as_secs_f64();
         // A refusal that speaks of reputation lasts for long.
         let kind = if part >= 2.0 { 10.0 * part } else { part };
-        let mut wait = (FIRST_WAIT_PART * run).clamp(FIRST_WAIT.0 * unit, FIRST_WAIT.1 * unit) * kind;
+        let eased = FIRST_WAIT.1 / f64::from(1u32 << self.eased.min(EASED_MOST));
+        let some = self.pace.map_or(FIRST_WAIT.1, |pace| EASED_MESSAGES / pace.max(FLOOR) / unit);
+        let most = eased.max(some).clamp(FIRST_WAIT.0, FIRST_WAIT.1);
+        let mut wait = (FIRST_WAIT_PART * run).clamp(FIRST_WAIT.0 * unit, most * unit) * kind;
         if part >= 2.0 {
             wait = wait.max(FIRST_WAIT.1 * unit * kind);
         }
@@ -364,6 +382,7 @@ impl Rate {
         self.need =
             if incident.refused > 0 { at.now.since(incident.first).as_secs_f64() } else { NEED_FADES * self.need };
         self.was_full = incident.refused > 0;
+        self.eased = if self.was_full { 0 } else { (self.eased + 1).min(EASED_MOST) };
         self.opened = Some((at.now, total));
         if !is_first {
             self.cycles.push(cycle);
@@ -444,6 +463,7 @@ impl Rate {
 
     fn settle(&mut self, at: Moment<'_>) {
         self.phase = Phase::Settled;
+        self.strayed_from = Some(at.total());
         self.settled_at = at.now;
         self.confirmed_at = at.after(4.0 * self.hold);
         self.good = self.good.max(FLOOR);
@@ -460,7 +480,16 @@ impl Rate {
         let messages = if fallen { MESSAGES_BETWEEN_FALLEN } else { MESSAGES_BETWEEN };
         let pause = at.pause.as_secs_f64();
         let least = (messages / self.good).min(PATIENCE_MAX * pause);
-        self.next = at.after((self.patience * pause).max(least));
+        // Where chance refuses now and then anyway, a look costs next to nothing.
+        let is_noisy = self.noise.is_known(at.total());
+        let most = if is_noisy { self.patience * MESSAGES_BETWEEN_NOISY / self.good } else { f64::INFINITY };
+        self.next = at.after((self.patience * pause).min(most).max(least));
+    }
+
+    fn settle_if_narrow(&mut self, at: Moment<'_>) {
+        if self.hi < NARROW * self.lo {
+            self.settle(at);
+        }
     }
 
     fn is_fallen(&self) -> bool {
@@ -512,9 +541,7 @@ impl Rate {
                 let lo = if self.steps > 1 { (self.lo / self.step).max(mean) } else { self.lo };
                 let hi = tried.min(self.hi).max(lo);
                 self.search(lo, hi, hold.max(longer(self.hold)).min(HOLD.1 * unit), at);
-                if self.hi < NARROW * self.lo {
-                    self.settle(at);
-                }
+                self.settle_if_narrow(at);
             }
             Phase::Look => self.look_refused(tried, mean, hold, at),
             Phase::Settled if at.now < self.confirmed_at => {
@@ -522,7 +549,17 @@ impl Rate {
                 self.try_less((0.95 * mean).clamp(0.4 * tried, 0.95 * tried), tried, at);
             }
             Phase::Settled => {
-                if self.noise.strike(STRIKES_FADE, at.total()) > STRIKES {
+                self.count_strays(true, at);
+                if self.noise.is_known(at.total()) {
+                    // It came more often than noise does.
+                    self.good *= MARGIN;
+                    if let Some(window) = &mut self.window {
+                        window.count *= MARGIN;
+                    }
+                    self.patience = self.patience.max(1.0);
+                    self.settle(at);
+                    self.confirmed_at = at.now;
+                } else if self.noise.strike(STRIKES_FADE, at.total()) > STRIKES {
                     self.noise.clear_strikes();
                     let went = self.went_lately();
                     let hi = if self.window.is_some() { 0.0 } else { self.good };
@@ -532,10 +569,25 @@ impl Rate {
         }
     }
 
+    /// Counts what came since the last count, at a rate that holds.
+    fn count_strays(&mut self, refused: bool, at: Moment<'_>) {
+        if let Some(from) = self.strayed_from.replace(at.total()) {
+            self.noise.stray(at.total().saturating_sub(from), refused);
+        }
+    }
+
     fn look_refused(&mut self, tried: f64, mean: f64, hold: f64, at: Moment<'_>) {
+        self.doubtful += 1;
+        let messages = at.total().saturating_sub(self.stepped_from);
+        if self.noise.chance(self.doubtful, messages) > DOUBT {
+            self.next = at.after(self.hold);
+            return;
+        }
         if tried < RISEN * self.base {
             // From one refusal to the next exactly its own rate went through.
-            self.good = (mean * MARGIN).clamp(self.base, (tried * MARGIN).max(self.base));
+            // Where noise is known, one of the two may have been chance; what held is known all the same.
+            let through = if self.noise.is_known(at.total()) { mean.max(MARGIN * self.held) } else { mean };
+            self.good = (through * MARGIN).clamp(self.base, (tried * MARGIN).max(self.base));
             self.agreed += 1;
             self.agreed_at = Some(at.now);
             self.patience = (2.0 * self.patience).min(PATIENCE_MAX);
@@ -558,7 +610,7 @@ impl Rate {
     /// Is it the rate? Less for a while tells. `hi` above 0: a search follows up to there.
     fn try_less(&mut self, pace: f64, hi: f64, at: Moment<'_>) {
         let before = self.cycles.iter().map(|cycle| cycle.gap as f64).fold(0.0, f64::max);
-        self.trial = Some(Trial::new(before, at.total(), at.now));
+        self.trial = Some(Trial::new(before, at.total(), self.next, at.now));
         let pace = pace.max(FLOOR);
         if hi > 0.0 {
             self.phase = Phase::Search;
@@ -587,10 +639,16 @@ impl Rate {
             }
             Finding::Noise => {
                 self.cycles.clear();
-                if self.firm > 0.0 {
+                let tried = self.good;
+                if self.firm > 0.0 && self.firm < tried && self.phase == Phase::Search {
+                    // It is known now that what was tried is taken, too.
+                    self.search(tried, self.hi, self.hold, at);
+                    self.settle_if_narrow(at);
+                } else if self.firm > 0.0 {
                     (self.good, self.patience) = (self.firm, 1.0);
                     self.window = self.known.filter(|known| known.rate(at.unit()) * MARGIN_COUNT >= 0.99 * self.firm);
                     self.settle(at);
+                    self.next = self.next.min(trial.look.max(at.now));
                     self.confirmed_at = at.now;
                 } else {
                     (self.phase, self.pace, self.window) = (Phase::Free, None, None);
@@ -656,8 +714,11 @@ impl Rate {
 
     fn look(&mut self, at: Moment<'_>) {
         let unit = at.unit();
+        self.count_strays(false, at);
+        self.strayed_from = None;
         self.phase = Phase::Look;
-        (self.base, self.looked_at, self.looked_from) = (self.good, at.now, at.total());
+        (self.base, self.looked_at, self.looked_from, self.doubtful) = (self.good, at.now, at.total(), 0);
+        (self.held, self.stepped_from) = (self.good, at.total());
         self.hold = self.hold.max((60.0 / self.good.max(FLOOR)).clamp(2.0 * unit, HOLD.1 * unit));
         if self.beyond > BEYOND {
             self.hold = self.hold.min(60.0 * unit);
@@ -667,6 +728,7 @@ impl Rate {
     }
 
     fn look_further(&mut self, pace: f64, at: Moment<'_>) {
+        (self.held, self.doubtful, self.stepped_from) = (pace, 0, at.total());
         if let Some(window) = &mut self.window {
             let held = window.held(at.history, at.unit(), at.now);
             let is_gone = held > 1.25 * window.count || self.beyond > 0.4;
