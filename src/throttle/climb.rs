@@ -38,6 +38,14 @@ pub(super) struct Climb {
     /// So many were good at the last refusal, which may have been chance.
     #[serde(default)]
     suspect: Option<usize>,
+    /// And at the one before, where the two do not agree: of many begun at once the first is refused at a number that says little.
+    #[serde(default)]
+    earlier: Option<usize>,
+}
+
+/// Is it about the same number, or less?
+fn agrees(good: usize, suspect: usize) -> bool {
+    good <= suspect + suspect / 4 + 1
 }
 
 /// What a refusal changed.
@@ -59,6 +67,7 @@ impl Climb {
             patience: PATIENCE,
             cut_at: None,
             suspect: None,
+            earlier: None,
         }
     }
 
@@ -88,8 +97,8 @@ impl Climb {
 
     /// So many were good just now: more than a refusal that came alone let expect.
     pub(super) fn went_well(&mut self, number: usize) {
-        if self.suspect.is_some_and(|suspect| number > suspect) {
-            self.suspect = None;
+        for suspect in [&mut self.suspect, &mut self.earlier] {
+            *suspect = suspect.filter(|suspect| number <= *suspect);
         }
     }
 
@@ -104,37 +113,43 @@ impl Climb {
         }
         let good = good.max(1);
         if is_burst {
-            match &mut self.suspect {
-                Some(suspect) => *suspect = good.min(*suspect),
-                None => {
-                    self.found = self.found.map(|found| found.min(good));
-                    self.limit = self.limit.min(good);
-                }
+            let Some(suspect) = self.suspect.map(|suspect| suspect.min(good)) else {
+                self.found = self.found.map(|found| found.min(good));
+                self.limit = self.limit.min(good);
+                return Cut::None;
+            };
+            self.suspect = Some(suspect);
+            if self.earlier.is_none_or(|earlier| !agrees(suspect, earlier)) {
+                return Cut::None;
             }
-            return Cut::None;
+            return self.confirm(suspect, pause, now);
         }
         self.cut_at = Some(now);
         let is_search = self.found.is_some_and(|found| self.limit > found && good + 1 + found / 10 >= found);
-        // Once may be chance; a second time at about the same number is a limit.
-        let agrees = self.suspect.is_some_and(|suspect| good <= suspect + suspect / 4 + 1);
-        if !is_search && !agrees {
-            self.suspect = Some(good);
-            return Cut::Suspected;
-        }
-        self.suspect = None;
         if is_search {
+            (self.suspect, self.earlier) = (None, None);
             self.patience = (self.patience * 2).min(PATIENCE_MAX);
             self.limit = self.limit.saturating_sub(1).clamp(1, good);
             self.found = Some(self.limit);
             self.next = now + pause * self.patience;
-        } else {
-            // What was good before is refused now: it has fallen, nobody knows how far.
-            let has_fallen = self.found.is_some_and(|found| self.limit <= found);
-            self.patience = PATIENCE;
-            self.found = Some(good);
-            self.limit = if has_fallen { self.limit.min(good).div_ceil(2).max(1).min(good) } else { good };
-            self.next = now + pause * if has_fallen { HOLD } else { self.patience };
+            return Cut::Confirmed;
         }
+        // Once may be chance; a second time at about the same number is a limit.
+        if self.suspect.is_none_or(|suspect| !agrees(good, suspect)) {
+            self.earlier = self.suspect.replace(good);
+            return Cut::Suspected;
+        }
+        self.confirm(good, pause, now)
+    }
+
+    fn confirm(&mut self, good: usize, pause: Duration, now: Timestamp) -> Cut {
+        (self.suspect, self.earlier) = (None, None);
+        // What was good before is refused now: it has fallen, nobody knows how far.
+        let has_fallen = self.found.is_some_and(|found| self.limit <= found);
+        self.patience = PATIENCE;
+        self.found = Some(good);
+        self.limit = if has_fallen { self.limit.min(good).div_ceil(2).max(1).min(good) } else { good };
+        self.next = now + pause * if has_fallen { HOLD } else { self.patience };
         Cut::Confirmed
     }
 

@@ -75,6 +75,8 @@ const REPLY_CHARS_MAX: usize = 500;
 #[derive(Clone, Debug)]
 pub(super) struct Lane {
     pub open: usize,
+    /// Of these, the ones the receiver has let in: a transaction was begun on them.
+    pub ready: usize,
     pub last_used: Timestamp,
     /// Something changed that should survive a restart.
     pub unsaved: bool,
@@ -217,6 +219,7 @@ impl Lane {
         };
         Lane {
             open: 0,
+            ready: 0,
             last_used: now,
             unsaved: false,
             saved_at: None,
@@ -630,7 +633,7 @@ impl Lane {
         }
         self.asking = false;
         self.slow = self.slow.map(|slow| slow + 1).filter(|slow| *slow < self.learned.connections.limit());
-        self.learned.connections.went_well(self.open);
+        self.learned.connections.went_well(self.ready);
         if about.carried == 0 {
             self.learned.connection_wait.helped(started);
         }

@@ -312,6 +312,9 @@ impl Throttle {
         if let Err(when) = lane.start(recipients, now) {
             return when.map_or(Answer::Full, Answer::At);
         }
+        if permit.messages == 0 {
+            lane.ready += 1;
+        }
         permit.messages += 1;
         permit.under_way = Some(recipients as u64);
         Answer::Granted(Grant { recipients: lane.recipients() })
@@ -333,6 +336,9 @@ impl Throttle {
         }
         if let Some(lane) = self.lanes.get_mut(&permit.lane) {
             lane.open = lane.open.saturating_sub(1);
+            if permit.messages > 0 {
+                lane.ready = lane.ready.saturating_sub(1);
+            }
             if lane.open == 0 {
                 lane.lost();
             }

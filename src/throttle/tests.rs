@@ -349,6 +349,28 @@ fn a_connection_that_is_refused_twice_at_one_number_makes_it_the_limit_and_touch
 }
 
 #[test]
+fn of_many_opened_at_once_those_that_were_let_in_are_the_limit() {
+    let mut bench = Bench::new(20);
+    bench.open();
+    bench.accept(1);
+    for round in 0..2 {
+        bench.pass(Duration::from_secs(200));
+        bench.open();
+        // Two are let in and take a message while the others are refused one after another.
+        for n in 0..2 {
+            assert!(matches!(bench.grant(n), Answer::Granted(_)));
+        }
+        while bench.permits.len() > 2 {
+            bench.refuse(&reading(Class::ConnectionLimit, Scope::Source), 0);
+            bench.throttle.release(bench.permits.pop().unwrap());
+            bench.accept_on(0);
+        }
+        assert_eq!(bench.status().connections_allowed, [20, 2][round]);
+        bench.close_all();
+    }
+}
+
+#[test]
 fn connections_that_may_carry_nothing_make_one_message_the_limit() {
     let mut bench = busy();
     let refusal = reading(Class::MessageLimit, Scope::Connection);

@@ -15,8 +15,11 @@ use crate::types::Timestamp;
 const JITTER: f64 = 0.1;
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(super) struct Wait {
     until: Timestamp,
+    /// The end of the wait before.
+    reopened: Timestamp,
     length: Duration,
 }
 
@@ -28,14 +31,17 @@ impl Wait {
             before if now < self.until => before.max(unit),
             before => (before * 2).max(unit),
         };
+        if now >= self.until {
+            self.reopened = self.until;
+        }
         self.length = length.min(most.max(unit));
         self.until = now + self.length.mul_f64(1.0 + JITTER * chance.clamp(0.0, 1.0));
         self.until
     }
 
-    /// What was begun after the wait was taken: it was long enough.
+    /// What was begun after a wait was taken: it was long enough, also where others that were begun with it were refused sooner.
     pub(super) fn helped(&mut self, started: Timestamp) {
-        if started >= self.until {
+        if started >= self.reopened {
             self.length = Duration::ZERO;
         }
     }
@@ -43,6 +49,7 @@ impl Wait {
     /// The clock was set by so much.
     pub(super) fn shift(&mut self, by_millis: i64) {
         self.until = self.until.shifted(by_millis);
+        self.reopened = self.reopened.shifted(by_millis);
     }
 
     pub(super) fn until(&self) -> Timestamp {
@@ -68,10 +75,35 @@ mod tests {
         for _ in 0..20 {
             let until = wait.next(UNIT, MOST, 0.0, now);
             assert_eq!(until, now + UNIT);
-            wait.helped(now);
             wait.helped(until);
             now = until + Duration::from_secs(1);
         }
+    }
+
+    #[test]
+    fn what_was_begun_with_the_refused_and_taken_shows_that_the_wait_before_helped() {
+        let mut wait = Wait::default();
+        let mut now = at(0);
+        for _ in 0..5 {
+            let until = wait.next(UNIT, MOST, 0.0, now);
+            assert_eq!(until, now + UNIT);
+            now = until + Duration::from_secs(2);
+            // Begun at once, refused now; what was begun with it is taken later.
+            let next = wait.next(UNIT, MOST, 0.0, now);
+            wait.helped(until + Duration::from_secs(1));
+            now = next + Duration::from_secs(1);
+        }
+    }
+
+    #[test]
+    fn what_was_begun_before_the_wait_says_nothing() {
+        let mut wait = Wait::default();
+        let first = wait.next(UNIT, MOST, 0.0, at(0));
+        let now = first + Duration::from_secs(1);
+        wait.next(UNIT, MOST, 0.0, now);
+        wait.helped(at(5));
+        let now = wait.until() + Duration::from_secs(1);
+        assert_eq!(wait.next(UNIT, MOST, 0.0, now), now + UNIT * 4);
     }
 
     #[test]
