@@ -25,6 +25,8 @@ pub struct Judgement {
     pub refused: Refused,
     /// Attempts that were refused because an earlier refusal was ignored.
     pub pressed_on: u64,
+    /// How often these were enough to be limited for.
+    pub too_often: u64,
     /// Blocks that this brought about.
     pub blocks: u64,
     /// The same message offered to the same recipient again after a 5xx.
@@ -76,7 +78,7 @@ impl Judgement {
     pub fn faults(&self) -> Vec<String> {
         let faults = [
             (self.ceiling_passed, "begun over the ceiling", "connection", "connections"),
-            (self.pressed_on, "made in spite of a refusal just before", "attempt", "attempts"),
+            (self.too_often, "so insistent after refusals that a receiver limits the sender", "time", "times"),
             (self.blocks, "brought about by pressing on", "block", "blocks"),
             (self.retransmitted, "offered again after a 5xx", "message", "messages"),
             (self.unknown_again, "sent to recipients who had been unknown three times", "message", "messages"),
@@ -137,10 +139,13 @@ mod tests {
 
     #[test]
     fn each_fault_is_a_sentence() {
-        let judgement = Judgement { retransmitted: 1, pressed_on: 2, ..Judgement::default() };
+        let judgement = Judgement { retransmitted: 1, too_often: 2, ..Judgement::default() };
         assert_eq!(
             judgement.faults(),
-            ["2 attempts made in spite of a refusal just before", "1 message offered again after a 5xx"]
+            [
+                "2 times so insistent after refusals that a receiver limits the sender",
+                "1 message offered again after a 5xx"
+            ]
         );
     }
 }

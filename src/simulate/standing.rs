@@ -1,8 +1,8 @@
 //! How a source stands with the receiver: does it listen when it is refused?
 //!
 //! A refusal begins a series. What is refused within `grace` of its beginning was under way already; what is refused after that and
-//! within `quiet` of the last refusal is *pressing on*. With `punishes`, pressing on is remembered: past `limit_after` the source is
-//! limited for a time, past `block_after` it is blocked, and one mark is forgiven in each `forgives`. A source that waits at
+//! within `quiet` of the last refusal is *pressing on*. It is remembered, and one mark is forgiven in each `forgives`: past
+//! `limit_after` it is a fault, and with `punishes` the source is limited for a time, past `block_after` blocked. A source that waits at
 //! least `quiet` after each refusal is never punished, however often it is refused.
 
 use super::profile::Reputation;
@@ -30,6 +30,8 @@ struct Series {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Ignored {
     pub(super) pressed_on: bool,
+    /// So often that it deserves to be limited.
+    pub(super) too_often: bool,
     /// This one brought a block about.
     pub(super) blocked: bool,
 }
@@ -64,11 +66,15 @@ impl Standing {
     }
 
     fn mark(&mut self, pressed_on: bool, rules: &Reputation, now: Timestamp) -> Ignored {
-        if !pressed_on || !rules.punishes {
-            return Ignored { pressed_on, blocked: false };
+        if !pressed_on {
+            return Ignored::default();
         }
         self.forgive(rules, now);
         self.marks = self.marks.saturating_add(1);
+        let too_often = self.marks == rules.limit_after;
+        if !rules.punishes {
+            return Ignored { pressed_on, too_often, blocked: false };
+        }
         if self.marks >= rules.limit_after {
             self.limited_until = Some(now + rules.limited.0);
         }
@@ -78,7 +84,7 @@ impl Standing {
             // The way back goes through the limit: who presses on after the block is blocked again sooner.
             self.marks = rules.limit_after.min(rules.block_after);
         }
-        Ignored { pressed_on, blocked }
+        Ignored { pressed_on, too_often, blocked }
     }
 
     fn forgive(&mut self, rules: &Reputation, now: Timestamp) {
@@ -192,7 +198,8 @@ mod tests {
         let rules = Reputation { punishes: false, ..RULES };
         let mut standing = Standing::default();
         for secs in 0..100 {
-            assert_eq!(standing.refuse_message(&rules, at(secs)).pressed_on, secs > 10);
+            let ignored = standing.refuse_message(&rules, at(secs));
+            assert_eq!((ignored.pressed_on, ignored.too_often), (secs > 10, secs == 12));
         }
         assert_eq!(standing.trust(at(99)), Trust::Good);
     }

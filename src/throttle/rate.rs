@@ -57,6 +57,8 @@ const NARROW: f64 = 1.07;
 /// The first wait after a refusal, in units: a part of the time since the last one, within these.
 const FIRST_WAIT_PART: f64 = 0.2;
 const FIRST_WAIT: (f64, f64) = (0.5, 6.0);
+/// Less is shorter than an answer takes, however small the pause.
+const FIRST_WAIT_SECS: f64 = 0.2;
 /// Each question in a row that is accepted halves the longest first wait, so often at most.
 const EASED_MESSAGES: f64 = 8.0;
 const EASED_MOST: u8 = 3;
@@ -354,6 +356,7 @@ impl Rate {
         if part >= 2.0 {
             wait = wait.max(FIRST_WAIT.1 * unit * kind);
         }
+        wait = wait.max(FIRST_WAIT_SECS);
         wait = wait.max(self.pace.map_or(0.0, |pace| 1.5 / pace.max(FLOOR)).min(600.0 * unit));
         let held = |window: &Window| window.held(at.history, unit, at.now);
         if self.guess.is_none_or(|guess| held(&guess) > 1.15 * guess.count) {

@@ -129,6 +129,7 @@ impl Receiver {
             }
         };
         self.judgement.pressed_on += u64::from(ignored.pressed_on);
+        self.judgement.too_often += u64::from(ignored.too_often);
         self.judgement.blocks += u64::from(ignored.blocked);
         let (refused, words) = (&mut self.judgement.refused, &self.profile.words);
         let (count, wording) = match refusal {
