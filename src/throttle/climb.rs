@@ -41,6 +41,9 @@ pub(super) struct Climb {
     /// And at the one before, where the two do not agree: of many begun at once the first is refused at a number that says little.
     #[serde(default)]
     earlier: Option<usize>,
+    /// So many have been good since then: the receiver counts connections that are closing as well.
+    #[serde(default)]
+    well: usize,
 }
 
 /// Is it about the same number, or less?
@@ -68,6 +71,7 @@ impl Climb {
             cut_at: None,
             suspect: None,
             earlier: None,
+            well: 0,
         }
     }
 
@@ -97,9 +101,11 @@ impl Climb {
 
     /// So many were good just now: more than a refusal that came alone let expect.
     pub(super) fn went_well(&mut self, number: usize) {
+        let is_refuted = |suspect: usize| number > suspect + suspect / 4 + 1;
         for suspect in [&mut self.suspect, &mut self.earlier] {
-            *suspect = suspect.filter(|suspect| number <= *suspect);
+            *suspect = suspect.filter(|suspect| !is_refuted(*suspect));
         }
+        self.well = self.well.max(number);
     }
 
     /// One more than `good` was refused; `started` is when the refused thing was begun.
@@ -137,12 +143,14 @@ impl Climb {
         // Once may be chance; a second time at about the same number is a limit.
         if self.suspect.is_none_or(|suspect| !agrees(good, suspect)) {
             self.earlier = self.suspect.replace(good);
+            self.well = 0;
             return Cut::Suspected;
         }
         self.confirm(good, pause, now)
     }
 
     fn confirm(&mut self, good: usize, pause: Duration, now: Timestamp) -> Cut {
+        let good = good.max(self.well);
         (self.suspect, self.earlier) = (None, None);
         // What was good before is refused now: it has fallen, nobody knows how far.
         let has_fallen = self.found.is_some_and(|found| self.limit <= found);

@@ -68,6 +68,11 @@ const NEED_MOST: f64 = 360.0;
 const NEED_FADES: f64 = 0.6;
 /// Until this wait, in units, the next incident soon after it waits as long at once.
 const NEED_AGAIN: f64 = 90.0;
+/// A window that is only guessed is filled within so many units, at that part of what was refused at most.
+const FILL_WITHIN: f64 = 300.0;
+const FILL_PART: f64 = 0.06;
+/// Fewer in the longest step are few.
+const FEW: f64 = 6.0;
 /// A step is held for so many units at least and at most.
 const HOLD: (f64, f64) = (1.0, 180.0);
 /// Looks beyond a known limit, in pauses: the first, where it has fallen, and at most.
@@ -426,6 +431,7 @@ impl Rate {
             self.firm = mean * MARGIN;
             self.search(window.rate(at.unit()) * MARGIN, top, ending.hold, at);
             (self.guess, self.step) = (Some(window), STEP_GUESS);
+            self.fill_soon(window, at);
             return;
         }
         self.firm = mean * MARGIN;
@@ -440,6 +446,18 @@ impl Rate {
         self.good = mean * MARGIN;
         self.patience = if self.is_fallen() { PATIENCE_FALLEN } else { PATIENCE };
         self.settle(at);
+    }
+
+    /// Whether a window is really one shows when it is full, and it may be filled as fast as one likes. Where it takes so few that
+    /// steps would take hours it is filled soon, but far more slowly than was refused.
+    fn fill_soon(&mut self, window: Window, at: Moment<'_>) {
+        if self.lo * HOLD.1 * at.unit() > FEW {
+            return;
+        }
+        let pace = (self.refused_at * FILL_PART).min(window.count / (FILL_WITHIN * at.unit())).min(self.hi);
+        if pace > self.lo {
+            (self.lo, self.good, self.pace) = (pace, pace, Some(pace));
+        }
     }
 
     /// A window is known from now on.
@@ -755,6 +773,8 @@ impl Rate {
 
     /// The lane was stopped for another reason than its rate; it comes back gradually to what it did before.
     pub(super) fn come_back(&mut self, before_per_minute: f64, at: Moment<'_>) {
+        // A question about the rate that was not answered by then is no question any more.
+        self.incident = None;
         let to = self.pace.unwrap_or(before_per_minute / 60.0).max(4.0 / 60.0);
         self.ramp = Some(Ramp { pace: to / 16.0, to, next: at.after(30.0 * at.unit()) });
     }
