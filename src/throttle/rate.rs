@@ -431,7 +431,7 @@ impl Rate {
             self.firm = mean * MARGIN;
             self.search(window.rate(at.unit()) * MARGIN, top, ending.hold, at);
             (self.guess, self.step) = (Some(window), STEP_GUESS);
-            self.fill_soon(window, at);
+            self.start_at(window.count / (FILL_WITHIN * at.unit()), at);
             return;
         }
         self.firm = mean * MARGIN;
@@ -440,6 +440,7 @@ impl Rate {
             let hold = if is_first { ending.hold.min(60.0 * at.unit()) } else { ending.hold };
             self.search(mean, top, hold, at);
             self.step = if is_first { STEP_WIDE } else { STEP };
+            self.start_at(FEW / (HOLD.1 * at.unit()), at);
             return;
         }
         (self.window, self.guess, self.hold) = (None, None, ending.hold);
@@ -448,14 +449,11 @@ impl Rate {
         self.settle(at);
     }
 
-    /// Whether a window is really one shows when it is full, and it may be filled as fast as one likes. Where it takes so few that
-    /// steps would take hours it is filled soon, but far more slowly than was refused.
-    fn fill_soon(&mut self, window: Window, at: Moment<'_>) {
-        if self.lo * HOLD.1 * at.unit() > FEW {
-            return;
-        }
-        let pace = (self.refused_at * FILL_PART).min(window.count / (FILL_WITHIN * at.unit())).min(self.hi);
-        if pace > self.lo {
+    /// Where so few went that steps would take hours, the search begins at so many recipients a second, but far under what was refused:
+    /// whether a window is really one shows when it is full, and a few messages are no rate.
+    fn start_at(&mut self, pace: f64, at: Moment<'_>) {
+        let pace = pace.min(FILL_PART * self.refused_at).min(self.hi);
+        if self.lo * HOLD.1 * at.unit() <= FEW && pace > self.lo {
             (self.lo, self.good, self.pace) = (pace, pace, Some(pace));
         }
     }
