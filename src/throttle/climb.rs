@@ -239,7 +239,9 @@ mod tests {
         let mut climb = Climb::new(32);
         climb.refused(20, at(0), PAUSE, at(1));
         assert_eq!((climb.limit(), climb.found()), (32, None));
-        climb.went_well(21);
+        climb.went_well(22);
+        assert_eq!(climb.suspect, Some(20), "about as many");
+        climb.went_well(27);
         assert_eq!(climb.refused(20, at(2), PAUSE, at(3)), Cut::Suspected);
     }
 

@@ -17,14 +17,18 @@
 //! - while it is closed nothing starts, and when its wait is over one transaction does, whose answer decides;
 //! - one burst counts once: refusals of what started before the last cut change nothing.
 
+mod answers;
+mod told;
+
+pub(super) use answers::has_wait;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::climb::{Climb, Cut};
+use super::climb::Climb;
 use super::effort::Effort;
-use super::forecast::{Filling, Player};
 use super::growth::Growth;
 use super::history::History;
 use super::hold::Holds;
@@ -33,44 +37,17 @@ use super::profile::Profile;
 use super::rate::{Moment, Rate};
 use super::wait::Wait;
 use super::warmup::Warmup;
-use super::window;
-use super::words::{Grouped, count, per_minute};
-use super::{About, HoldBegan, Probe, Restraint, Side};
-use crate::types::{Class, Reading, Scope, Timestamp};
+use super::{HoldBegan, Probe};
+use crate::types::Timestamp;
 
-/// A block is probed at the latest after so many times the first wait.
-const BLOCK_DOUBLINGS_MAX: u32 = 24;
-/// The first probe after a block that may have been about content, as a part of the usual wait.
-const EARLY: f64 = 0.1;
 /// After this much silence a lane sends one message first again.
 const FORGETS_CONTACT: Duration = Duration::from_secs(86_400);
 /// What was learned of a lane that is not used is kept for this long.
 const KEEPS_LIMITS: Duration = Duration::from_secs(30 * 86_400);
-/// That mail is accepted is saved anew this often.
-const SAVES_CONTACT: Duration = Duration::from_secs(3600);
-/// A lane that is told to use IPv4 tries IPv6 again after this.
-const IPV4_FOR: Duration = Duration::from_secs(30 * 86_400);
 /// A smaller number of recipients that was learned is doubled again after this.
 const RECIPIENTS_FOR: Duration = Duration::from_secs(86_400);
-/// Successors of connections that were ended by the receiver: more are not waited for one by one.
-const SUCCESSORS_MAX: usize = 500;
-/// The usual waits in hundredths of `pause`: what a rate's first wait is a part of, connections, the successor of a connection.
-const RATE_WAIT: u16 = 100;
-const CONNECTION_WAIT: u16 = 20;
-const SUCCESSOR_WAIT: u16 = 5;
-/// A refused connection that may have been chance is asked for again after this part of the wait.
-const SUSPECT_PART: f64 = 0.1;
 /// A learned rate brings at once what it brings in this part of a second.
 const BURST_SECS: f64 = 0.1;
-/// Where a window of at least that length is counted, what it holds is saved so often.
-const SAVES_COUNTS: Duration = Duration::from_secs(300);
-/// A window of at least this length is played for a forecast; shorter ones are a rate.
-const FILLS_FROM: Duration = Duration::from_secs(1800);
-/// What a lane did before it was stopped is its mean over this.
-const WENT_OVER: Duration = Duration::from_secs(600);
-/// Chance makes a wait longer by this part at most, so that lanes that were stopped together do not come back together.
-const JITTER: f64 = 0.1;
-const REPLY_CHARS_MAX: usize = 500;
 
 #[derive(Clone, Debug)]
 pub(super) struct Lane {
@@ -463,123 +440,6 @@ impl Lane {
         (rate, (rate / 60.0 * if is_learned { BURST_SECS } else { 1.0 }).max(1.0))
     }
 
-    /// The lane as it is played forward for a forecast; none: it opens only by an operator's hand.
-    pub fn player(&self, now: Timestamp) -> Option<Player> {
-        let opens = self.closed_until(now).unwrap_or(now);
-        let held_back = self.policy(now) <= self.rate_per_minute() && self.pacers_are_full(now);
-        let fixed = self.profile.max_rate.unwrap_or(f64::INFINITY);
-        let takes = match self.learned.rate.lasting(self.profile.pause) {
-            Some(rate) => rate.min(fixed),
-            None if fixed.is_finite() => fixed,
-            // It waits for us, not for the receiver: what went lately is no measure.
-            None if held_back || self.learned.rate.is_at_a_loss() => f64::INFINITY,
-            None => self.pace(now).unwrap_or(f64::INFINITY),
-        };
-        let filling = self.learned.rate.window(self.profile.pause).filter(|(_, length)| *length >= FILLS_FROM);
-        let filling = filling.map(|(count, length)| Filling {
-            history: self.learned.history.clone(),
-            most: count,
-            length,
-            fastest: self.learned.rate.limit().unwrap_or(takes).min(fixed),
-        });
-        let growth = self.guarded.then(|| self.learned.growth.clone());
-        let warmup = self.warming.then(|| self.learned.warmup.clone());
-        let profile = Arc::clone(&self.profile);
-        (opens < Timestamp::NEVER).then_some(Player { opens, takes, filling, growth, warmup, profile })
-    }
-
-    /// Does guard or warm-up say "later" now?
-    fn pacers_are_full(&self, now: Timestamp) -> bool {
-        (self.guarded && self.learned.growth.room(&self.profile, now).is_err())
-            || (self.warming && self.learned.warmup.room(&self.profile.warm_up, now).is_err())
-    }
-
-    /// Where guard or warm-up is the lowest limit: what it lets through, and why.
-    pub fn restraint(&self, now: Timestamp) -> Option<Restraint> {
-        let (growth, warmup) = (&self.learned.growth, &self.learned.warmup);
-        let guard = growth.most(&self.profile, now).filter(|_| self.guarded).map(|hour| hour / 60.0);
-        let day = warmup.most(&self.profile.warm_up, now).filter(|_| self.warming).map(f64::from);
-        let (guard, warm) = (guard.unwrap_or(f64::INFINITY), day.map_or(f64::INFINITY, |day| day / 1440.0));
-        let because = match guard <= warm {
-            _ if self.rate_per_minute() <= guard.min(warm) => None,
-            true => growth.because(&self.profile, now),
-            false => warmup.because(&self.profile.warm_up, now),
-        };
-        let worth = if guard <= warm { guard * 60.0 } else { warm * 1440.0 };
-        because.map(|because| Restraint { worth: worth as usize, because })
-    }
-
-    pub fn state(&self, now: Timestamp) -> &'static str {
-        match &self.learned.closed {
-            Some(closed) if closed.until <= now => "probing",
-            Some(closed) => match closed.cause {
-                Cause::Rate | Cause::Operator => "paused",
-                Cause::Block => "blocked",
-                Cause::Name => "stopped",
-            },
-            None if self.is_growing(now) => "growing",
-            None => "open",
-        }
-    }
-
-    /// Why it is not faster, in words.
-    pub fn reason(&self, now: Timestamp) -> Option<String> {
-        if let Some(closed) = &self.learned.closed {
-            return Some(closed.reply.clone());
-        }
-        if self.is_first_contact(now) {
-            return Some("first contact: one message goes first".to_string());
-        }
-        let guard = self.learned.growth.reason(&self.profile, now).filter(|_| self.guarded);
-        let warmup = self.learned.warmup.reason(&self.profile.warm_up, now).filter(|_| self.warming);
-        if guard.is_some() || warmup.is_some() {
-            return guard.or(warmup);
-        }
-        let limits: Vec<String> = self.limits_in_words().collect();
-        let Some(refusal) = self.learned.refusal.as_ref().filter(|_| !limits.is_empty()) else {
-            return self.held_back(now);
-        };
-        Some(format!("at most {}{}; it refused more: {refusal}", limits.join(", "), self.evidence()))
-    }
-
-    /// The limits that refusals have taught.
-    fn limits_in_words(&self) -> impl Iterator<Item = String> {
-        let pause = self.profile.pause;
-        let window = self.learned.rate.window(pause).map(|(count, length)| {
-            format!("{} recipients in any {}", Grouped(count.round() as u64), window::in_words(length))
-        });
-        let rate = window.or_else(|| self.learned.rate.lasting(self.profile.pause).map(per_minute));
-        let connections = &self.learned.connections;
-        let messages = &self.learned.messages;
-        let connections = connections.found().map(|_| count(connections.limit(), "connection"));
-        let messages = messages.found().map(|_| format!("{} a connection", count(messages.limit(), "message")));
-        [rate, connections, messages].into_iter().flatten()
-    }
-
-    /// How often it was refused there.
-    fn evidence(&self) -> String {
-        match self.learned.rate.agreed() {
-            (0, _) | (_, None) => String::new(),
-            (1, Some(at)) => format!(" (refused there at {at})"),
-            (times, Some(at)) => format!(" (refused there {times} times, the last at {at})"),
-        }
-    }
-
-    /// Is it on its way to more?
-    fn is_growing(&self, now: Timestamp) -> bool {
-        let is_searching = self.learned.rate.is_growing() || self.slow.is_some();
-        let is_used = self.busy > 0 && self.learned.rate.is_free();
-        let grows = is_used && self.learned.connections.found().is_none() && !self.effort.is_enough(now);
-        self.is_first_contact(now) || is_searching || (grows && self.allowed(now) < self.profile.max_connections)
-    }
-
-    /// The first of the domains that are held back.
-    fn held_back(&self, now: Timestamp) -> Option<String> {
-        let (side, domain, held) = self.learned.holds.iter(now).next()?;
-        let mail = if side == Side::Sender { "from" } else { "to" };
-        Some(format!("mail {mail} {domain} alone is held back until {}: {}", held.until, held.reason))
-    }
-
     /// The fixed or learned rate that holds now; none: no limit.
     pub fn rate_limit(&self, now: Timestamp) -> Option<f64> {
         Some(self.rate_per_minute().min(self.policy(now))).filter(|rate| rate.is_finite())
@@ -603,336 +463,18 @@ impl Lane {
         self.open == 0 && now.since(self.last_used) > kept
     }
 
-    /// A message was accepted.
-    pub fn accepted(
-        &mut self,
-        recipients: u32,
-        started: Timestamp,
-        about: &About<'_>,
-        now: Timestamp,
-    ) -> Option<Change> {
-        if !self.learned.holds.is_empty() {
-            self.learned.holds.accepted(about, now);
-        }
-        self.learned.history.add(recipients, started, now);
-        self.learned.growth.accepted(recipients, now);
-        if self.warming {
-            self.learned.warmup.accepted(recipients, now);
-        }
-        self.learned.accepted_at = Some(now);
-        self.save_contact(now);
-        if let Some(closed) = &self.learned.closed {
-            let answers = closed.until <= now && started >= closed.until && self.asking;
-            if !answers {
-                self.learned.rate.late(recipients);
-                return None;
-            }
-            self.asking = false;
-            self.reopen(now);
-            return Some(Change::Resumed);
-        }
-        self.asking = false;
-        self.slow = self.slow.map(|slow| slow + 1).filter(|slow| *slow < self.learned.connections.limit());
-        self.learned.connections.went_well(self.ready);
-        if about.carried == 0 {
-            self.learned.connection_wait.helped(started);
-        }
-        self.learned.messages.went_well(usize::try_from(about.carried).unwrap_or(usize::MAX).saturating_add(1));
-        let limit = self.learned.connections.limit();
-        // The transaction that was just accepted is over already.
-        if self.open >= limit && self.busy + 1 >= limit {
-            self.used(limit, now);
-        }
-        None
-    }
-
-    fn save_contact(&mut self, now: Timestamp) {
-        let counts = self.learned.rate.window(self.profile.pause).is_some_and(|(_, length)| length > 2 * SAVES_COUNTS);
-        let every = if counts { SAVES_COUNTS } else { SAVES_CONTACT };
-        if self.saved_at.is_none_or(|at| now.since(at) >= every) {
-            self.saved_at = Some(now);
-            self.unsaved = true;
-        }
-    }
-
-    /// Every connection that is allowed is at work, and a message was accepted: there is room for more.
-    fn used(&mut self, limit: usize, now: Timestamp) {
-        let most = self.profile.max_connections.max(1);
-        self.learned.connections.grow(true, most, self.profile.pause, now);
-        if self.learned.connections.found().is_none() && limit < most {
-            let total = self.learned.history.total();
-            let limit = self.effort.next(limit, total, self.profile.pause, now);
-            self.learned.connections.set(limit.min(most));
-        }
-    }
-
-    /// The receiver refused something; `started` is when that was begun, `chance` from 0 to 1.
-    pub fn refused(
-        &mut self,
-        reading: &Reading,
-        reply: &str,
-        started: Timestamp,
-        about: &About<'_>,
-        chance: f64,
-        now: Timestamp,
-    ) -> Option<Change> {
-        let refusal = Refusal { reading, reply, started, chance, now };
-        let held = self.learned.holds.refused(reading, reply, about, &self.profile, now);
-        let change = match Lever::of(reading) {
-            Lever::Stop => {
-                self.unclean(now);
-                return self.blocked(&refusal);
-            }
-            Lever::Rate => self.too_fast(&refusal),
-            Lever::Connections => self.too_many(&refusal),
-            Lever::Messages => self.too_long(&refusal, about),
-            Lever::Recipients => self.too_wide(now),
-            Lever::Ipv4 => {
-                let is_new = !self.wants_ipv4(now);
-                self.learned.ipv4_until = now + IPV4_FOR;
-                is_new.then_some(Change::Ipv4Only)
-            }
-            Lever::None => None,
-        };
-        if matches!(Lever::of(reading), Lever::Rate | Lever::Connections | Lever::Ipv4) {
-            self.unclean(now);
-        }
-        if change.is_some() {
-            self.learned.refusal = Some(shortened(reply));
-            self.unsaved = true;
-        }
-        // No word about what closed the lane: the next one asks again.
-        self.asking &= self.learned.closed.as_ref().is_some_and(|closed| started < closed.until);
-        self.unsaved |= held.is_some();
-        change.or_else(|| held.map(Change::Held))
-    }
-
-    /// The receiver complained about our address: what was sent just now is no measure for more.
-    fn unclean(&mut self, now: Timestamp) {
-        self.learned.growth.refused(now);
-        if self.warming {
-            self.learned.warmup.refused(now);
-        }
-    }
-
-    /// The last connection is closed: whatever was asked gets no answer any more.
-    pub fn lost(&mut self) {
-        self.asking = false;
-    }
-
-    /// A transaction ended without an answer.
-    pub fn inconclusive(&mut self, about: &About<'_>, now: Timestamp) {
-        self.asking = false;
-        if !self.learned.holds.is_empty() {
-            self.learned.holds.broken(about, now);
-        }
-    }
-
-    /// Of what it sends too much is unknown there: half of it from now on.
-    ///
-    /// `answered`: recipients the receiver spoke of in one of the last minutes, known there or not.
-    pub fn slow_down(&mut self, answered: f64, now: Timestamp) {
-        let went = self.learned.history.mean(Duration::from_secs(60), now);
-        let (rate, at) = self.rate_at(now);
-        rate.halve(went.max(answered), at);
-        self.unsaved = true;
-    }
-
-    /// The operator stops it.
-    pub fn pause(&mut self, reason: &str, now: Timestamp) {
-        self.close(Cause::Operator, Timestamp::NEVER, Duration::ZERO, reason, ProbeKind::Next, now);
-    }
-
-    /// The operator opens it: by one probe at once, or without.
-    pub fn resume(&mut self, force: bool, now: Timestamp) -> Option<Change> {
-        self.learned.holds.release();
-        let closed = self.learned.closed.as_mut()?;
-        self.unsaved = true;
-        self.asking = false;
-        if force {
-            self.reopen(now);
-            return Some(Change::Resumed);
-        }
-        closed.until = now;
-        closed.probe = ProbeKind::Next;
-        None
-    }
-
     /// Drops what refusals taught, and says in words what that was. Growth guard and warm-up stay: they are about us.
     pub fn forget(&mut self, now: Timestamp) -> Vec<String> {
         let dropped = self.known(now);
         let Lane { open, last_used, guarded, warming, .. } = *self;
-        let Lane { busy, flight, .. } = *self;
+        let Lane { ready, busy, flight, .. } = *self;
         let Learned { history, growth, warmup, accepted_at, closed, .. } = std::mem::take(&mut self.learned);
         // Where it was stopped one message goes first, as at the first contact.
         let accepted_at = accepted_at.filter(|_| closed.is_none());
         let fresh = Lane::new(&self.profile, now);
         let learned = Learned { history, growth, warmup, accepted_at, ..fresh.learned };
-        *self = Lane { open, busy, flight, last_used, guarded, warming, learned, unsaved: true, ..fresh };
+        *self = Lane { open, ready, busy, flight, last_used, guarded, warming, learned, unsaved: true, ..fresh };
         dropped
-    }
-
-    /// Every limit that a refusal has taught, in words.
-    fn known(&self, now: Timestamp) -> Vec<String> {
-        let Learned { closed, rate, connections, messages, recipients, holds, .. } = &self.learned;
-        let closed = closed.as_ref().map(|closed| {
-            let stop = match closed.cause {
-                Cause::Rate => "the pause",
-                Cause::Block => "the block",
-                Cause::Name => "the stop because of our name",
-                Cause::Operator => "the question that an operator ordered",
-            };
-            let until =
-                if closed.until == Timestamp::NEVER { String::new() } else { format!(" until {}", closed.until) };
-            format!("{stop}{until} ({})", closed.reply)
-        });
-        let held = holds.iter(now).count();
-        [
-            closed,
-            rate.lasting(self.profile.pause).map(|rate| format!("at most {}", per_minute(rate))),
-            connections.found().map(|found| format!("at most {}", count(found, "connection"))),
-            messages.found().map(|found| format!("at most {} on a connection", count(found, "message"))),
-            recipients.map(|most| format!("at most {} in a transaction", count(most, "recipient"))),
-            self.wants_ipv4(now).then(|| "over IPv4 alone".to_string()),
-            (held > 0).then(|| format!("mail of {} held back", count(held, "domain"))),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
-    }
-
-    /// Our name is another one now: what stopped because of it may ask again.
-    pub fn renamed(&mut self, now: Timestamp) {
-        if self.learned.closed.as_ref().is_some_and(|closed| closed.cause == Cause::Name) {
-            self.resume(false, now);
-        }
-    }
-
-    fn too_fast(&mut self, refusal: &Refusal<'_>) -> Option<Change> {
-        let Refusal { started, now, .. } = *refusal;
-        if self.learned.closed.as_ref().is_some_and(|closed| closed.until > now || started < closed.until) {
-            return None;
-        }
-        let part = refusal.part(RATE_WAIT);
-        let (rate, at) = self.rate_at(now);
-        let wait = rate.refused(started, part, at)?;
-        let wait = wait.min(self.profile.pause_max.max(self.profile.pause));
-        let until = now + wait.mul_f64(1.0 + JITTER * refusal.chance.clamp(0.0, 1.0));
-        self.close(Cause::Rate, until, wait, refusal.reply, ProbeKind::Next, now);
-        Some(Change::Paused { until })
-    }
-
-    fn too_many(&mut self, refusal: &Refusal<'_>) -> Option<Change> {
-        let Refusal { started, now, .. } = *refusal;
-        let before = self.learned.connections.limit();
-        let good = self.open.saturating_sub(1);
-        let cut = self.learned.connections.refused(good, started, self.profile.pause, now);
-        // Only where fewer are taken than were good before it is plain that the receiver wants to be left alone.
-        let has_fallen = cut == Cut::Confirmed && self.learned.connections.limit() < good;
-        let part = refusal.part(CONNECTION_WAIT) * if has_fallen { 1.0 } else { SUSPECT_PART };
-        let (unit, most) = (self.profile.pause.mul_f64(part), self.profile.pause_max.mul_f64(part));
-        if cut == Cut::None {
-            return None;
-        }
-        let until = self.learned.connection_wait.next(unit, most, refusal.chance, now);
-        let limit = self.learned.connections.limit();
-        let text = match cut {
-            Cut::Suspected => format!("no new connection before {until}; one refusal may be chance"),
-            _ => format!("at most {limit} connections from now on (before: {before}), no new one before {until}"),
-        };
-        Some(Change::Throttled { text })
-    }
-
-    /// The connection carried too many messages.
-    fn too_long(&mut self, refusal: &Refusal<'_>, about: &About<'_>) -> Option<Change> {
-        let Refusal { started, now, .. } = *refusal;
-        let part = refusal.part(SUCCESSOR_WAIT);
-        let (unit, most) = (self.profile.pause.mul_f64(part), self.profile.pause_max.mul_f64(part));
-        let before = self.learned.messages.limit();
-        // A connection that may carry nothing at all is asked for ever more rarely: one message is the least limit.
-        let good = usize::try_from(about.carried).unwrap_or(usize::MAX).max(1);
-        let cut = self.learned.messages.refused(good, started, self.profile.pause, now);
-        // Each connection that was ended has a successor that waits; the wait grows with the cuts, not with the burst.
-        let until = if cut == Cut::Confirmed {
-            self.learned.successor_wait.next(unit, most, refusal.chance, now)
-        } else {
-            (now + unit).max(self.learned.successor_wait.until())
-        };
-        if self.successors.is_empty() {
-            self.standing = self.open;
-        }
-        if self.successors.len() < SUCCESSORS_MAX {
-            let place = self.successors.partition_point(|other| *other <= until);
-            self.successors.insert(place, until);
-        }
-        let limit = self.learned.messages.limit();
-        let text = match cut {
-            Cut::None => return None,
-            Cut::Suspected => format!("the next connection waits until {until}; one refusal may be chance"),
-            Cut::Confirmed => format!("at most {limit} messages on a connection from now on (before: {before})"),
-        };
-        Some(Change::Throttled { text })
-    }
-
-    fn too_wide(&mut self, now: Timestamp) -> Option<Change> {
-        let before = self.recipients();
-        let fewer = (before / 2).max(1);
-        self.learned.recipients = Some(fewer);
-        self.learned.recipients_at = now;
-        let text = format!("at most {fewer} recipients in a transaction from now on (before: {before})");
-        (fewer < before).then_some(Change::Throttled { text })
-    }
-
-    fn blocked(&mut self, refusal: &Refusal<'_>) -> Option<Change> {
-        let Refusal { reading, reply, started, chance, now } = *refusal;
-        let is_name = reading.class == Class::Protocol;
-        let first = self.profile.probe_block;
-        let wait = match &self.learned.closed {
-            Some(closed) if closed.cause == Cause::Operator && closed.until > now => return None,
-            // Other messages that were on their way when the block struck: one block.
-            Some(closed) if closed.until > now || started < closed.until => return None,
-            Some(closed) if closed.cause == Cause::Block && !closed.wait.is_zero() => {
-                (closed.wait * 2).max(first).min(first * BLOCK_DOUBLINGS_MAX)
-            }
-            _ if reading.effects.probe_early => first.mul_f64(EARLY),
-            _ => first,
-        };
-        let until = if is_name { Timestamp::NEVER } else { now + wait.mul_f64(1.0 + 0.1 * chance) };
-        let cause = if is_name { Cause::Name } else { Cause::Block };
-        let probe = if reading.effects.probe_early { ProbeKind::OtherSender } else { ProbeKind::Expendable };
-        self.close(cause, until, wait, reply, probe, now);
-        Some(Change::Blocked { until })
-    }
-
-    fn close(&mut self, cause: Cause, until: Timestamp, wait: Duration, reply: &str, probe: ProbeKind, now: Timestamp) {
-        if self.learned.closed.is_none() && cause != Cause::Rate {
-            self.went_before = self.learned.history.mean(WENT_OVER, now);
-        }
-        let same = self.learned.closed.as_ref().filter(|closed| closed.cause == cause);
-        let since = same.map_or(now, |closed| closed.since);
-        self.learned.closed = Some(Closed { cause, since, until, wait, reply: shortened(reply), probe });
-        self.asking = false;
-        self.unsaved = true;
-    }
-
-    /// The way is free again: slow start.
-    fn reopen(&mut self, now: Timestamp) {
-        let cause = self.learned.closed.take().map(|closed| closed.cause);
-        self.asking = false;
-        self.unsaved = true;
-        let before = self.went_before;
-        let (rate, at) = self.rate_at(now);
-        match cause {
-            Some(Cause::Rate) => rate.opened(at),
-            _ => rate.come_back(before, at),
-        }
-        self.effort = Effort::default();
-        // Gradually: one, then two, four, eight at a time.
-        let is_short = cause == Some(Cause::Rate) && self.learned.rate.is_free();
-        self.slow = (!is_short).then_some(1);
-        let (rate, _) = self.paced();
-        self.pacer = Pacer::default();
-        self.pacer.pay(rate, 1, now);
     }
 
     /// Takes the steps whose time has come.
@@ -980,60 +522,6 @@ impl Lane {
     }
 }
 
-/// What a refusal is about, for the lane.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lever {
-    Stop,
-    Rate,
-    Connections,
-    Messages,
-    Recipients,
-    Ipv4,
-    None,
-}
-
-/// Does the lane wait for what was refused so, and the delivery with it?
-pub(super) fn has_wait(reading: &Reading) -> bool {
-    matches!(Lever::of(reading), Lever::Stop | Lever::Rate | Lever::Connections | Lever::Messages)
-}
-
-impl Lever {
-    fn of(reading: &Reading) -> Lever {
-        match (reading.class, reading.scope) {
-            _ if reading.breaker => Lever::Stop,
-            (Class::RateLimit, Scope::Source) => Lever::Rate,
-            (Class::ConnectionLimit, Scope::Source) => Lever::Connections,
-            (Class::MessageLimit, _) => Lever::Messages,
-            (Class::TooManyRecipients, _) => Lever::Recipients,
-            (Class::Authentication, Scope::Source) => Lever::Ipv4,
-            _ => Lever::None,
-        }
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Refusal<'a> {
-    reading: &'a Reading,
-    reply: &'a str,
-    started: Timestamp,
-    chance: f64,
-    now: Timestamp,
-}
-
-impl Refusal<'_> {
-    /// The wait in units of `pause`.
-    fn part(&self, usual: u16) -> f64 {
-        f64::from(self.reading.effects.wait.unwrap_or(usual)) / 100.0
-    }
-}
-
 fn messages_max(profile: &Profile) -> usize {
     usize::try_from(profile.messages_per_connection.max(1)).unwrap_or(usize::MAX)
-}
-
-fn shortened(reply: &str) -> String {
-    match reply.char_indices().nth(REPLY_CHARS_MAX) {
-        Some((end, _)) => format!("{}…", &reply[..end]),
-        None => reply.to_string(),
-    }
 }

@@ -217,8 +217,8 @@ impl Trial {
         }
     }
 
-    pub(super) fn begun(&mut self) -> &mut Timestamp {
-        &mut self.begun
+    pub(super) fn moments(&mut self) -> [&mut Timestamp; 2] {
+        [&mut self.begun, &mut self.look]
     }
 
     /// Enough was accepted with few enough refusals, or for `longest` without any: the limit is real.
@@ -326,6 +326,50 @@ mod tests {
         assert_eq!(taken, 50);
         let burst = (0..10).take_while(|_| noise.takes(total)).count();
         assert!(burst <= 2, "{burst}");
+    }
+
+    #[test]
+    fn noise_that_comes_three_times_as_often_for_long_is_no_noise() {
+        let mut noise = Noise::default();
+        noise.learn(6.0, 600.0, 0);
+        let taken = (1..200).take_while(|n| noise.takes(33 * n)).count();
+        assert!((8..60).contains(&taken), "{taken}");
+    }
+
+    #[test]
+    fn what_was_shown_again_and_again_is_looked_at_more_and_more_seldom() {
+        let (mut noise, mut total) = (Noise::default(), 0);
+        let mut times = Vec::new();
+        for _ in 0..4 {
+            noise.learn(3.0, 300.0, total);
+            let until_due = (1..1000).find(|_| {
+                total += 150;
+                noise.takes(total);
+                noise.is_due()
+            });
+            times.push(until_due.unwrap());
+        }
+        assert_eq!(times, [24, 48, 96, 192]);
+    }
+
+    #[test]
+    fn known_noise_is_thought_of_before_a_trial_is_lowered() {
+        let cycles = [(20, 40.0), (30, 50.0)];
+        assert_eq!(findings(&mut Noise::default(), 1.0, &cycles).last(), Some(&Finding::Lower(0.95 * 50.0 / 90.0)));
+        let mut noise = Noise::default();
+        noise.learn(9.0, 900.0, 0);
+        assert_eq!(findings(&mut noise, 1.0, &cycles).last(), Some(&Finding::Open));
+    }
+
+    #[test]
+    fn chance_is_what_came_at_a_rate_that_held() {
+        let mut noise = Noise::default();
+        assert_eq!(noise.chance(1, 1000), 0.0, "nothing came");
+        for _ in 0..3 {
+            noise.stray(1000, true);
+        }
+        assert!((noise.chance(1, 100) - 0.095).abs() < 0.001);
+        assert!(noise.chance(2, 100) < 0.005 && noise.chance(1, 5000) > 0.99);
     }
 
     #[test]

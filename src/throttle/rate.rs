@@ -355,7 +355,7 @@ impl Rate {
         // A refusal that speaks of reputation lasts for long.
         let kind = if part >= 2.0 { 10.0 * part } else { part };
         let eased = FIRST_WAIT.1 / f64::from(1u32 << self.eased.min(EASED_MOST));
-        let some = self.pace.map_or(FIRST_WAIT.1, |pace| EASED_MESSAGES / pace.max(FLOOR) / unit);
+        let some = EASED_MESSAGES / self.pace.unwrap_or(self.refused_at).max(FLOOR) / unit;
         let most = eased.max(some).clamp(FIRST_WAIT.0, FIRST_WAIT.1);
         let mut wait = (FIRST_WAIT_PART * run).clamp(FIRST_WAIT.0 * unit, most * unit) * kind;
         if part >= 2.0 {
@@ -803,8 +803,8 @@ impl Rate {
         let ramp = self.ramp.as_mut().map(|ramp| &mut ramp.next);
         let incident = self.incident.as_mut().map(|incident| &mut incident.first);
         let opened = self.opened.as_mut().map(|(opened, _)| opened);
-        let trial = self.trial.as_mut().map(Trial::begun);
-        let optional = [self.agreed_at.as_mut(), self.cut_at.as_mut(), ramp, incident, opened, trial];
-        own.into_iter().chain(optional.into_iter().flatten()).for_each(|at| *at = at.shifted(by_millis));
+        let trial = self.trial.as_mut().into_iter().flat_map(Trial::moments);
+        let optional = [self.agreed_at.as_mut(), self.cut_at.as_mut(), ramp, incident, opened];
+        own.into_iter().chain(optional.into_iter().flatten()).chain(trial).for_each(|at| *at = at.shifted(by_millis));
     }
 }

@@ -444,6 +444,63 @@ fn a_block_stops_the_lane_and_is_probed_ever_more_rarely() {
 }
 
 #[test]
+fn a_block_that_answers_the_question_about_a_rate_leaves_no_question_behind() {
+    let mut bench = busy();
+    bench.refuse(&reading(Class::RateLimit, Scope::Source), 0);
+    bench.close_all();
+    bench.wait_for_permit();
+    assert!(matches!(bench.grant(0), Answer::Granted(_)));
+    assert!(matches!(bench.refuse(&block(), 0), Some(Change::Blocked { .. })));
+    bench.close_all();
+    bench.wait_for_permit();
+    assert!(matches!(bench.grant(0), Answer::Granted(_)));
+    assert_eq!(bench.accept(1), Some(Change::Resumed));
+    let first = bench.status().rate_allowed.unwrap();
+    for _ in 0..20 {
+        bench.pass(MINUTE);
+        let _ = bench.open();
+    }
+    let rate = bench.status().rate_allowed;
+    assert!(rate.is_none_or(|rate| rate > 8.0 * first), "the way back goes on: {first}, then {rate:?}");
+}
+
+#[test]
+fn questions_that_are_accepted_come_sooner() {
+    let mut bench = busy();
+    let mut waits = Vec::new();
+    for _ in 0..6 {
+        for _ in 0..30 {
+            bench.pass(Duration::from_secs(30));
+            bench.accept(40);
+        }
+        bench.refuse(&reading(Class::RateLimit, Scope::Source), 0);
+        bench.close_all();
+        waits.push(bench.wait_for_permit().as_secs_f64());
+        bench.grant(0);
+        assert_eq!(bench.accept(1), Some(Change::Resumed));
+        bench.pass(Duration::from_secs(1));
+    }
+    assert!(waits[0] >= 6.0 && waits.iter().all(|wait| *wait >= 0.5), "{waits:?}");
+    assert!(waits[1..].iter().any(|wait| *wait < 4.0), "{waits:?}");
+}
+
+#[test]
+fn a_small_pause_never_makes_a_wait_shorter_than_an_answer() {
+    let mut bench = busy();
+    let options = ProviderOptions {
+        name: "p".into(),
+        pause: Some(Span(Duration::from_secs(2))),
+        initial_connections: Some(20),
+        ..Default::default()
+    };
+    bench.throttle.reconfigure(Profiles::new(&[options]), 100);
+    bench.refuse(&reading(Class::RateLimit, Scope::Source), 0);
+    bench.close_all();
+    let wait = bench.wait_for_permit();
+    assert!(wait >= Duration::from_millis(200) && wait <= Duration::from_millis(230), "{wait:?}");
+}
+
+#[test]
 fn a_block_that_may_be_about_content_is_probed_early_with_mail_of_another_sender() {
     let mut bench = busy();
     let mut refusal = block();
