@@ -8,7 +8,7 @@
 //! cargo bench --bench drain                            all scenarios of benches/drain/, three seeds each
 //! cargo bench --bench drain -- WORD…                   those of them with one of the words in their name or that are of such a family
 //! cargo bench --bench drain -- FILE…                   scenarios from elsewhere; docs/drain.md tells how to write one
-//! cargo bench --bench drain -- --trace OUT.csv FILE    one run of one scenario, minute by minute
+//! cargo bench --bench drain -- --trace OUT.csv FILE    one run of one scenario, minute by minute; OUT.svg: as a plot
 //! cargo bench --bench drain -- --random 200            so many receivers made of all parts at random: the distribution, and what must hold
 //! cargo bench --bench drain -- --random-seed 17        the scenario of one of them, to be saved as a file
 //! cargo bench --bench drain -- --real                  a short one in real time with real sockets, beside the same in virtual time
@@ -118,7 +118,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         let [course] = &courses[..] else { bail!("--trace wants one scenario") };
         let mut trace = Trace::default();
         let score = course.drain(arguments.seed.unwrap_or(1), Some(&mut trace));
-        std::fs::write(path, trace.csv()).with_context(|| format!("cannot write {}", path.display()))?;
+        let is_plot = path.extension().is_some_and(|extension| extension == "svg");
+        let text = if is_plot { trace.svg(&course.scenario.about) } else { trace.csv() };
+        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
         head();
         return Ok(line(course, "weir", &score, true));
     }

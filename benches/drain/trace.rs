@@ -1,18 +1,23 @@
 //! A run minute by minute, as CSV: what the receiver saw, and what the relay's lane said of itself.
 //!
+//! Or as a plot: what the receiver allows, what the relay has learned, what it uses, and where it was refused.
+//!
 //! The first columns are counted at the receiver; `lane_…` are the fields of the lane's `status`, whichever there are.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde_json::Value;
-use weir::simulate::Refused;
+use weir::admin::LaneRecord;
+use weir::demo::{Sample, Seen, plot};
+use weir::simulate::{Limits, Refused, WindowLimit};
 
 use super::world::{START, World};
 
 #[derive(Default)]
 pub struct Trace {
     rows: Vec<Row>,
+    samples: Vec<Sample>,
     accepted: usize,
     refused: Refused,
 }
@@ -32,6 +37,7 @@ impl Trace {
         let site = &world.sites[0];
         let (accepted, refused) = (site.accepted.len(), site.judgement().refused);
         let before = std::mem::replace(&mut self.refused, refused);
+        self.sample(world, accepted, &refused);
         let new = |all: fn(&Refused) -> u64| all(&refused) - all(&before);
         self.rows.push(Row {
             seconds: world.now().since(START).as_secs(),
@@ -49,6 +55,37 @@ impl Trace {
             waiting: world.post.len(),
             lane: lane(world),
         });
+    }
+
+    fn sample(&mut self, world: &World, accepted: usize, refused: &Refused) {
+        let site = &world.sites[0];
+        let minute = world.now().since(START).as_secs_f64() / 60.0;
+        let last = self.rows.last().map_or(0.0, |row| row.seconds as f64 / 60.0);
+        // A window is drawn as the rate it lets through.
+        let limits = site.limits(world.now());
+        let rate = |window: &WindowLimit| f64::from(window.count) * 60.0 / window.span.0.as_secs_f64();
+        let per_minute = limits.windows().iter().map(rate).fold(f64::INFINITY, f64::min);
+        let per_minute = per_minute.is_finite().then_some(per_minute.round() as u32);
+        let lane = world.snapshot().lanes.first().and_then(|lane| {
+            let mut lane = serde_json::to_value(lane).ok()?;
+            lane.as_object_mut()?.insert("waiting".to_string(), Value::from(world.post.len()));
+            serde_json::from_value::<LaneRecord>(lane).ok()
+        });
+        let seen = Seen {
+            provider: "outlook",
+            limits: Limits { per_minute, ..limits },
+            accepted: accepted as u64,
+            refused: refused.attempts() + refused.noise,
+            connections: u32::try_from(site.open()).unwrap_or(u32::MAX),
+            rate: (accepted - self.accepted) as f64 / (minute - last).max(1.0 / 60.0),
+            lane,
+        };
+        self.samples.push(Sample { minute, queued: world.post.len() as u64, receivers: vec![seen] });
+    }
+
+    /// `about`: which receiver it is.
+    pub fn svg(&self, about: &str) -> String {
+        plot::svg(&self.samples, 0, about)
     }
 
     pub fn csv(&self) -> String {

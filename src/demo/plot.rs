@@ -15,8 +15,9 @@ const RIGHT: f64 = 24.0;
 const TOP: f64 = 116.0;
 const BETWEEN: f64 = 64.0;
 const HEIGHT: f64 = TOP + 2.0 * PANEL + BETWEEN + 56.0;
-/// A mark every so many minutes.
-const MINUTES: f64 = 5.0;
+/// A mark every so many minutes: the shortest of these that makes no more than `MARKS` of them.
+const MINUTES: [f64; 6] = [5.0, 10.0, 15.0, 30.0, 60.0, 360.0];
+const MARKS: f64 = 14.0;
 /// Lines across a panel, beside the one at its foot.
 const PARTS: u32 = 4;
 /// What is allowed is above this many times of what was used: it is no part of the picture.
@@ -173,6 +174,7 @@ fn grid(text: &mut String, panel: &Panel, minutes: f64) {
             y + 4.5
         );
     }
+    let every = MINUTES.into_iter().find(|every| minutes / every <= MARKS).unwrap_or(1440.0);
     let mut minute = 0.0;
     while minute <= minutes {
         let (x, y) = (across(minute, minutes), bottom + 19.0);
@@ -181,7 +183,7 @@ fn grid(text: &mut String, panel: &Panel, minutes: f64) {
             text,
             "<text class=\"faint\" x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"middle\">{minute:.0}{unit}</text>"
         );
-        minute += MINUTES;
+        minute += every;
     }
 }
 
@@ -326,6 +328,14 @@ mod tests {
     #[test]
     fn nothing_seen_is_an_empty_plot() {
         assert!(svg(&[], 0, "nobody").ends_with("</svg>\n"));
+    }
+
+    #[test]
+    fn a_long_time_has_no_more_marks_than_are_read() {
+        for (minutes, marks) in [(32.0, 7), (100.0, 11), (420.0, 8), (100_000.0, 70)] {
+            let svg = svg(&[sample(0.0, 40, 0), sample(minutes, 40, 0)], 0, "outlook.com");
+            assert_eq!(svg.matches("text-anchor=\"middle\"").count(), 2 * marks, "{minutes}");
+        }
     }
 
     #[test]

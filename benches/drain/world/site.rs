@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use weir::outbound::Outcome;
 use weir::route::{Host, Route};
-use weir::simulate::{Judgement, Mail, Profile, Receiver, Said, SessionId};
+use weir::simulate::{Judgement, Limits, Mail, Profile, Receiver, Said, SessionId};
 use weir::types::{Domain, Reply, Stage, Timestamp};
 
 use super::LEAVE;
@@ -179,6 +179,11 @@ impl Site {
     /// The simulator's own count.
     pub fn judgement(&self) -> &Judgement {
         self.receiver.judgement()
+    }
+
+    /// What the receiver takes now.
+    pub fn limits(&self, now: Timestamp) -> Limits {
+        self.receiver.limits_at(now)
     }
 
     /// Connections that stand now, as the receiver counts them.
