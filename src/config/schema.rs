@@ -396,13 +396,14 @@ fn is_own_address(text: &str) -> bool {
     text.parse::<std::net::IpAddr>().is_ok_and(|ip| !ip.is_unspecified() && !ip.is_multicast())
 }
 
+/// Used as written, so without the final dot that addresses in mail may have.
 fn is_domain(text: &str) -> bool {
-    Domain::parse(text).is_ok()
+    !text.ends_with('.') && Domain::parse(text).is_ok()
 }
 
 /// A domain that is no address literal.
 fn is_name(text: &str) -> bool {
-    Domain::parse(text).is_ok_and(|domain| domain.literal().is_none())
+    is_domain(text) && !text.starts_with('[')
 }
 
 /// As HELO takes it (RFC 5321 section 2.3.5): A-labels, no underscores.
