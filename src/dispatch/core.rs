@@ -25,6 +25,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::attempt::Attempt;
+use super::bdat::BdatHosts;
 use super::command::Commands;
 use super::destination::{Destinations, DomainId, TargetId};
 use super::fresh::Fresh;
@@ -88,6 +89,8 @@ pub struct Settings {
     pub sources: Vec<SourceAddress>,
     pub networks: Vec<IpNet>,
     pub tls: TlsMode,
+    /// BDAT may be used where it is offered.
+    pub chunking: bool,
     pub max_connections: usize,
     pub queue: QueueOptions,
     pub bounces: Bounces,
@@ -103,6 +106,7 @@ pub struct Core {
     pub(super) sources: Vec<SourceAddress>,
     pub(super) networks: Vec<IpNet>,
     pub(super) tls: TlsMode,
+    pub(super) chunking: bool,
     pub(super) bounces: Bounces,
     pub(super) postmaster: Option<Mailbox>,
     pub(super) rules: Rules,
@@ -126,6 +130,7 @@ pub struct Core {
     pub(super) senders: Senders,
     /// Hosts that have asked for TLS.
     pub(super) tls_wanted: BTreeSet<Arc<str>>,
+    pub(super) bdat: BdatHosts,
     /// How often each was refused in a row without an attempt being counted.
     pub(super) untouched: BTreeMap<DeliveryId, u8>,
     /// The sender whose message met the block.
@@ -194,6 +199,7 @@ impl Core {
             sources: settings.sources,
             networks: settings.networks,
             tls: settings.tls,
+            chunking: settings.chunking,
             bounces: settings.bounces,
             postmaster: settings.postmaster,
             rules: settings.rules,
@@ -215,6 +221,7 @@ impl Core {
             waits: Waits::default(),
             senders: Senders::default(),
             tls_wanted: BTreeSet::new(),
+            bdat: BdatHosts::default(),
             untouched: BTreeMap::new(),
             blocked_by: BTreeMap::new(),
             canaries: BTreeMap::new(),
@@ -266,6 +273,7 @@ impl Core {
         self.warm_up();
         self.networks = settings.networks;
         self.tls = settings.tls;
+        self.chunking = settings.chunking;
         self.bounces = settings.bounces;
         self.postmaster = settings.postmaster;
         self.rules = settings.rules;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::outbound::{OpenError, Outcome, Plan};
+use crate::outbound::{Bdat, OpenError, Outcome, Plan};
 use crate::queue::{Keys, Lifetime, RecipientKey};
 use crate::route::{Route, Unroutable};
 use crate::spool::{Change, Committed, Stored};
@@ -159,6 +159,8 @@ pub struct Job {
     /// Whom to offer, where an attempt goes on; none: all that are left, as the spool has them.
     pub recipients: Option<Vec<Recipient>>,
     pub recipients_max: usize,
+    /// BDAT may be used where the host offers it.
+    pub chunking: bool,
 }
 
 /// What became of a job.
@@ -188,6 +190,7 @@ pub struct Transacted {
     pub rest: Vec<Recipient>,
     pub reusable: bool,
     pub dsn: bool,
+    pub bdat: Bdat,
     pub tls: Arc<str>,
     /// For reports, where any may be due.
     pub excerpt: Option<Excerpt>,

@@ -6,6 +6,7 @@
 
 mod alarm;
 mod attempt;
+mod bdat;
 pub mod bounce;
 mod carrier;
 mod command;

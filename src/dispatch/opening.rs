@@ -126,7 +126,7 @@ impl Core {
         let skip_tls = plan.skip_tls;
         let connection = self.new_connection_id();
         self.takes_place(target, &permit.lane().provider);
-        let job = self.job(id, permit.lane(), &grant, now);
+        let job = self.job(id, permit.lane(), &candidate.name, &grant, now);
         let state = State::Opening(id);
         let held = Connection {
             target,

@@ -7,6 +7,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::Bdat;
 use super::capabilities::Capabilities;
 use super::command;
 use super::connector::Timeouts;
@@ -21,7 +22,8 @@ pub struct Connection {
     pub(super) ehlo: Reply,
     pub(super) capabilities: Capabilities,
     pub(super) timeouts: Timeouts,
-    pub(super) chunking: bool,
+    /// What is known of the present transaction's BDAT.
+    pub(super) bdat: Bdat,
     pub(super) state: State,
 }
 

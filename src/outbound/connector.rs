@@ -20,7 +20,7 @@ use super::network::{Network, Stream};
 use super::options::TlsMode;
 use super::tls::{self, TlsConfigs};
 use super::wire::Wire;
-use super::{OpenError, OpenStage, Plan, command};
+use super::{Bdat, OpenError, OpenStage, Plan, command};
 use crate::types::{Reply, Span};
 
 /// From one try to the next while this process can open no socket.
@@ -73,7 +73,6 @@ pub struct Connector {
     network: Arc<dyn Network>,
     tls: TlsConfigs,
     timeouts: Timeouts,
-    chunking: bool,
 }
 
 /// A connection on its way: what stays the same while the wire changes.
@@ -90,7 +89,7 @@ struct Stop {
 
 impl Connector {
     pub fn new(network: Arc<dyn Network>) -> Result<Connector, rustls::Error> {
-        Ok(Connector { network, tls: TlsConfigs::new(&[])?, timeouts: Timeouts::default(), chunking: true })
+        Ok(Connector { network, tls: TlsConfigs::new(&[])?, timeouts: Timeouts::default() })
     }
 
     /// Certificates that `verify` trusts besides the public roots.
@@ -101,12 +100,6 @@ impl Connector {
 
     pub fn with_timeouts(mut self, timeouts: Timeouts) -> Connector {
         self.timeouts = timeouts;
-        self
-    }
-
-    /// Whether BDAT is used where it is offered.
-    pub fn with_chunking(mut self, chunking: bool) -> Connector {
-        self.chunking = chunking;
         self
     }
 
@@ -151,7 +144,7 @@ impl Connector {
             ehlo,
             capabilities,
             timeouts: self.timeouts.clone(),
-            chunking: self.chunking,
+            bdat: Bdat::Untold,
             state: State::Ready,
         })
     }

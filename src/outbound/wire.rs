@@ -38,6 +38,16 @@ pub(super) struct Wire {
     written: usize,
     flushed: bool,
     write_error: Option<String>,
+    end: End,
+}
+
+/// How far the peer's side is from its end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Open,
+    Closed,
+    /// Broken off: what was on its way to the peer was not read.
+    Broken,
 }
 
 enum Transport {
@@ -60,6 +70,7 @@ impl Wire {
             written: 0,
             flushed: true,
             write_error: None,
+            end: End::Open,
         }
     }
 
@@ -83,6 +94,15 @@ impl Wire {
 
     pub(super) fn is_sent(&self) -> bool {
         self.unsent() == 0 && self.flushed && self.write_error.is_none()
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.end != End::Open
+    }
+
+    /// Did it end before all that was written was read? A system resets a connection that is closed with something unread.
+    pub(super) fn was_broken_off(&self) -> bool {
+        self.end == End::Broken || !self.is_sent()
     }
 
     /// Bytes were received that no reply has used up.
@@ -194,7 +214,13 @@ impl Wire {
             Ok(()) => self.unread = 0..buffer.filled().len(),
             // TLS without its farewell: many servers just close.
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => self.unread = 0..0,
-            Err(e) => return Poll::Ready(Err(e.to_string())),
+            Err(e) => {
+                self.end = End::Broken;
+                return Poll::Ready(Err(e.to_string()));
+            }
+        }
+        if self.unread.is_empty() {
+            self.end = End::Closed;
         }
         Poll::Ready(Ok(()))
     }

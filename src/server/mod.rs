@@ -498,6 +498,7 @@ fn core_settings(config: &Config, rules: &Rules, spool: &Spool) -> anyhow::Resul
         sources,
         networks: config.delivery.networks.clone(),
         tls: config.delivery.tls,
+        chunking: config.delivery.chunking,
         max_connections: config.delivery.max_connections,
         queue: config.queue.clone(),
         bounces: config.bounces.clone(),
