@@ -71,6 +71,18 @@ fn each_recipient_of_a_transaction_has_an_end_of_its_own() {
 }
 
 #[test]
+fn a_recipient_named_twice_is_asked_for_and_told_of_once() {
+    let (world, mx) = World::with_domain("x.test");
+    let relay = world.config().start();
+    relay.submit("app@sender.test", &["u@x.test", "v@x.test", "u@X.test."], &mail("twice", "x"));
+    relay.wait_event("delivered", "v@x.test");
+    assert_eq!(mx.wait_accepted(1)[0].to(), ["u@x.test", "v@x.test"]);
+    assert_eq!(relay.events_of("accepted")[0]["recipients"], 2);
+    relay.assert_settled();
+    assert_eq!(mx.accepted_count(), 1);
+}
+
+#[test]
 fn domains_of_one_message_get_transactions_of_their_own() {
     let world = World::new();
     let (one, two) = (world.host("mx1.test"), world.host("mx2.test"));
