@@ -129,7 +129,7 @@ struct Looked {
 
 impl Parts {
     async fn hold(&self, connection: &mut Connection, job: Job) -> Done {
-        if !self.spool.healthy() {
+        if !self.spool.healthy() || self.connector.is_stopping() {
             // It broke while the connection came to be: what is delivered now would be delivered again after a crash.
             return Done::NotStarted;
         }
@@ -162,6 +162,9 @@ impl Parts {
         if !offered.is_empty() {
             let transaction = Transaction { envelope, recipients: offered, body: body.clone(), chunking: job.chunking };
             let report = connection.transact(&transaction).await;
+            if self.connector.is_stopping() && report.says_nothing() {
+                return Done::NotStarted;
+            }
             held.reusable = report.reusable;
             held.dsn = report.dsn;
             held.bdat = report.bdat;

@@ -586,7 +586,11 @@ impl World {
 
     fn commit(&mut self, change: Change) {
         match change {
-            Change::Plan { .. } => {}
+            Change::Plan { id, next_attempt } => {
+                if let Some(delivery) = self.spool.get_mut(&id.message).and_then(|m| m.deliveries.get_mut(&id)) {
+                    delivery.next_attempt = Some(next_attempt);
+                }
+            }
             Change::Update(delivery) => {
                 self.updates += 1;
                 if let Some(message) = self.spool.get_mut(&delivery.id.message) {

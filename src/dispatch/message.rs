@@ -170,7 +170,8 @@ pub enum Done {
     Missing {
         reusable: bool,
     },
-    /// The connection ended before the job reached it, or its outcome could not have been recorded.
+    /// The connection ended before the job reached it, its outcome could not have been recorded, or a stop ended it before anything
+    /// was decided.
     NotStarted,
     /// It could not be read.
     Unreadable {

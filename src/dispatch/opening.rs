@@ -273,7 +273,10 @@ impl Core {
         }
         self.back_to_line(target, id);
         match verdict {
-            Next::Wait if !tls_again => self.forget_fresh_attempt(id),
+            Next::Wait if !tls_again => {
+                self.due_at_next_start(id, now);
+                self.forget_fresh_attempt(id);
+            }
             Next::Final if !tls_again => {
                 self.take(target, id);
                 self.unreachable(target, id, now);

@@ -60,6 +60,7 @@ impl Core {
                 reusable
             }
             Done::NotStarted => {
+                self.due_at_next_start(id, now);
                 self.lead_line(id);
                 false
             }
@@ -74,6 +75,13 @@ impl Core {
             }
         };
         self.go_on(connection, reusable, now);
+    }
+
+    /// What a stop has ended before anything came of it does not wait for the attempt that was planned behind it.
+    pub(super) fn due_at_next_start(&mut self, id: DeliveryId, now: Timestamp) {
+        if self.stopping && self.attempts.get(&id).is_some_and(|attempt| attempt.planned) {
+            self.act(Action::Commit(vec![Change::Plan { id, next_attempt: now }]));
+        }
     }
 
     /// Returns whether the connection is still good for another.

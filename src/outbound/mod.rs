@@ -60,7 +60,8 @@ pub struct OpenError {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenStage {
-    /// Nothing was tried: this process may open no more, or the system has no memory for it. No fault of the receiver's.
+    /// Nothing was tried, or it was given up: this process may open no more, the system has no memory for it, or the relay
+    /// stops. No fault of the receiver's.
     Ours,
     /// No TCP connection: refused, unreachable.
     Connect,
@@ -95,6 +96,13 @@ pub struct Report {
     /// The peer offered DSN, so it makes the SUCCESS reports itself.
     pub dsn: bool,
     pub bdat: Bdat,
+}
+
+impl Report {
+    /// No recipient was accepted or refused, and nobody can have got it.
+    pub fn says_nothing(&self) -> bool {
+        self.outcomes.iter().all(|outcome| matches!(outcome, Outcome::Unsaid { .. }))
+    }
 }
 
 /// How the peer took BDAT.

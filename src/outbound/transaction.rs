@@ -8,6 +8,7 @@
 //!   knows: that is reported as such.
 //! - A peer that offers CHUNKING and does not know BDAT takes the content behind it for commands: it is told nothing more on
 //!   that connection, and the report says that DATA is to be tried.
+//! - When the relay stops, a message that the peer cannot have as a whole is given up as unsaid; one that it has is waited for.
 //! - Whatever breaks the order of commands and replies ends the use of the connection.
 
 use std::time::Duration;
@@ -16,6 +17,7 @@ use super::command;
 use super::connection::{Connection, State};
 use super::content::{self, BLOCK_BYTES, Content};
 use super::ledger::Ledger;
+use super::wire::Holds;
 use super::{Bdat, Outcome, Report, Transaction};
 use crate::smtp::outgoing::{DataEncoder, has_clean_lines};
 use crate::types::{Body, Reply, Stage};
@@ -46,6 +48,7 @@ impl Connection {
     pub async fn transact(&mut self, transaction: &Transaction) -> Report {
         let mut ledger = Ledger::new(transaction.recipients.len());
         self.bdat = Bdat::Untold;
+        self.wire.set_holds(Holds::Part);
         let lacks_smtputf8 = !self.capabilities.smtputf8 && needs_smtputf8(transaction).await;
         if let Some(obstacle) = self.obstacle(transaction, lacks_smtputf8) {
             ledger.settle(&obstacle);
@@ -170,6 +173,7 @@ impl Connection {
                 .map_err(|text| self.lost(Stage::Data, text))?;
             if !goes_on {
                 encoder.finish(self.wire.output());
+                self.wire.set_holds(Holds::All);
             }
             if (!goes_on || self.wire.unsent() >= BLOCK_BYTES)
                 && let Some(early) = self.send().await?
@@ -243,10 +247,14 @@ impl Connection {
         self.state = State::Unfinished;
         commands().for_each(|command| self.write(command, transaction));
         self.wire.output().extend_from_slice(content);
+        self.wire.set_holds(Holds::Unanswered);
 
         // A 421 does not end the reading here: the peer may have taken the content before it or in spite of it.
         let mut farewell = None;
         for command in commands() {
+            if command == Command::BdatLast && ledger.has_accepted() {
+                self.wire.set_holds(Holds::All);
+            }
             let noted = match self.reply_to(command, ledger).await {
                 Ok(reply) => self.note(command, &reply, ledger).map(|()| reply),
                 Err(lost) => Err(lost),

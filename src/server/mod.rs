@@ -195,7 +195,7 @@ impl Relay {
         let rules = Arc::new(rules::InForce::new(rules));
         let slowed = Slowed::default();
         let resources = Resources {
-            connector: Connector::new(Arc::new(Tcp)).context("cannot set up TLS")?,
+            connector: Connector::new(Arc::new(Tcp)).context("cannot set up TLS")?.with_stop(stop_engine.clone()),
             router: router.clone(),
             spool: spool.clone(),
             suppressions: suppressions.clone(),
