@@ -31,6 +31,7 @@ mod senders;
 mod settle;
 pub mod status;
 mod strangers;
+mod unreached;
 mod waiting;
 mod withdraw;
 

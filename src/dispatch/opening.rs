@@ -224,6 +224,7 @@ impl Core {
             place.down_until = None;
             place.suspect = false;
         }
+        self.is_reached(target, now);
         // Others may have waited for this greeting.
         self.pump(target, now);
     }
@@ -385,9 +386,10 @@ impl Core {
         if is_final {
             return;
         }
-        // The others need not find out one by one.
+        self.is_lost(target);
+        // The others need not find out one by one; but a long step of the schedule is this delivery's.
         let again = match self.queue.get(id).map(|entry| entry.place) {
-            Some(Place::Later(next)) => next,
+            Some(Place::Later(next)) => next.min(now + LOOK_AGAIN),
             _ => now + LOOK_AGAIN,
         };
         if let Some(place) = self.places.targets.get_mut(target) {

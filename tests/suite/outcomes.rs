@@ -224,6 +224,23 @@ fn a_connection_lost_at_any_moment_before_the_end_of_data_costs_nothing() {
 }
 
 #[test]
+fn when_a_host_answers_again_what_was_put_off_for_it_is_due_also_after_a_restart() {
+    let (world, mx) = World::with_domain("x.test");
+    mx.always(At::Greeting, drop_connection());
+    let mut relay = world.config().set("queue", "retry", "[\"1h\"]").start();
+    relay.submit("app@sender.test", &["u@x.test"], &mail("first", "x"));
+    relay.wait_event("deferred", "u@x.test");
+    relay.submit("app@sender.test", &["v@x.test"], &mail("second", "x"));
+    assert!(relay.stop().success());
+    mx.relent(At::Greeting);
+    relay.run();
+    // The second shows that the host is there.
+    relay.wait_event("delivered", "v@x.test");
+    relay.wait_event("delivered", "u@x.test");
+    relay.assert_settled();
+}
+
+#[test]
 fn an_answer_lost_after_the_end_of_data_is_in_doubt_and_retried_by_the_schedule() {
     let (_relay, deferred) = dropped_at(At::End);
     assert_eq!(deferred.len(), 1, "{deferred:#?}");
