@@ -168,6 +168,9 @@ impl Parts {
             held.reusable = report.reusable;
             held.dsn = report.dsn;
             held.bdat = report.bdat;
+            if matches!(report.bdat, Bdat::Refused | Bdat::Lost) {
+                tracing::debug!(host = %connection.host(), "CHUNKING is offered and BDAT not taken: DATA from now on");
+            }
             held.results
                 .extend(transaction.recipients.into_iter().zip(report.outcomes.into_iter().map(Resolved::Outcome)));
             self.tell_delivered(&held.results, &remembered, sender_domain.as_ref()).await;

@@ -647,6 +647,7 @@ fn whatever_receivers_do_each_recipient_ends_once_and_no_limit_is_passed() {
     let long = std::env::var("WEIR_TEST").is_ok_and(|kind| kind == "long");
     for seed in 0..if long { 300 } else { 25 } {
         let mut world = World::new(seed, STORMY);
+        world.bdat = [None, Some(Bdat::Refused), Some(Bdat::Lost), Some(Bdat::Suspect)][(seed % 4) as usize];
         for n in 0..120u32 {
             let names: Vec<String> = (0..world.chance.usize(1..9))
                 .map(|_| {

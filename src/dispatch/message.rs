@@ -110,7 +110,7 @@ pub enum Input {
     SpoolHealth(bool),
     /// Is the system short of memory? Then next to nothing that can be read back is kept.
     MemoryShort(bool),
-    /// Of what was loaded: put off only because no host could be reached.
+    /// Of what was loaded: put off only because no host could be found or reached.
     Unreached(Vec<DeliveryId>),
     /// The wall clock was set, forward or back, while the relay runs. Told before anything that happened since.
     ClockStepped {

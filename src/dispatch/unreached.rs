@@ -1,4 +1,4 @@
-//! Mail that was put off only because no host could be reached, for the moment when one answers again.
+//! Mail that was put off only because no host could be found or reached, for the moment when one answers again.
 //!
 //! After a long outage the steps of the schedule are hours. The first connection that comes to be says that it is over, and
 //! what was put off for it is due again:
@@ -16,8 +16,9 @@ use super::destination::{DomainId, TargetId};
 use crate::queue::Place;
 use crate::types::{DeliveryId, Timestamp};
 
-/// The rule of such a refusal.
+/// The rules of such refusals.
 pub(super) const UNREACHABLE: &str = "unreachable";
+pub(super) const NO_ROUTE: &str = "no-route";
 
 /// All of it is due again within this many seconds, however much it is.
 const SPREAD_SECS: usize = 600;
@@ -204,6 +205,21 @@ mod tests {
         world.run_for(secs(1200));
         assert!(world.spool.is_empty(), "{} of {} still wait", world.spool.len(), ids.len());
         world.assert_all_ended_once(61);
+    }
+
+    #[test]
+    fn when_the_name_servers_answer_again_the_same_holds() {
+        let mut world = World::new(62, CALM);
+        world.mood.no_route = 1.0;
+        for n in 0..20 {
+            world.submit("s@sender.test", &[&format!("u{n}@own.test")]);
+        }
+        world.run_for(secs(20 * HOUR));
+        world.mood = CALM;
+        world.submit("s@sender.test", &["new@own.test"]);
+        world.run_for(secs(600));
+        assert!(world.spool.is_empty(), "{} still wait", world.spool.len());
+        world.assert_all_ended_once(62);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::core::Core;
 use super::ending::{Ending, Facts};
 use super::message::{Action, Excerpt};
 use super::settle::Deferral;
-use super::unreached::UNREACHABLE;
+use super::unreached::{NO_ROUTE, UNREACHABLE};
 use crate::queue::Place;
 use crate::route::Unroutable;
 use crate::spool::{Change, Stored};
@@ -93,7 +93,8 @@ impl Core {
                 }
             }
             Purpose::Unroutable(failure) => {
-                return self.defer_all(id, &envelope, delivery, &excerpt, ending, "no-route", &failure.text, now);
+                self.defer_all(id, &envelope, delivery, &excerpt, ending, NO_ROUTE, &failure.text, now);
+                return self.note_unreached(id);
             }
             Purpose::Unreachable { said, .. } => {
                 let is_silent = said.iter().all(|s| s.reply.is_none());
