@@ -216,6 +216,7 @@ fn read(kind: &Kind, text: &str) -> Result<Value, String> {
             let number = text.trim().parse::<f64>().ok().filter(|number| range.contains(number));
             number.map(Value::Float).ok_or_else(|| format!("is {}", quoted(text)))
         }
+        Kind::Switch => text.trim().parse::<bool>().map(Value::Boolean).map_err(|_| format!("is {}", quoted(text))),
         Kind::Secret(form) if (form.holds)(text) => Ok(Value::String(text.to_string())),
         Kind::Secret(_) => Err("is something else".to_string()),
         Kind::Text(_) => Err(format!("is {}", quoted(text))),

@@ -152,6 +152,10 @@ impl Reader<'_> {
             Kind::Secret(form) => self.secret(key, *form, value),
             Kind::Texts(form) => self.texts(key, *form, value),
             Kind::Rules => self.rules(key, value),
+            Kind::Switch => match value.get_ref() {
+                DeValue::Boolean(on) => Ok(Value::Boolean(*on)),
+                other => Err(self.expected_of(key, value, wrong_type(key, other))),
+            },
             Kind::Number(range) => {
                 whole(key, range, value.get_ref()).map_err(|what| self.expected_of(key, value, what))
             }

@@ -38,6 +38,7 @@ pub(super) enum Kind {
     Numbers(RangeInclusive<u64>),
     /// A number with or without a fraction.
     Decimal(RangeInclusive<f64>),
+    Switch,
     /// Rules for replies: tables, which can only stand in the file.
     Rules,
 }
@@ -57,7 +58,7 @@ pub(super) enum Shape {
     Unknown,
 }
 
-use Kind::{Decimal, Number, Numbers, Rules, Secret, Text, Texts};
+use Kind::{Decimal, Number, Numbers, Rules, Secret, Switch, Text, Texts};
 
 /// More connections than any host has descriptors for.
 const CONNECTIONS: RangeInclusive<u64> = 1..=1_000_000;
@@ -171,6 +172,7 @@ const KEYS: &[Key] = &[
         "delivery.tls",
         Text(Form { expected: "one of `off`, `opportunistic`, `encrypt`, `verify`", holds: is_word::<TlsMode> }),
     ),
+    key("delivery.chunking", Switch),
     key("delivery.max_connections", Number(CONNECTIONS)),
     key(
         "route[].domain",
@@ -220,6 +222,7 @@ const KEYS: &[Key] = &[
     ),
     key("provider[].growth", Decimal(0.0..=1000.0)),
     key("provider[].growth_floor", Text(RATE)),
+    key("provider[].chunking", Switch),
     key("provider[].pause", Text(DURATION)),
     key("provider[].pause_max", Text(DURATION)),
     key("provider[].probe_block", Text(DURATION)),
@@ -373,6 +376,7 @@ impl Kind {
             Number(range) => format!("a whole number from {} to {}", range.start(), range.end()),
             Numbers(range) => format!("a list of whole numbers from {} to {}", range.start(), range.end()),
             Decimal(range) => format!("a number from {} to {}", range.start(), range.end()),
+            Switch => "true or false".to_string(),
             Rules => "rules, each below a line `[[provider.rule]]`".to_string(),
         }
     }
@@ -396,13 +400,14 @@ fn is_own_address(text: &str) -> bool {
     text.parse::<std::net::IpAddr>().is_ok_and(|ip| !ip.is_unspecified() && !ip.is_multicast())
 }
 
+/// Used as written, so without the final dot that addresses in mail may have.
 fn is_domain(text: &str) -> bool {
-    Domain::parse(text).is_ok()
+    !text.ends_with('.') && Domain::parse(text).is_ok()
 }
 
 /// A domain that is no address literal.
 fn is_name(text: &str) -> bool {
-    Domain::parse(text).is_ok_and(|domain| domain.literal().is_none())
+    is_domain(text) && !text.starts_with('[')
 }
 
 /// As HELO takes it (RFC 5321 section 2.3.5): A-labels, no underscores.

@@ -206,6 +206,7 @@ fn settings_that_do_not_go_together_are_faults() {
             "write a rate, as in \"600/min\" (s, min, h, d), or \"unlimited\"",
         ),
         ("[[provider]]\nname = 'outlook'\nmax_rate = 600", "`provider.max_rate` is an integer: write a rate"),
+        ("[delivery]\nchunking = 'off'", "write true or false"),
         ("[[provider]]\nname = 'outlook'\ngrowth_floor = '0/h'", "write a rate, as in \"500/h\" (s, min, h, d)"),
         ("[[provider]]\nname = 'outlook'\ncanary = 'probe'", "write a mail address of your own there"),
         (
@@ -767,6 +768,7 @@ fn full() -> Config {
             max_rate: Some("600/min".parse().unwrap()),
             growth: Some(1.5),
             growth_floor: Some("500/h".parse().unwrap()),
+            chunking: Some(false),
             pause: Some("5m".parse().unwrap()),
             pause_max: Some("1h".parse().unwrap()),
             probe_block: Some("30m".parse().unwrap()),

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use super::engine::Message;
 use super::message::{ConnectionId, Done, Excerpt, Input, Job, Resolved, Transacted};
 use crate::clock::Clock;
-use crate::outbound::{Connection, Connector, Outcome, Plan, Transaction};
+use crate::outbound::{Bdat, Connection, Connector, Outcome, Plan, Transaction};
 use crate::spool::{Spool, Stored};
 use crate::suppress::{Entry, List, Standing};
 use crate::types::{Body, Delivery, Domain, Envelope, Mailbox, Recipient, Seldom};
@@ -129,7 +129,7 @@ struct Looked {
 
 impl Parts {
     async fn hold(&self, connection: &mut Connection, job: Job) -> Done {
-        if !self.spool.healthy() {
+        if !self.spool.healthy() || self.connector.is_stopping() {
             // It broke while the connection came to be: what is delivered now would be delivered again after a crash.
             return Done::NotStarted;
         }
@@ -155,14 +155,22 @@ impl Parts {
             rest,
             reusable: true,
             dsn: false,
+            bdat: Bdat::Untold,
             tls: connection.tls().cloned().unwrap_or_else(|| "none".into()),
             excerpt: None,
         };
         if !offered.is_empty() {
-            let transaction = Transaction { envelope, recipients: offered, body: body.clone() };
+            let transaction = Transaction { envelope, recipients: offered, body: body.clone(), chunking: job.chunking };
             let report = connection.transact(&transaction).await;
+            if self.connector.is_stopping() && report.says_nothing() {
+                return Done::NotStarted;
+            }
             held.reusable = report.reusable;
             held.dsn = report.dsn;
+            held.bdat = report.bdat;
+            if matches!(report.bdat, Bdat::Refused | Bdat::Lost) {
+                tracing::debug!(host = %connection.host(), "CHUNKING is offered and BDAT not taken: DATA from now on");
+            }
             held.results
                 .extend(transaction.recipients.into_iter().zip(report.outcomes.into_iter().map(Resolved::Outcome)));
             self.tell_delivered(&held.results, &remembered, sender_domain.as_ref()).await;

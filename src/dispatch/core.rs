@@ -25,6 +25,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::attempt::Attempt;
+use super::bdat::BdatHosts;
 use super::command::Commands;
 use super::destination::{Destinations, DomainId, TargetId};
 use super::fresh::Fresh;
@@ -34,6 +35,7 @@ use super::message::{Action, ConnectionId, Input, Row};
 use super::options::Bounces;
 use super::pump::Connection;
 use super::senders::Senders;
+use super::unreached::Unreached;
 use super::waiting::Waits;
 use super::withdraw::Purpose;
 use crate::outbound::options::TlsMode;
@@ -88,6 +90,8 @@ pub struct Settings {
     pub sources: Vec<SourceAddress>,
     pub networks: Vec<IpNet>,
     pub tls: TlsMode,
+    /// BDAT may be used where it is offered.
+    pub chunking: bool,
     pub max_connections: usize,
     pub queue: QueueOptions,
     pub bounces: Bounces,
@@ -103,6 +107,7 @@ pub struct Core {
     pub(super) sources: Vec<SourceAddress>,
     pub(super) networks: Vec<IpNet>,
     pub(super) tls: TlsMode,
+    pub(super) chunking: bool,
     pub(super) bounces: Bounces,
     pub(super) postmaster: Option<Mailbox>,
     pub(super) rules: Rules,
@@ -126,6 +131,7 @@ pub struct Core {
     pub(super) senders: Senders,
     /// Hosts that have asked for TLS.
     pub(super) tls_wanted: BTreeSet<Arc<str>>,
+    pub(super) bdat: BdatHosts,
     /// How often each was refused in a row without an attempt being counted.
     pub(super) untouched: BTreeMap<DeliveryId, u8>,
     /// The sender whose message met the block.
@@ -135,6 +141,7 @@ pub struct Core {
     pub(super) only_urgent: BTreeMap<LaneName, Timestamp>,
     /// What waits because mail like it is held back; an attempt was not planned for it.
     pub(super) held_back: BTreeSet<DeliveryId>,
+    pub(super) unreached: Unreached,
     /// Alerts that end by themselves, and when.
     pub(super) ending_alerts: BTreeMap<String, Timestamp>,
     /// Alerts that stand, by key.
@@ -177,6 +184,8 @@ pub struct Core {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
     Target(TargetId),
+    /// The next share of the mail that was put off while it could not be reached.
+    Unreached(TargetId),
     Lane(LaneName),
     /// Those who wait for a connection of the provider.
     Feed(Arc<str>),
@@ -194,6 +203,7 @@ impl Core {
             sources: settings.sources,
             networks: settings.networks,
             tls: settings.tls,
+            chunking: settings.chunking,
             bounces: settings.bounces,
             postmaster: settings.postmaster,
             rules: settings.rules,
@@ -215,11 +225,13 @@ impl Core {
             waits: Waits::default(),
             senders: Senders::default(),
             tls_wanted: BTreeSet::new(),
+            bdat: BdatHosts::default(),
             untouched: BTreeMap::new(),
             blocked_by: BTreeMap::new(),
             canaries: BTreeMap::new(),
             only_urgent: BTreeMap::new(),
             held_back: BTreeSet::new(),
+            unreached: Unreached::default(),
             ending_alerts: BTreeMap::new(),
             raised: BTreeSet::new(),
             raised_at: BTreeMap::new(),
@@ -266,6 +278,7 @@ impl Core {
         self.warm_up();
         self.networks = settings.networks;
         self.tls = settings.tls;
+        self.chunking = settings.chunking;
         self.bounces = settings.bounces;
         self.postmaster = settings.postmaster;
         self.rules = settings.rules;
@@ -296,6 +309,7 @@ impl Core {
                     self.load(row, now);
                 }
             }
+            Input::Unreached(ids) => ids.into_iter().for_each(|id| self.note_unreached(id)),
             Input::ReadBegin => self.reading += 1,
             Input::ReadEnd => self.read_end(),
             Input::Routed { domain, result } => self.routed(&domain, None, result, now),
@@ -460,6 +474,7 @@ impl Core {
             return None;
         }
         let entry = self.queue.get(id)?;
+        self.unreached.leave(entry.domain, id);
         let (domain_id, flow, class) = (entry.domain, entry.flow, entry.class);
         let waits_for_operator = self.throttle.everything_paused().is_some();
         let domain = self.places.domains.get_mut(domain_id)?;
@@ -524,6 +539,7 @@ impl Core {
             _ if is_paused => {}
             Ok(route) => {
                 let Some(target) = self.places.set_route(id, route) else { return };
+                self.unreached.routed(id, Some(target));
                 self.ask_domain_first(id, now);
                 for delivery in pending {
                     self.join_line(delivery, target);
@@ -533,6 +549,7 @@ impl Core {
             Err(failure) => {
                 let failure = Arc::new(failure);
                 self.places.set_failure(id, failure.clone());
+                self.unreached.routed(id, None);
                 for delivery in pending.into_iter().filter(|d| self.is_at(*d, Place::Unrouted)).collect::<Vec<_>>() {
                     self.settle_later(delivery, Purpose::Unroutable(failure.clone()), now);
                 }
@@ -593,6 +610,7 @@ impl Core {
         self.untouched.remove(&id);
         self.held_back.remove(&id);
         if let Some(entry) = self.queue.remove(id) {
+            self.unreached.leave(entry.domain, id);
             self.places.leave_domain(entry.domain);
         }
         self.fresh.leave(id.message);
@@ -674,6 +692,7 @@ impl Core {
                         self.pump_now(id, now);
                     }
                 }
+                Timer::Unreached(id) => self.wake_unreached(id, now),
                 Timer::Lane(lane) => self.lane_wakes(&lane, now),
                 Timer::FeedAmong(among) => self.feed_among(among, now),
                 Timer::Feed(provider) => self.feed_provider(&provider, now),

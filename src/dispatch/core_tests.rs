@@ -11,7 +11,7 @@ use super::core::{Core, Settings, SourceAddress};
 use super::message::*;
 use super::options::Bounces;
 use crate::outbound::options::TlsMode;
-use crate::outbound::{OpenError, OpenStage, Outcome};
+use crate::outbound::{Bdat, OpenError, OpenStage, Outcome};
 use crate::queue::options::Queue as QueueOptions;
 use crate::route::{Host, Route, Unroutable};
 use crate::spool::{Change, Committed, Stored};
@@ -69,6 +69,10 @@ pub(super) struct World {
     pub(super) last_remembered: Vec<crate::throttle::LaneRecord>,
     /// Nobody listens there.
     pub(super) dead_hosts: BTreeSet<Arc<str>>,
+    /// How every host takes BDAT; none: as it should.
+    pub(super) bdat: Option<Bdat>,
+    /// Whether each job might use it.
+    pub(super) chunked: Vec<bool>,
     /// Domains whose hosts take the connection and say nothing, by how they begin.
     pub(super) silent: Option<&'static str>,
     /// Changes of lanes, as the event log has them.
@@ -160,6 +164,7 @@ impl World {
             sources: vec![SourceAddress { name: "default".into(), address: None, helo: None, warm_up: Vec::new() }],
             networks: Vec::new(),
             tls: TlsMode::Opportunistic,
+            chunking: true,
             max_connections,
             queue: QueueOptions::default(),
             bounces: Bounces::default(),
@@ -206,6 +211,8 @@ impl World {
             records: BTreeMap::new(),
             last_remembered: Vec::new(),
             dead_hosts: BTreeSet::new(),
+            bdat: None,
+            chunked: Vec::new(),
             silent: None,
             events: Vec::new(),
             acts: 0,
@@ -499,7 +506,17 @@ impl World {
             }
             *self.rcpts.entry(key).or_default() += 1;
         }
-        let (outcomes, reusable) = self.outcomes(&offered, envelope.id);
+        self.chunked.push(job.chunking);
+        let bdat = self.bdat.filter(|_| job.chunking);
+        let by_bdat = |bdat: Bdat| match bdat {
+            Bdat::Refused => Outcome::Unsaid { stage: Stage::Data, text: "502 not implemented".into() },
+            _ => Outcome::InDoubt { text: "closed at BDAT".into() },
+        };
+        let (outcomes, reusable) = match bdat {
+            Some(bdat) => (offered.iter().map(|_| by_bdat(bdat)).collect(), false),
+            None => self.outcomes(&offered, envelope.id),
+        };
+        let bdat = bdat.unwrap_or_default();
         let keys = offered.iter().map(|r| r.address.key()).collect();
         if let Some(open) = self.open.get_mut(&connection) {
             open.recipients = keys;
@@ -516,6 +533,7 @@ impl World {
             rest,
             reusable,
             dsn: false,
+            bdat,
             tls: "none".into(),
             excerpt: Some(Excerpt::default()),
         };
@@ -568,7 +586,11 @@ impl World {
 
     fn commit(&mut self, change: Change) {
         match change {
-            Change::Plan { .. } => {}
+            Change::Plan { id, next_attempt } => {
+                if let Some(delivery) = self.spool.get_mut(&id.message).and_then(|m| m.deliveries.get_mut(&id)) {
+                    delivery.next_attempt = Some(next_attempt);
+                }
+            }
             Change::Update(delivery) => {
                 self.updates += 1;
                 if let Some(message) = self.spool.get_mut(&delivery.id.message) {
@@ -625,6 +647,7 @@ fn whatever_receivers_do_each_recipient_ends_once_and_no_limit_is_passed() {
     let long = std::env::var("WEIR_TEST").is_ok_and(|kind| kind == "long");
     for seed in 0..if long { 300 } else { 25 } {
         let mut world = World::new(seed, STORMY);
+        world.bdat = [None, Some(Bdat::Refused), Some(Bdat::Lost), Some(Bdat::Suspect)][(seed % 4) as usize];
         for n in 0..120u32 {
             let names: Vec<String> = (0..world.chance.usize(1..9))
                 .map(|_| {

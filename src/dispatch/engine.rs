@@ -16,6 +16,7 @@ use super::carrier::{Carrier, Parts, Said, excerpt};
 use super::core::{Core, Settings};
 use super::message::{Action, Adjust, ConnectionId, Fetched, Input, Job, Row, Ticket};
 use super::status::{Snapshot, Standing};
+use super::unreached::{NO_ROUTE, UNREACHABLE};
 use crate::clock::Clock;
 use crate::outbound::Connector;
 use crate::queue::RecipientKey;
@@ -587,8 +588,7 @@ impl Engine {
                     let Some(last) = page.last() else { break };
                     after = last.next_attempt.map(|at| (at, last.id));
                     let complete = page.len() < PAGE;
-                    let rows = page.into_iter().filter_map(row).collect();
-                    if sender.send(Message::Input(Input::Loaded(rows))).await.is_err() || complete || after.is_none() {
+                    if !hand_over(&Handle(sender.clone()), page).await || complete || after.is_none() {
                         break;
                     }
                 }
@@ -670,6 +670,15 @@ pub async fn read_backlog_until_done(spool: &Spool, handle: &Handle) -> Option<u
     }
 }
 
+/// Gives a page of the spool to the core; false: the engine has ended.
+async fn hand_over(handle: &Handle, page: Vec<Summary>) -> bool {
+    let is_unreached = |summary: &&Summary| matches!(summary.refusal_rule.as_deref(), Some(UNREACHABLE | NO_ROUTE));
+    let unreached: Vec<DeliveryId> = page.iter().filter(is_unreached).map(|summary| summary.id).collect();
+    let rows = page.into_iter().filter_map(row).collect();
+    handle.send(Input::Loaded(rows)).await.is_ok()
+        && (unreached.is_empty() || handle.send(Input::Unreached(unreached)).await.is_ok())
+}
+
 async fn read_backlog(spool: &Spool, handle: &Handle) -> Result<usize, String> {
     handle.begin_read().await.map_err(|e| e.to_string())?;
     let (mut after, mut count) = (None, 0);
@@ -682,8 +691,7 @@ async fn read_backlog(spool: &Spool, handle: &Handle) -> Result<usize, String> {
         after = Some(last.id);
         count += page.len();
         let complete = page.len() < PAGE;
-        let rows = page.into_iter().filter_map(row).collect();
-        if handle.send(Input::Loaded(rows)).await.is_err() || complete {
+        if !hand_over(handle, page).await || complete {
             break Ok(count);
         }
     };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::outbound::{OpenError, Outcome, Plan};
+use crate::outbound::{Bdat, OpenError, Outcome, Plan};
 use crate::queue::{Keys, Lifetime, RecipientKey};
 use crate::route::{Route, Unroutable};
 use crate::spool::{Change, Committed, Stored};
@@ -110,6 +110,8 @@ pub enum Input {
     SpoolHealth(bool),
     /// Is the system short of memory? Then next to nothing that can be read back is kept.
     MemoryShort(bool),
+    /// Of what was loaded: put off only because no host could be found or reached.
+    Unreached(Vec<DeliveryId>),
     /// The wall clock was set, forward or back, while the relay runs. Told before anything that happened since.
     ClockStepped {
         by_millis: i64,
@@ -159,6 +161,8 @@ pub struct Job {
     /// Whom to offer, where an attempt goes on; none: all that are left, as the spool has them.
     pub recipients: Option<Vec<Recipient>>,
     pub recipients_max: usize,
+    /// BDAT may be used where the host offers it.
+    pub chunking: bool,
 }
 
 /// What became of a job.
@@ -168,7 +172,8 @@ pub enum Done {
     Missing {
         reusable: bool,
     },
-    /// The connection ended before the job reached it, or its outcome could not have been recorded.
+    /// The connection ended before the job reached it, its outcome could not have been recorded, or a stop ended it before anything
+    /// was decided.
     NotStarted,
     /// It could not be read.
     Unreadable {
@@ -188,6 +193,7 @@ pub struct Transacted {
     pub rest: Vec<Recipient>,
     pub reusable: bool,
     pub dsn: bool,
+    pub bdat: Bdat,
     pub tls: Arc<str>,
     /// For reports, where any may be due.
     pub excerpt: Option<Excerpt>,

@@ -6,6 +6,7 @@
 
 mod alarm;
 mod attempt;
+mod bdat;
 pub mod bounce;
 mod carrier;
 mod command;
@@ -30,6 +31,7 @@ mod senders;
 mod settle;
 pub mod status;
 mod strangers;
+mod unreached;
 mod waiting;
 mod withdraw;
 

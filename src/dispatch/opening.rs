@@ -126,7 +126,7 @@ impl Core {
         let skip_tls = plan.skip_tls;
         let connection = self.new_connection_id();
         self.takes_place(target, &permit.lane().provider);
-        let job = self.job(id, permit.lane(), &grant, now);
+        let job = self.job(id, permit.lane(), &candidate.name, &grant, now);
         let state = State::Opening(id);
         let held = Connection {
             target,
@@ -224,6 +224,7 @@ impl Core {
             place.down_until = None;
             place.suspect = false;
         }
+        self.is_reached(target, now);
         // Others may have waited for this greeting.
         self.pump(target, now);
     }
@@ -273,7 +274,10 @@ impl Core {
         }
         self.back_to_line(target, id);
         match verdict {
-            Next::Wait if !tls_again => self.forget_fresh_attempt(id),
+            Next::Wait if !tls_again => {
+                self.due_at_next_start(id, now);
+                self.forget_fresh_attempt(id);
+            }
             Next::Final if !tls_again => {
                 self.take(target, id);
                 self.unreachable(target, id, now);
@@ -382,9 +386,10 @@ impl Core {
         if is_final {
             return;
         }
-        // The others need not find out one by one.
+        self.is_lost(target);
+        // The others need not find out one by one; but a long step of the schedule is this delivery's.
         let again = match self.queue.get(id).map(|entry| entry.place) {
-            Some(Place::Later(next)) => next,
+            Some(Place::Later(next)) => next.min(now + LOOK_AGAIN),
             _ => now + LOOK_AGAIN,
         };
         if let Some(place) = self.places.targets.get_mut(target) {

@@ -436,14 +436,14 @@ impl Core {
         let Some(held) = self.connections.get_mut(&connection) else { return };
         let before = std::mem::replace(&mut held.state, State::Busy(id));
         held.started = now;
-        let lane = held.permit.lane().clone();
+        let (lane, host) = (held.permit.lane().clone(), held.candidate.name.clone());
         if let State::Idle(since) = before {
             self.timers_without_idle(connection, since);
         }
         if let Some(place) = self.places.targets.get_mut(target) {
             place.idle.retain(|other| *other != connection);
         }
-        let job = self.job(id, &lane, grant, now);
+        let job = self.job(id, &lane, &host, grant, now);
         self.act(Action::Start { connection, job });
     }
 
@@ -518,7 +518,7 @@ impl Core {
     }
 
     /// The transaction for a delivery that starts now.
-    pub(super) fn job(&mut self, id: DeliveryId, lane: &LaneName, grant: &Grant, now: Timestamp) -> Job {
+    pub(super) fn job(&mut self, id: DeliveryId, lane: &LaneName, host: &str, grant: &Grant, now: Timestamp) -> Job {
         self.goes_ahead(id, lane, now);
         self.queue.put(id, Place::Active);
         let attempts = self.queue.get(id).map_or(0, |entry| entry.attempts);
@@ -531,7 +531,8 @@ impl Core {
             let next_attempt = self.next_attempt(id, attempts + 1, now);
             self.act(Action::Commit(vec![crate::spool::Change::Plan { id, next_attempt }]));
         }
-        Job { id, message, recipients, recipients_max: grant.recipients }
+        let chunking = self.chunking && self.throttle.profile(&lane.provider).chunking && self.bdat.may_have(host);
+        Job { id, message, recipients, recipients_max: grant.recipients, chunking }
     }
 
     /// A socket is closed: its permit may serve somebody else.

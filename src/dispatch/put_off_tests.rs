@@ -2,6 +2,7 @@
 
 use super::core_tests::{CALM, World};
 use super::lane_tests::{of, secs};
+use super::message::Input;
 use crate::types::*;
 use crate::verdict::Rules;
 
@@ -127,4 +128,24 @@ fn the_throttle_says_what_waits_and_dispatch_obeys() {
         let delivery = world.only_delivery(id);
         assert_eq!((delivery.attempts == 0, delivery.next_attempt.is_none()), (waits, waits), "{reply}");
     }
+}
+
+#[test]
+fn what_a_stop_has_given_up_is_due_at_the_next_start() {
+    let mut world = World::new(47, CALM);
+    world.script = Some((Stage::Mail, "451 4.3.0 later"));
+    let id = world.submit("s@sender.test", &["u@a.test"]);
+    world.run_for(secs(20));
+    assert_eq!(world.only_delivery(id).attempts, 1);
+    // The next connection on its way is given up, as a stop does it.
+    world.short = 1;
+    while world.plans.len() < 2 {
+        world.run_for(std::time::Duration::from_millis(1));
+    }
+    assert!(world.only_delivery(id).next_attempt.unwrap() > world.now + secs(60), "planned before the try");
+    world.core.handle(Input::Stop, world.now);
+    world.run_for(secs(10));
+    assert!(world.core.is_quiet());
+    let delivery = world.only_delivery(id);
+    assert!(delivery.next_attempt.unwrap() <= world.now && delivery.attempts == 1, "{delivery:?}");
 }

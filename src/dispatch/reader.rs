@@ -30,6 +30,8 @@ pub(super) struct Reader {
     memory: Vec<(Stage, Reply, Reading)>,
     /// For the lane: each different reading once, with its words.
     pub readings: Vec<(Reading, String)>,
+    /// The host does not take BDAT: the message goes by DATA at once.
+    pub goes_by_data: bool,
     /// Some recipient's RCPT was accepted.
     pub anyone_accepted: bool,
     /// The peer answered something.
@@ -59,6 +61,7 @@ impl Reader {
             provider: place.lane.provider.clone(),
             memory: Vec::new(),
             readings: Vec::new(),
+            goes_by_data: false,
             anyone_accepted: said(Some(Stage::Data)),
             anything_said: said(None),
             delivered: 0,

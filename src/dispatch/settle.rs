@@ -60,6 +60,7 @@ impl Core {
                 reusable
             }
             Done::NotStarted => {
+                self.due_at_next_start(id, now);
                 self.lead_line(id);
                 false
             }
@@ -74,6 +75,13 @@ impl Core {
             }
         };
         self.go_on(connection, reusable, now);
+    }
+
+    /// What a stop has ended before anything came of it does not wait for the attempt that was planned behind it.
+    pub(super) fn due_at_next_start(&mut self, id: DeliveryId, now: Timestamp) {
+        if self.stopping && self.attempts.get(&id).is_some_and(|attempt| attempt.planned) {
+            self.act(Action::Commit(vec![Change::Plan { id, next_attempt: now }]));
+        }
     }
 
     /// Returns whether the connection is still good for another.
@@ -108,6 +116,7 @@ impl Core {
         };
         let mut ending = Ending::new(&envelope, facts, now);
         let mut reader = Reader::new(&held.results, place);
+        reader.goes_by_data = self.bdat.note(&place.mx, held.bdat);
         reader.read_all(&self.rules, &held.results);
         // The lane first: it says whether the delivery waits with it.
         self.tell_lane_of(&mut reader, place, &envelope, &delivery, now);
@@ -187,12 +196,17 @@ impl Core {
             Resolved::Suppressed { class, reply } => ending.suppressed(&recipient, class, &reply),
             Resolved::Outcome(Outcome::Unsendable { status, text }) => ending.unsendable(&recipient, status, &text),
             Resolved::Outcome(Outcome::InDoubt { text }) => {
-                let text = format!("{text}; it may have been delivered all the same");
                 ending.broken(&recipient, "in-doubt", &text);
-                attempt.put_off(recipient, None);
+                match reader.goes_by_data {
+                    true => attempt.pending.push(recipient),
+                    false => attempt.put_off(recipient, None),
+                }
             }
             Resolved::Outcome(Outcome::Unsaid { stage, text }) => {
-                if place.carried > 0 && stage == Stage::Mail && !reader.anything_said {
+                if stage == Stage::Data && reader.goes_by_data {
+                    // Offered for nothing: the content was not taken, and nobody was refused.
+                    attempt.pending.push(recipient);
+                } else if place.carried > 0 && stage == Stage::Mail && !reader.anything_said {
                     // The peer closed an idle connection just as it was used again: nothing was refused.
                     attempt.pending.push(recipient);
                 } else {

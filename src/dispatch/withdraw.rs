@@ -7,6 +7,7 @@ use super::core::Core;
 use super::ending::{Ending, Facts};
 use super::message::{Action, Excerpt};
 use super::settle::Deferral;
+use super::unreached::{NO_ROUTE, UNREACHABLE};
 use crate::queue::Place;
 use crate::route::Unroutable;
 use crate::spool::{Change, Stored};
@@ -92,12 +93,18 @@ impl Core {
                 }
             }
             Purpose::Unroutable(failure) => {
-                return self.defer_all(id, &envelope, delivery, &excerpt, ending, "no-route", &failure.text, now);
+                self.defer_all(id, &envelope, delivery, &excerpt, ending, NO_ROUTE, &failure.text, now);
+                return self.note_unreached(id);
             }
             Purpose::Unreachable { said, .. } => {
+                let is_silent = said.iter().all(|s| s.reply.is_none());
                 let texts: Vec<String> = said.into_iter().map(|s| s.text).collect();
                 let text = if texts.is_empty() { "no address to connect to".to_string() } else { texts.join("; ") };
-                return self.defer_all(id, &envelope, delivery, &excerpt, ending, "unreachable", &text, now);
+                self.defer_all(id, &envelope, delivery, &excerpt, ending, UNREACHABLE, &text, now);
+                if is_silent {
+                    self.note_unreached(id);
+                }
+                return;
             }
             Purpose::Lost => {
                 let text = "the connection's task ended without a report; it may have been delivered all the same";
@@ -158,6 +165,7 @@ impl Core {
         self.attempts.remove(&id);
         if let Some(entry) = self.queue.get_mut(id) {
             let before = std::mem::replace(&mut entry.domain, domain);
+            self.unreached.leave(before, id);
             self.places.leave_domain(before);
         }
         self.queue.put(id, place);

@@ -168,7 +168,7 @@ mod tests {
     const TRUSTED: Sender<'_> = Sender { may_relay: true, user: None };
 
     /// S: a name of ours, I: an address of ours, D: a foreign domain. The forms of nmap's smtp-open-relay and more.
-    const FORMS: [(&str, Option<&str>); 36] = [
+    const FORMS: [(&str, Option<&str>); 37] = [
         ("<u@d.example>", Some("d.example")),
         ("<u@relay.example>", Some("relay.example")),
         ("<u@[192.0.2.1]>", Some("[192.0.2.1]")),
@@ -186,7 +186,8 @@ mod tests {
         ("<d.example!u@relay.example>", Some("relay.example")),
         ("<@a.example,@b.example:u@d.example>", None),
         ("<u@[IPv6:2001:db8::1]>", Some("[IPv6:2001:db8::1]")),
-        ("<u@d.example.>", None),
+        ("<u@d.example.>", Some("d.example")),
+        ("<u@d.example..>", None),
         ("<u@d.example >", None),
         ("<u@d.example>x", None),
         ("<u@xn--dmin-moa0i.example>", Some("xn--dmin-moa0i.example")),

@@ -36,7 +36,9 @@ pub(super) fn rcpt(out: &mut Vec<u8>, recipient: &Recipient, offered: &Capabilit
         if recipient.notify.given {
             append(out, &[" NOTIFY=", &recipient.notify.value()]);
         }
-        if let Some(orcpt) = recipient.orcpt.as_deref().filter(|text| is_one_word(text)) {
+        // RFC 6533 section 3: only with SMTPUTF8 may it be more than ASCII.
+        let fits = |text: &&str| is_one_word(text) && (offered.smtputf8 || text.is_ascii());
+        if let Some(orcpt) = recipient.orcpt.as_deref().filter(fits) {
             append(out, &[" ORCPT=", orcpt]);
         }
     }

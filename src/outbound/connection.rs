@@ -6,12 +6,19 @@
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
+use super::Bdat;
 use super::capabilities::Capabilities;
 use super::command;
 use super::connector::Timeouts;
-use super::wire::Wire;
+use super::wire::{Holds, Wire};
 use crate::types::Reply;
+
+/// How long a peer has for its good-bye when the relay stops.
+const HURRIED_QUIT: Duration = Duration::from_millis(500);
 
 pub struct Connection {
     pub(super) wire: Wire,
@@ -21,8 +28,10 @@ pub struct Connection {
     pub(super) ehlo: Reply,
     pub(super) capabilities: Capabilities,
     pub(super) timeouts: Timeouts,
-    pub(super) chunking: bool,
+    /// What is known of the present transaction's BDAT.
+    pub(super) bdat: Bdat,
     pub(super) state: State,
+    pub(super) stop: CancellationToken,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +106,7 @@ impl Connection {
             return;
         }
         let (limit, says_quit) = (self.timeouts.quit, self.is_reusable());
-        quit(self.wire, limit, says_quit).await;
+        quit(self.wire, limit, says_quit, &self.stop).await;
     }
 
     pub(super) fn note_unasked(&mut self, said: &Result<Reply, String>) {
@@ -114,7 +123,8 @@ impl Connection {
 }
 
 /// The polite end, within `limit` in all. The drop of the wire closes what is left then.
-pub(super) async fn quit(mut wire: Wire, limit: std::time::Duration, says_quit: bool) {
+pub(super) async fn quit(mut wire: Wire, limit: Duration, says_quit: bool, stop: &CancellationToken) {
+    wire.set_holds(Holds::All);
     let farewell = async {
         if says_quit {
             command::line(wire.output(), &["QUIT"]);
@@ -124,5 +134,13 @@ pub(super) async fn quit(mut wire: Wire, limit: std::time::Duration, says_quit: 
         }
         wire.closed().await;
     };
-    let _ = tokio::time::timeout(limit, farewell).await;
+    let hurry = async {
+        stop.cancelled().await;
+        tokio::time::sleep(HURRIED_QUIT).await;
+    };
+    tokio::select! {
+        biased;
+        _ = tokio::time::timeout(limit, farewell) => {}
+        () = hurry => {}
+    }
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustls::pki_types::CertificateDer;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::capabilities::Capabilities;
 use super::connection::{Connection, State, quit};
@@ -20,7 +21,7 @@ use super::network::{Network, Stream};
 use super::options::TlsMode;
 use super::tls::{self, TlsConfigs};
 use super::wire::Wire;
-use super::{OpenError, OpenStage, Plan, command};
+use super::{Bdat, OpenError, OpenStage, Plan, command};
 use crate::types::{Reply, Span};
 
 /// From one try to the next while this process can open no socket.
@@ -73,7 +74,7 @@ pub struct Connector {
     network: Arc<dyn Network>,
     tls: TlsConfigs,
     timeouts: Timeouts,
-    chunking: bool,
+    stop: CancellationToken,
 }
 
 /// A connection on its way: what stays the same while the wire changes.
@@ -90,7 +91,8 @@ struct Stop {
 
 impl Connector {
     pub fn new(network: Arc<dyn Network>) -> Result<Connector, rustls::Error> {
-        Ok(Connector { network, tls: TlsConfigs::new(&[])?, timeouts: Timeouts::default(), chunking: true })
+        let (timeouts, stop) = (Timeouts::default(), CancellationToken::new());
+        Ok(Connector { network, tls: TlsConfigs::new(&[])?, timeouts, stop })
     }
 
     /// Certificates that `verify` trusts besides the public roots.
@@ -104,20 +106,32 @@ impl Connector {
         self
     }
 
-    /// Whether BDAT is used where it is offered.
-    pub fn with_chunking(mut self, chunking: bool) -> Connector {
-        self.chunking = chunking;
+    /// When this is cancelled, nothing is begun any more, and only answers to whole messages are waited for.
+    pub fn with_stop(mut self, stop: CancellationToken) -> Connector {
+        self.stop = stop;
         self
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.stop.is_cancelled()
     }
 
     /// A connection ready for its first transaction, or why there is none; then the socket is closed already.
     pub async fn open(&self, plan: &Plan) -> Result<Connection, OpenError> {
         let opening = Opening { plan, timeouts: &self.timeouts };
-        match self.try_open(&opening).await {
+        let opened = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => {
+                let text = format!("connect to {}: the relay is stopping", plan.host);
+                return Err(OpenError { stage: OpenStage::Ours, reply: None, text });
+            }
+            opened = self.try_open(&opening) => opened,
+        };
+        match opened {
             Ok(connection) => Ok(connection),
             Err(Stop { error, wire }) => {
                 if let Some(wire) = wire {
-                    quit(wire, self.timeouts.quit, true).await;
+                    quit(wire, self.timeouts.quit, true, &self.stop).await;
                 }
                 Err(error)
             }
@@ -126,7 +140,7 @@ impl Connector {
 
     async fn try_open(&self, opening: &Opening<'_>) -> Result<Connection, Stop> {
         let stream = self.connect(opening).await?;
-        let wire = opening.greeted(Wire::new(stream)).await?;
+        let wire = opening.greeted(Wire::new(stream, self.stop.clone())).await?;
         let (mut wire, mut ehlo) = opening.introduced(wire).await?;
         let mut capabilities = Capabilities::parse(&ehlo);
         let mut description = None;
@@ -151,8 +165,9 @@ impl Connector {
             ehlo,
             capabilities,
             timeouts: self.timeouts.clone(),
-            chunking: self.chunking,
+            bdat: Bdat::Untold,
             state: State::Ready,
+            stop: self.stop.clone(),
         })
     }
 

@@ -60,7 +60,8 @@ pub struct OpenError {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenStage {
-    /// Nothing was tried: this process may open no more, or the system has no memory for it. No fault of the receiver's.
+    /// Nothing was tried, or it was given up: this process may open no more, the system has no memory for it, or the relay
+    /// stops. No fault of the receiver's.
     Ours,
     /// No TCP connection: refused, unreachable.
     Connect,
@@ -81,6 +82,8 @@ pub struct Transaction {
     pub envelope: Arc<Envelope>,
     pub recipients: Vec<Recipient>,
     pub body: Body,
+    /// BDAT may be used where the peer offers it (RFC 3030).
+    pub chunking: bool,
 }
 
 /// What became of a transaction.
@@ -92,6 +95,29 @@ pub struct Report {
     pub reusable: bool,
     /// The peer offered DSN, so it makes the SUCCESS reports itself.
     pub dsn: bool,
+    pub bdat: Bdat,
+}
+
+impl Report {
+    /// No recipient was accepted or refused, and nobody can have got it.
+    pub fn says_nothing(&self) -> bool {
+        self.outcomes.iter().all(|outcome| matches!(outcome, Outcome::Unsaid { .. }))
+    }
+}
+
+/// How the peer took BDAT.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Bdat {
+    /// It was not used, or what came says nothing about it.
+    #[default]
+    Untold,
+    Taken,
+    /// It offers what it does not know (500, 502, 503, 504): the message may go by DATA.
+    Refused,
+    /// It took the envelope and broke the connection off at BDAT, without having read the content.
+    Lost,
+    /// The connection ended somewhere in a flight with BDAT.
+    Suspect,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -16,6 +16,9 @@ pub struct Delivery {
     pub networks: Vec<IpNet>,
     /// TLS towards receivers.
     pub tls: TlsMode,
+    /// BDAT (RFC 3030) is used where a receiver offers it: a message goes in one round trip. Hosts that offer it and do
+    /// not know it are found out and get DATA; switch it off where something on the way chokes on it.
+    pub chunking: bool,
     /// Outbound connections in all.
     pub max_connections: usize,
 }
@@ -49,6 +52,7 @@ impl Default for Delivery {
             ip: IpChoice::PreferIpv4,
             networks: Vec::new(),
             tls: TlsMode::Opportunistic,
+            chunking: true,
             max_connections: 2000,
         }
     }

@@ -6,15 +6,19 @@
 //!   what it answers; when the connection breaks instead, the refusal still counts.
 //! - Content whose end was never sent cannot have been delivered. Once the end was sent and no answer came, nobody
 //!   knows: that is reported as such.
+//! - A peer that offers CHUNKING and does not know BDAT takes the content behind it for commands: it is told nothing more on
+//!   that connection, and the report says that DATA is to be tried.
+//! - When the relay stops, a message that the peer cannot have as a whole is given up as unsaid; one that it has is waited for.
 //! - Whatever breaks the order of commands and replies ends the use of the connection.
 
 use std::time::Duration;
 
 use super::command;
 use super::connection::{Connection, State};
-use super::content::{BLOCK_BYTES, Content};
+use super::content::{self, BLOCK_BYTES, Content};
 use super::ledger::Ledger;
-use super::{Outcome, Report, Transaction};
+use super::wire::Holds;
+use super::{Bdat, Outcome, Report, Transaction};
 use crate::smtp::outgoing::{DataEncoder, has_clean_lines};
 use crate::types::{Body, Reply, Stage};
 
@@ -43,20 +47,21 @@ impl Connection {
     /// Tries to hand over one message. Whatever happens the report has an outcome for each recipient.
     pub async fn transact(&mut self, transaction: &Transaction) -> Report {
         let mut ledger = Ledger::new(transaction.recipients.len());
-        if let Some(obstacle) = self.obstacle(transaction) {
+        self.bdat = Bdat::Untold;
+        self.wire.set_holds(Holds::Part);
+        let lacks_smtputf8 = !self.capabilities.smtputf8 && needs_smtputf8(transaction).await;
+        if let Some(obstacle) = self.obstacle(transaction, lacks_smtputf8) {
             ledger.settle(&obstacle);
         } else if let Err(lost) = self.attempt(transaction, &mut ledger).await {
             ledger.settle(&Outcome::Unsaid { stage: lost.stage, text: self.tell(&lost.text) });
         }
-        Report { outcomes: ledger.into_outcomes(), reusable: self.is_reusable(), dsn: self.capabilities.dsn }
+        let (reusable, dsn, bdat) = (self.is_reusable(), self.capabilities.dsn, self.bdat);
+        Report { outcomes: ledger.into_outcomes(), reusable, dsn, bdat }
     }
 
     /// Why this message cannot go to this peer, whatever it would say.
-    fn obstacle(&self, transaction: &Transaction) -> Option<Outcome> {
-        let needs_smtputf8 = transaction.envelope.smtputf8
-            || !transaction.envelope.sender.as_str().is_ascii()
-            || transaction.recipients.iter().any(|recipient| !recipient.address.is_ascii());
-        if needs_smtputf8 && !self.capabilities.smtputf8 {
+    fn obstacle(&self, transaction: &Transaction, lacks_smtputf8: bool) -> Option<Outcome> {
+        if lacks_smtputf8 {
             let text = self.tell("SMTPUTF8 is not offered, which this message's addresses or header fields need");
             return Some(Outcome::Unsendable { status: "5.6.7", text });
         }
@@ -72,7 +77,7 @@ impl Connection {
         if ledger.is_settled() {
             return Ok(());
         }
-        if let Some(content) = self.one_flight_content(&transaction.body) {
+        if let Some(content) = self.one_flight_content(transaction) {
             return self.in_one_flight(transaction, content, ledger).await;
         }
         // Opened first: a message that cannot be read is not announced.
@@ -168,6 +173,7 @@ impl Connection {
                 .map_err(|text| self.lost(Stage::Data, text))?;
             if !goes_on {
                 encoder.finish(self.wire.output());
+                self.wire.set_holds(Holds::All);
             }
             if (!goes_on || self.wire.unsent() >= BLOCK_BYTES)
                 && let Some(early) = self.send().await?
@@ -216,9 +222,9 @@ impl Connection {
     }
 
     /// Content that may go out together with its envelope, as it is.
-    fn one_flight_content<'a>(&self, body: &'a Body) -> Option<&'a [u8]> {
-        let offered = self.chunking && self.capabilities.pipelining && self.capabilities.chunking;
-        match body {
+    fn one_flight_content<'a>(&self, transaction: &'a Transaction) -> Option<&'a [u8]> {
+        let offered = transaction.chunking && self.capabilities.pipelining && self.capabilities.chunking;
+        match &transaction.body {
             // An unfinished transaction is reset first, by `offer`: a refused RSET must not have content behind it.
             Body::Inline(content) if offered && self.state == State::Ready => {
                 (content.len() <= ONE_FLIGHT_BYTES_MAX && has_clean_lines(content)).then_some(content)
@@ -241,10 +247,14 @@ impl Connection {
         self.state = State::Unfinished;
         commands().for_each(|command| self.write(command, transaction));
         self.wire.output().extend_from_slice(content);
+        self.wire.set_holds(Holds::Unanswered);
 
         // A 421 does not end the reading here: the peer may have taken the content before it or in spite of it.
         let mut farewell = None;
         for command in commands() {
+            if command == Command::BdatLast && ledger.has_accepted() {
+                self.wire.set_holds(Holds::All);
+            }
             let noted = match self.reply_to(command, ledger).await {
                 Ok(reply) => self.note(command, &reply, ledger).map(|()| reply),
                 Err(lost) => Err(lost),
@@ -252,6 +262,7 @@ impl Connection {
             match noted {
                 Ok(reply) if reply.code() == 421 => farewell = farewell.or(Some((command.stage(), reply))),
                 Ok(_) => {}
+                Err(lost) if self.bdat == Bdat::Refused => return Err(lost),
                 Err(lost) => return self.break_flight(lost, farewell, ledger),
             }
         }
@@ -259,6 +270,10 @@ impl Connection {
     }
 
     fn break_flight(&mut self, lost: Lost, farewell: Option<(Stage, Reply)>, ledger: &mut Ledger) -> Result<(), Lost> {
+        if farewell.is_none() && !ledger.is_settled() && self.wire.has_ended() {
+            let was_at_it = lost.stage == Stage::Data && ledger.has_accepted() && self.wire.was_broken_off();
+            self.bdat = if was_at_it { Bdat::Lost } else { Bdat::Suspect };
+        }
         match farewell {
             Some((stage, reply)) => ledger.reply(stage, reply),
             None if self.wire.is_sent() => self.doubt(&lost.text, ledger),
@@ -306,7 +321,15 @@ impl Connection {
             (Command::Rcpt(i), 2) => ledger.accept(i),
             (Command::Rcpt(i), 4 | 5) => ledger.refuse(i, reply.clone()),
             (Command::Mail | Command::Data, 4 | 5) => ledger.reply(command.stage(), reply.clone()),
+            (Command::BdatLast, 5) if ledger.has_accepted() && is_unknown_command(reply) => {
+                self.bdat = Bdat::Refused;
+                // What of the content was taken for commands is answered one by one, and would be obeyed.
+                return Err(self.lost(Stage::Data, format!("BDAT is offered, and was answered by {reply}")));
+            }
             (Command::BdatLast, 2 | 4 | 5) => {
+                if reply.is_positive() && ledger.has_accepted() {
+                    self.bdat = Bdat::Taken;
+                }
                 // Behind a refused BDAT the peer's state is open (RFC 3030 section 2): RSET follows.
                 if reply.is_positive() && ledger.has_accepted() && self.state == State::Unfinished {
                     self.state = State::Ready;
@@ -328,6 +351,20 @@ impl Connection {
         self.state = State::Lost;
         Lost { stage, text }
     }
+}
+
+/// Many programs ask for SMTPUTF8 always. It is needed where an address or the header has what is not ASCII; without it
+/// the message is an ordinary one (RFC 6531 section 3.2). A content that cannot be read shows itself when it is sent.
+async fn needs_smtputf8(transaction: &Transaction) -> bool {
+    let Transaction { envelope, recipients, body, .. } = transaction;
+    !envelope.sender.as_str().is_ascii()
+        || recipients.iter().any(|recipient| !recipient.address.is_ascii())
+        || (envelope.smtputf8 && !content::header_is_ascii(body).await.unwrap_or(true))
+}
+
+/// A syntax error or an unknown command, rather than a word about the message (RFC 5321 section 4.2.2).
+fn is_unknown_command(reply: &Reply) -> bool {
+    matches!(reply.code(), 500 | 502 | 503 | 504)
 }
 
 fn is_refusal(reply: &Reply) -> bool {

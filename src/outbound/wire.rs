@@ -3,12 +3,14 @@
 //! - While a reply is awaited, whatever is queued is being written, and while content is being written, what the peer
 //!   says is being read: two sides that fill their buffers never wait for each other.
 //! - A write that fails is no end: what the peer said before it closed is still read. Only the end of its side is one.
+//! - When the relay stops nothing is waited for any more, but for what the peer says to a message that it has as a whole. Where the
+//!   message went in one flight and the peer is still at its envelope, that is a short wait.
 //! - `is_sent` is true only when the last queued byte was handed to the system, through TLS as well.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -17,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::{Connect, TlsConnector};
+use tokio_util::sync::CancellationToken;
 
 use super::network::{Socket, Stream};
 use super::reply::ReplyReader;
@@ -28,6 +31,10 @@ const INPUT_BYTES: usize = 4 * 1024;
 /// An output buffer larger than this is given back when its content is sent: most connections are idle most of the time.
 const OUTPUT_KEPT_MAX: usize = 8 * 1024;
 
+/// How long a stop waits for a peer that has the whole message and does not answer its envelope: most such peers hang, and
+/// one that goes on later makes a second copy of the message.
+const HURRIED: Duration = Duration::from_secs(2);
+
 pub(super) struct Wire {
     transport: Transport,
     reader: ReplyReader,
@@ -38,6 +45,29 @@ pub(super) struct Wire {
     written: usize,
     flushed: bool,
     write_error: Option<String>,
+    end: End,
+    stop: CancellationToken,
+    holds: Holds,
+}
+
+/// What the peer has of a message once all that was appended is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Holds {
+    /// Not its end: it cannot be taken.
+    Part,
+    /// All of it, and nothing is said yet of those it is for.
+    Unanswered,
+    /// All of it, and nothing but the answer to it is missing.
+    All,
+}
+
+/// How far the peer's side is from its end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Open,
+    Closed,
+    /// Broken off: what was on its way to the peer was not read.
+    Broken,
 }
 
 enum Transport {
@@ -46,11 +76,12 @@ enum Transport {
 }
 
 impl Wire {
-    pub(super) fn new(stream: Box<dyn Stream>) -> Wire {
-        Wire::over(Transport::Plain(Socket::new(stream)))
+    /// `stop`: nothing is begun and nothing unfinished waited for any more.
+    pub(super) fn new(stream: Box<dyn Stream>, stop: CancellationToken) -> Wire {
+        Wire::over(Transport::Plain(Socket::new(stream)), stop)
     }
 
-    fn over(transport: Transport) -> Wire {
+    fn over(transport: Transport, stop: CancellationToken) -> Wire {
         Wire {
             transport,
             reader: ReplyReader::new(),
@@ -60,6 +91,9 @@ impl Wire {
             written: 0,
             flushed: true,
             write_error: None,
+            end: End::Open,
+            stop,
+            holds: Holds::Part,
         }
     }
 
@@ -85,6 +119,15 @@ impl Wire {
         self.unsent() == 0 && self.flushed && self.write_error.is_none()
     }
 
+    pub(super) fn has_ended(&self) -> bool {
+        self.end != End::Open
+    }
+
+    /// Did it end before all that was written was read? A system resets a connection that is closed with something unread.
+    pub(super) fn was_broken_off(&self) -> bool {
+        self.end == End::Broken || !self.is_sent()
+    }
+
     /// Bytes were received that no reply has used up.
     pub(super) fn has_unread(&self) -> bool {
         !self.unread.is_empty() || self.reader.is_within_reply()
@@ -92,7 +135,9 @@ impl Wire {
 
     /// The next reply, within `limit` from now. An error says what happened instead, and ends the connection.
     pub(super) async fn reply(&mut self, limit: Duration) -> Result<Reply, String> {
-        match timeout(limit, poll_fn(|cx| self.poll_reply(cx))).await {
+        let (mut stopped, mut hurried) = (pin!(stopped(self.stop.clone())), pin!(hurried(self.stop.clone())));
+        let reply = poll_fn(|cx| self.unless_stopped(cx, stopped.as_mut(), hurried.as_mut(), Wire::poll_reply));
+        match timeout(limit, reply).await {
             Ok(result) => result,
             Err(_) => Err(format!("no answer within {}", Span(limit))),
         }
@@ -100,10 +145,36 @@ impl Wire {
 
     /// Writes all that was appended, within `limit`. A reply that comes earlier ends the wait and is returned.
     pub(super) async fn send(&mut self, limit: Duration) -> Result<Option<Reply>, String> {
-        match timeout(limit, poll_fn(|cx| self.poll_send(cx))).await {
+        let (mut stopped, mut hurried) = (pin!(stopped(self.stop.clone())), pin!(hurried(self.stop.clone())));
+        let sent = poll_fn(|cx| self.unless_stopped(cx, stopped.as_mut(), hurried.as_mut(), Wire::poll_send));
+        match timeout(limit, sent).await {
             Ok(result) => result,
             Err(_) => Err(format!("the peer took no more data within {}", Span(limit))),
         }
+    }
+
+    /// What `poll` waits for, or the stop, where that may end the wait.
+    fn unless_stopped<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        stopped: Pin<&mut impl Future<Output = ()>>,
+        hurried: Pin<&mut impl Future<Output = ()>>,
+        poll: impl FnOnce(&mut Wire, &mut Context<'_>) -> Poll<Result<T, String>>,
+    ) -> Poll<Result<T, String>> {
+        if let Poll::Ready(result) = poll(self, cx) {
+            return Poll::Ready(result);
+        }
+        match self.holds {
+            Holds::All if self.is_sent() => return Poll::Pending,
+            Holds::Unanswered if self.is_sent() => ready!(hurried.poll(cx)),
+            _ => ready!(stopped.poll(cx)),
+        }
+        Poll::Ready(Err("the relay is stopping".into()))
+    }
+
+    /// Tells what was appended; the wire cannot know.
+    pub(super) fn set_holds(&mut self, holds: Holds) {
+        self.holds = holds;
     }
 
     /// What the peer has said or done by now, without waiting.
@@ -194,7 +265,13 @@ impl Wire {
             Ok(()) => self.unread = 0..buffer.filled().len(),
             // TLS without its farewell: many servers just close.
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => self.unread = 0..0,
-            Err(e) => return Poll::Ready(Err(e.to_string())),
+            Err(e) => {
+                self.end = End::Broken;
+                return Poll::Ready(Err(e.to_string()));
+            }
+        }
+        if self.unread.is_empty() {
+            self.end = End::Closed;
         }
         Poll::Ready(Ok(()))
     }
@@ -210,14 +287,14 @@ impl Wire {
     /// The TLS handshake. Nothing that was received in clear text survives it.
     pub(super) fn start_tls(self, connector: &TlsConnector, name: ServerName<'static>) -> Handshake {
         match self.transport {
-            Transport::Plain(socket) => Handshake(connector.connect(name, socket)),
+            Transport::Plain(socket) => Handshake(connector.connect(name, socket), self.stop),
             Transport::Tls(_) => unreachable!("TLS is started once, on a plain connection"),
         }
     }
 }
 
 /// A handshake under way. Dropped, it ends the connection.
-pub(super) struct Handshake(Connect<Socket>);
+pub(super) struct Handshake(Connect<Socket>, CancellationToken);
 
 impl Handshake {
     /// The encrypted connection and its description.
@@ -225,12 +302,21 @@ impl Handshake {
         match timeout(limit, self.0).await {
             Ok(Ok(stream)) => {
                 let description = tls::describe(stream.get_ref().1);
-                Ok((Wire::over(Transport::Tls(Box::new(stream))), description))
+                Ok((Wire::over(Transport::Tls(Box::new(stream)), self.1), description))
             }
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err(format!("not finished within {}", Span(limit))),
         }
     }
+}
+
+async fn stopped(stop: CancellationToken) {
+    stop.cancelled().await;
+}
+
+async fn hurried(stop: CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(HURRIED).await;
 }
 
 trait Bytes: AsyncRead + AsyncWrite + Unpin {}

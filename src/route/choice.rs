@@ -183,7 +183,8 @@ fn is_host_name(name: &str) -> bool {
 
 /// What strangers wrote, fit for a text: no control characters, not long.
 fn shown(name: &str) -> String {
-    name.chars().take(NAME_SHOWN_MAX).flat_map(char::escape_debug).collect()
+    let escaped = |c: char| if c.is_control() { c.escape_debug().collect() } else { c.to_string() };
+    name.chars().take(NAME_SHOWN_MAX).map(escaped).collect()
 }
 
 impl Addresses {

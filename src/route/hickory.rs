@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
 use hickory_resolver::lookup::Lookup;
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
-use hickory_resolver::{TokioResolver, system_conf};
+use hickory_resolver::{Resolver, system_conf};
 use tokio::time::timeout;
 
+use super::credible::Credible;
 use super::dns::{Answer, Dns, Mx, NoAnswer, Records};
 use super::options;
 
@@ -44,8 +44,8 @@ pub struct SetupError {
 
 /// [`Dns`] over hickory. Must be used inside a tokio runtime.
 pub struct HickoryDns {
-    absolute: TokioResolver,
-    local: TokioResolver,
+    absolute: Resolver<Credible>,
+    local: Resolver<Credible>,
 }
 
 impl HickoryDns {
@@ -157,9 +157,9 @@ impl Dns for HickoryDns {
     }
 }
 
-fn build(config: ResolverConfig, opts: ResolverOpts) -> Result<TokioResolver, SetupError> {
+fn build(config: ResolverConfig, opts: ResolverOpts) -> Result<Resolver<Credible>, SetupError> {
     let servers = config.name_servers().iter().map(|server| server.ip.to_string()).collect::<Vec<_>>().join(", ");
-    let builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()).with_options(opts);
+    let builder = Resolver::builder_with_config(config, Credible::default()).with_options(opts);
     builder.build().map_err(|cause| SetupError { servers, cause })
 }
 
@@ -214,278 +214,24 @@ fn no_answer(error: &NetError) -> NoAnswer {
     }
 }
 
-/// A name as weir writes names: lower case, without final dot.
+/// A name as weir writes names: lower case, without final dot. Labels may hold any octet: what can be seen stands as it is (a
+/// blank is a fault that people must find), only what would make another name of it is escaped (RFC 1035 section 5.1).
 fn plain(name: &Name) -> String {
-    let mut text = name.to_ascii().to_ascii_lowercase();
-    if text.ends_with('.') {
-        text.pop();
+    let mut text = String::new();
+    for label in name.iter() {
+        if !text.is_empty() {
+            text.push('.');
+        }
+        for byte in label {
+            match byte {
+                b'.' | b'\\' => text.extend(['\\', char::from(*byte)]),
+                b' '..=b'~' => text.push(char::from(byte.to_ascii_lowercase())),
+                _ => text.push_str(&format!("\\{byte:03}")),
+            }
+        }
     }
     text
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::UdpSocket as StdUdpSocket;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use hickory_resolver::proto::op::Message;
-    use hickory_resolver::proto::rr::Record;
-    use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, MX, PTR, SOA};
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::{TcpListener, UdpSocket};
-    use tokio::task::JoinSet;
-
-    use super::super::{FixedRoutes, OwnAddresses, ProviderTable, Reach, Reachable, Router, Settings};
-    use super::*;
-    use crate::clock::Clock;
-    use crate::outbound::options::Delivery;
-    use crate::types::Domain;
-
-    /// A name server on loopback with a fixed script; ends with the test.
-    struct Server {
-        dns: HickoryDns,
-        questions: Arc<AtomicUsize>,
-        _tasks: JoinSet<()>,
-    }
-
-    fn name(text: &str) -> Name {
-        Name::from_ascii(text).unwrap()
-    }
-
-    fn record(owner: &str, ttl: u32, data: RData) -> Record {
-        Record::from_rdata(name(owner), ttl, data)
-    }
-
-    fn mx(owner: &str, preference: u16, exchange: &str) -> Record {
-        record(owner, 300, RData::MX(MX::new(preference, name(exchange))))
-    }
-
-    fn a(owner: &str, ttl: u32, address: [u8; 4]) -> Record {
-        record(owner, ttl, RData::A(A(address.into())))
-    }
-
-    /// The script: what is answered to a question, none for silence.
-    fn reply(question: &Message, over_tcp: bool) -> Option<Message> {
-        let query = question.queries.first()?.clone();
-        let mut answer = Message::response(question.metadata.id, question.metadata.op_code);
-        answer.add_query(query.clone());
-        let asked = query.name().to_ascii().to_ascii_lowercase();
-        let code = match (asked.as_str(), query.query_type()) {
-            ("two.test.", RecordType::MX) => {
-                answer.add_answers([mx("two.test.", 20, "b.two.test."), mx("two.test.", 10, "A.Two.test.")]);
-                ResponseCode::NoError
-            }
-            ("null.test.", RecordType::MX) => {
-                answer.add_answer(mx("null.test.", 0, "."));
-                ResponseCode::NoError
-            }
-            ("alias.test.", RecordType::MX) => {
-                answer.add_answer(record("alias.test.", 60, RData::CNAME(CNAME(name("two.test.")))));
-                answer.add_answer(mx("two.test.", 10, "a.two.test."));
-                ResponseCode::NoError
-            }
-            ("chain.test.", RecordType::A) => {
-                answer.add_answer(record("chain.test.", 30, RData::CNAME(CNAME(name("a.two.test.")))));
-                ResponseCode::NoError
-            }
-            ("a.two.test.", RecordType::A) => {
-                answer.add_answers([a("a.two.test.", 220, [52, 0, 0, 1]), a("a.two.test.", 100, [52, 0, 0, 2])]);
-                ResponseCode::NoError
-            }
-            ("a.two.test.", RecordType::AAAA) => {
-                answer.add_answer(record("a.two.test.", 90, RData::AAAA(AAAA("2a01::1".parse().unwrap()))));
-                ResponseCode::NoError
-            }
-            ("7.0.0.52.in-addr.arpa.", RecordType::PTR) => {
-                answer.add_answer(record(&asked, 90, RData::PTR(PTR(name("Mail.Weir.test.")))));
-                ResponseCode::NoError
-            }
-            ("long.test.", RecordType::MX) if !over_tcp => {
-                answer.metadata.truncation = true;
-                ResponseCode::NoError
-            }
-            ("long.test.", RecordType::MX) => {
-                answer.add_answers((0..100).map(|n| mx("long.test.", n, &format!("mx{n}.long.test."))));
-                ResponseCode::NoError
-            }
-            ("hop.search.test.", RecordType::A) => {
-                answer.add_answer(a("hop.search.test.", 60, [172, 18, 0, 5]));
-                ResponseCode::NoError
-            }
-            ("servfail.test.", _) => ResponseCode::ServFail,
-            ("refused.test.", _) => ResponseCode::Refused,
-            ("silent.test.", _) => return None,
-            ("gone.test." | "hop.", _) => ResponseCode::NXDomain,
-            _ => ResponseCode::NoError,
-        };
-        if answer.answers.is_empty() && !answer.metadata.truncation {
-            let soa = SOA::new(name("ns.test."), name("root.test."), 1, 3600, 600, 86_400, 77);
-            answer.add_authority(record("test.", 3600, RData::SOA(soa)));
-        }
-        answer.metadata.response_code = code;
-        Some(answer)
-    }
-
-    async fn serve_udp(socket: UdpSocket, questions: Arc<AtomicUsize>) {
-        let mut buffer = [0; 4096];
-        while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
-            questions.fetch_add(1, Ordering::Relaxed);
-            if let Some(answer) = reply(&Message::from_vec(&buffer[..length]).unwrap(), false) {
-                socket.send_to(&answer.to_vec().unwrap(), from).await.unwrap();
-            }
-        }
-    }
-
-    async fn serve_tcp(listener: TcpListener) {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            while let Ok(length) = stream.read_u16().await {
-                let mut buffer = vec![0; usize::from(length)];
-                stream.read_exact(&mut buffer).await.unwrap();
-                let answer = reply(&Message::from_vec(&buffer).unwrap(), true).unwrap().to_vec().unwrap();
-                stream.write_u16(u16::try_from(answer.len()).unwrap()).await.unwrap();
-                stream.write_all(&answer).await.unwrap();
-            }
-        }
-    }
-
-    async fn server() -> Server {
-        patient_server(TRY_TIME).await
-    }
-
-    async fn patient_server(try_time: Duration) -> Server {
-        // The kernel picks a port that is free for both.
-        let (udp, tcp) = loop {
-            let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            if let Ok(udp) = UdpSocket::bind(tcp.local_addr().unwrap()).await {
-                break (udp, tcp);
-            }
-        };
-        let address = tcp.local_addr().unwrap();
-        let (mut tasks, questions) = (JoinSet::new(), Arc::new(AtomicUsize::new(0)));
-        tasks.spawn(serve_udp(udp, questions.clone()));
-        tasks.spawn(serve_tcp(tcp));
-        let system = ResolverConfig::from_parts(None, vec![name("search.test.")], vec![]);
-        let options = options::Dns { servers: vec![address] };
-        let dns = HickoryDns::assemble(&options, system, 1, try_time).unwrap();
-        Server { dns, questions, _tasks: tasks }
-    }
-
-    #[test]
-    fn configured_servers_come_before_the_systems_and_the_local_one_is_the_last_resort() {
-        let system = system_conf::parse_resolv_conf("nameserver 10.0.0.53\nsearch x.test\n").unwrap().0;
-        let asked = |configured: &[&str], system: &ResolverConfig| -> Vec<String> {
-            let configured: Vec<SocketAddr> = configured.iter().map(|text| text.parse().unwrap()).collect();
-            let servers = name_servers(&configured, system);
-            servers.iter().map(|server| format!("{}:{}", server.ip, server.connections[1].port)).collect()
-        };
-        assert_eq!(asked(&["127.0.0.1:5353", "[::1]:53"], &system), ["127.0.0.1:5353", "::1:53"]);
-        assert_eq!(asked(&[], &system), ["10.0.0.53:53"]);
-        assert_eq!(asked(&[], &ResolverConfig::default()), ["127.0.0.1:53"]);
-        assert!(HickoryDns::new(&options::Dns::default()).is_ok());
-    }
-
-    #[tokio::test]
-    async fn mx_hosts_come_in_lower_case_without_the_final_dot() {
-        let server = server().await;
-        let mut found = server.dns.mx("two.test.").await.unwrap();
-        found.records.sort();
-        let host = |preference, exchange: &str| Mx { preference, exchange: exchange.into() };
-        assert_eq!(found.records, [host(10, "a.two.test"), host(20, "b.two.test")]);
-        assert_eq!(found.ttl, Duration::from_secs(300));
-        assert_eq!(server.dns.mx("null.test.").await.unwrap().records, [host(0, "")]);
-    }
-
-    #[tokio::test]
-    async fn aliases_are_followed_and_the_least_time_to_live_counts() {
-        let server = server().await;
-        let found = server.dns.mx("alias.test.").await.unwrap();
-        assert_eq!((found.records.len(), found.ttl), (1, Duration::from_secs(60)));
-        let found = server.dns.v4("chain.test.").await.unwrap();
-        assert_eq!((found.records.len(), found.ttl), (2, Duration::from_secs(30)));
-    }
-
-    #[tokio::test]
-    async fn addresses_and_names_of_addresses() {
-        let server = server().await;
-        let found = server.dns.v4("a.two.test.").await.unwrap();
-        assert_eq!((found.records.len(), found.ttl), (2, Duration::from_secs(100)));
-        assert_eq!(server.dns.v6("a.two.test.").await.unwrap().records, ["2a01::1".parse::<Ipv6Addr>().unwrap()]);
-        assert_eq!(server.dns.ptr("52.0.0.7".parse().unwrap()).await.unwrap().records, ["mail.weir.test"]);
-    }
-
-    #[tokio::test]
-    async fn every_kind_of_failure_is_told_apart() {
-        let server = server().await;
-        let ttl = Some(Duration::from_secs(77));
-        for (asked, why) in [
-            ("gone.test.", NoAnswer::NoSuchName { ttl }),
-            ("a.two.test.", NoAnswer::NoSuchRecord { ttl }),
-            ("servfail.test.", NoAnswer::ServerFailure),
-            ("refused.test.", NoAnswer::Refused),
-        ] {
-            assert_eq!(server.dns.mx(asked).await, Err(why), "{asked}");
-        }
-    }
-
-    #[tokio::test]
-    async fn routes_are_found_through_the_real_resolver() {
-        let Server { dns, _tasks: tasks, .. } = server().await;
-        let settings = Settings {
-            fixed: FixedRoutes::default(),
-            providers: ProviderTable::default(),
-            reachable: Reachable::new(&Delivery::default(), OwnAddresses::default()),
-            reach: Reach { ipv4: true, ipv6: true },
-        };
-        let router = Router::new(Arc::new(dns), Clock::system(), settings);
-        let resolve = async |name: &str| router.resolve(&Domain::parse(name).unwrap()).await;
-        let route = resolve("two.test").await.unwrap();
-        let addresses: Vec<String> = route.hosts[0].addresses.iter().map(ToString::to_string).collect();
-        assert_eq!((route.hosts.len(), &*route.hosts[0].name), (1, "a.two.test"));
-        assert_eq!(addresses, ["52.0.0.1:25", "52.0.0.2:25"]);
-        for (name, status) in [("null.test", "5.1.10"), ("gone.test", "5.1.2"), ("servfail.test", "4.4.3")] {
-            assert_eq!(resolve(name).await.unwrap_err().status, status, "{name}");
-        }
-        drop(tasks);
-    }
-
-    #[tokio::test]
-    async fn silence_is_a_time_out() {
-        let server = patient_server(Duration::from_millis(50)).await;
-        assert_eq!(server.dns.mx("silent.test.").await, Err(NoAnswer::TimedOut));
-    }
-
-    #[tokio::test]
-    async fn a_dead_name_server_is_no_answer() {
-        let taken = StdUdpSocket::bind("127.0.0.1:0").unwrap();
-        let options = options::Dns { servers: vec![taken.local_addr().unwrap()] };
-        drop(taken);
-        let dns = HickoryDns::assemble(&options, ResolverConfig::default(), 1, Duration::from_millis(300)).unwrap();
-        let failed = dns.mx("two.test.").await.unwrap_err();
-        assert!(failed.is_temporary(), "{failed}");
-    }
-
-    #[tokio::test]
-    async fn an_answer_too_long_for_udp_comes_over_tcp() {
-        assert_eq!(server().await.dns.mx("long.test.").await.unwrap().records.len(), 100);
-    }
-
-    #[tokio::test]
-    async fn the_search_list_is_for_names_without_the_final_dot_alone() {
-        let server = server().await;
-        assert_eq!(server.dns.v4("hop").await.unwrap().records, [Ipv4Addr::new(172, 18, 0, 5)]);
-        assert!(matches!(server.dns.v4("hop.").await, Err(NoAnswer::NoSuchName { .. })));
-    }
-
-    #[tokio::test]
-    async fn answers_are_kept_until_they_are_forgotten() {
-        let server = server().await;
-        for asked in [1, 1] {
-            server.dns.v4("a.two.test.").await.unwrap();
-            assert_eq!(server.questions.load(Ordering::Relaxed), asked);
-        }
-        server.dns.forget("a.two.test");
-        server.dns.v4("a.two.test.").await.unwrap();
-        assert_eq!(server.questions.load(Ordering::Relaxed), 2);
-    }
-}
+mod tests;

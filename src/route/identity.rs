@@ -184,6 +184,7 @@ pub fn looks_public(name: &str) -> bool {
     let first = domain.as_str().split('.').next().unwrap_or("");
     let is_container_id = matches!(first.len(), 12 | 64) && first.bytes().all(|b| b.is_ascii_hexdigit());
     domain.literal().is_none()
+        && domain.as_str() == name.to_ascii_lowercase()
         && domain.as_str().contains('.')
         && !domain.as_str().contains('_')
         && !is_container_id

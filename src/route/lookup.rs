@@ -315,7 +315,7 @@ mod tests {
             ("nothing.test", true, "5.4.4", "neither an MX host nor"),
             ("nohost.test", true, "5.4.4", "no MX host of nohost.test has an address"),
             ("digits.test", true, "5.4.4", "52.0.0.1 is no host name"),
-            ("strange.test", true, "5.4.4", "is no host name"),
+            ("strange.test", true, "5.4.4", "can be used: a b\\.test, localhost\\n is no host name"),
             ("servfail.test", false, "4.4.3", "SERVFAIL"),
             ("refused.test", false, "4.4.3", "REFUSED"),
             ("slow.test", false, "4.4.3", "in time"),

@@ -5,6 +5,7 @@
 
 pub mod attached;
 mod choice;
+mod credible;
 pub mod dns;
 pub mod fixed;
 pub mod hickory;

@@ -44,7 +44,7 @@ impl Reachable {
             Standing::Ours
         } else if self.is_inside(address.ip()) {
             Standing::Usable
-        } else if self.own.interfaces.contains(&address.ip()) && !address.ip().is_loopback() {
+        } else if self.own.is_of_this_host(address.ip()) {
             Standing::Ours
         } else if is_global(address.ip()) {
             Standing::Usable
@@ -74,8 +74,12 @@ impl OwnAddresses {
         OwnAddresses { listeners, interfaces: interface_addresses() }
     }
 
-    /// Does a connection to `address` reach one of our listeners?
+    /// Does a connection to `address` reach one of our listeners, however the address is spelled?
     pub fn listens_at(&self, address: SocketAddr) -> bool {
+        spellings(address.ip()).any(|ip| self.takes(SocketAddr::new(ip, address.port())))
+    }
+
+    fn takes(&self, address: SocketAddr) -> bool {
         self.listeners.iter().any(|listener| {
             listener.port() == address.port()
                 && (listener.ip() == address.ip()
@@ -83,8 +87,47 @@ impl OwnAddresses {
         })
     }
 
+    /// Loopback is no place where mail of others arrives, and counts as no address of ours.
+    fn is_of_this_host(&self, address: IpAddr) -> bool {
+        spellings(address).any(|ip| self.interfaces.contains(&ip) && !ip.is_loopback())
+    }
+
     fn is_here(&self, address: IpAddr) -> bool {
-        address.is_loopback() || address.is_unspecified() || self.interfaces.contains(&address)
+        address.is_loopback() || self.interfaces.contains(&address)
+    }
+}
+
+/// The same place under each of its names: the address itself, the IPv4 address that an IPv6 one carries, and loopback
+/// for the unspecified address, which leads there.
+fn spellings(address: IpAddr) -> impl Iterator<Item = IpAddr> {
+    let carried = match address {
+        IpAddr::V6(v6) => carried_v4(v6).map(IpAddr::V4),
+        IpAddr::V4(_) => None,
+    };
+    let here = |ip: IpAddr| match ip {
+        IpAddr::V4(v4) if v4.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(v6) if v6.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        other => other,
+    };
+    [Some(address), carried].into_iter().flatten().flat_map(move |ip| [ip, here(ip)])
+}
+
+/// The IPv4 address that an IPv6 address is another spelling of, or whose host it leads to.
+fn carried_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let v4 = |high: u16, low: u16| Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low));
+    match address.segments() {
+        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
+        // IPv4-compatible (given up) and IPv4-mapped (RFC 4291 section 2.5.5), IPv4-translated (RFC 2765).
+        [0, 0, 0, 0, 0, 0 | 0xffff, high, low] | [0, 0, 0, 0, 0xffff, 0, high, low] => Some(v4(high, low)),
+        // NAT64: the well-known prefix (RFC 6052) and that for use in one network (RFC 8215), as a /96.
+        [0x64, 0xff9b, 0 | 1, .., high, low] => Some(v4(high, low)),
+        // 6to4 (RFC 3056).
+        [0x2002, high, low, ..] => Some(v4(high, low)),
+        // Teredo carries the client's address with its bits turned (RFC 4380 section 4).
+        [0x2001, 0, .., high, low] => Some(v4(!high, !low)),
+        // ISATAP (RFC 5214 section 6.1).
+        [.., 0 | 0x200, 0x5efe, high, low] => Some(v4(high, low)),
+        _ => None,
     }
 }
 
@@ -120,15 +163,9 @@ fn is_global_v4(address: Ipv4Addr) -> bool {
 }
 
 fn is_global_v6(address: Ipv6Addr) -> bool {
-    let carried = |high: u16, low: u16| {
-        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
-        is_global_v4(Ipv4Addr::new(a, b, c, d))
-    };
     match address.segments() {
-        // NAT64 (RFC 6052): how a host without IPv4 sees the IPv4 Internet.
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => carried(high, low),
-        // 6to4 (RFC 3056).
-        [0x2002, high, low, ..] => carried(high, low),
+        // How a host without IPv4 sees the IPv4 Internet (RFC 6052), and the reverse: judged by what they carry.
+        [0x64, 0xff9b, 0, 0, 0, 0, ..] | [0x2002, ..] => carried_v4(address).is_some_and(is_global_v4),
         // IETF protocol assignments, Teredo among them (2001::/23), and documentation (RFC 3849, RFC 9637).
         [0x2001, second, ..] if second < 0x200 || second == 0xdb8 => false,
         [0x3fff, second, ..] if second < 0x1000 => false,
@@ -232,6 +269,42 @@ mod tests {
             (&[], "52.0.0.8:2600", Usable),
         ] {
             assert_eq!(reachable(networks).standing(address.parse().unwrap()), standing, "{address} in {networks:?}");
+        }
+    }
+
+    #[test]
+    fn our_own_address_is_ours_however_it_is_spelled() {
+        // 52.0.0.7 and 127.0.0.1 in each form that leads there.
+        for address in [
+            "[::ffff:52.0.0.7]:25",
+            "[::52.0.0.7]:25",
+            "[::ffff:0:52.0.0.7]:25",
+            "[64:ff9b::3400:7]:25",
+            "[64:ff9b:1::52.0.0.7]:25",
+            "[64:ff9b:1:abcd::52.0.0.7]:25",
+            "[2002:3400:7::1]:25",
+            "[2001:0:5ef5:79fd:0:0:cbff:fff8]:25",
+            "[2a01::5efe:52.0.0.7]:25",
+            "[2a01::200:5efe:52.0.0.7]:25",
+            "[64:ff9b::a00:7]:25",
+            "[::ffff:127.0.0.1]:2525",
+            "[64:ff9b::7f00:1]:2525",
+            "[::ffff:0.0.0.0]:2525",
+            "0.0.0.0:2525",
+            "0.0.0.0:2600",
+        ] {
+            assert_eq!(reachable(&[]).standing(address.parse().unwrap()), Standing::Ours, "{address}");
+        }
+        for (address, standing) in [
+            ("[64:ff9b::3400:8]:25", Standing::Usable),
+            ("[2002:3400:8::1]:25", Standing::Usable),
+            ("[::ffff:52.0.0.8]:25", Standing::NotPublic),
+            ("[::ffff:127.0.0.1]:25", Standing::NotPublic),
+            ("0.0.0.0:25", Standing::NotPublic),
+            ("[::]:2525", Standing::NotPublic),
+            ("[::1]:2525", Standing::NotPublic),
+        ] {
+            assert_eq!(reachable(&[]).standing(address.parse().unwrap()), standing, "{address}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! What stands behind the front door: the spool, with the suppression list beside it.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -82,11 +83,12 @@ impl Intake for SpoolIntake {
     async fn accept(&self, message: Received<BodyWriter>) -> Result<(), AcceptError> {
         let Received { envelope, recipients, dropped, body, tls } = message;
         let envelope = Arc::new(envelope);
-        let mut accepted = accepted(&envelope, recipients.len() + dropped.len());
+        let deliveries = deliveries(envelope.id, recipients);
+        let wanted = deliveries.iter().map(|delivery| delivery.recipients.len()).sum::<usize>();
+        let mut accepted = accepted(&envelope, wanted + dropped.len());
         accepted.tls = tls.map(Arc::from);
         let mut events = vec![accepted];
         events.extend(dropped.iter().map(|recipient| removed(&envelope, recipient, self.clock.now())));
-        let deliveries = deliveries(envelope.id, recipients);
         if deliveries.is_empty() {
             // Everybody it was for is suppressed: recorded, and nothing to keep.
             self.spool.settle(events.into_iter().map(Change::Note).collect());
@@ -97,9 +99,11 @@ impl Intake for SpoolIntake {
     }
 }
 
-/// One delivery for each domain, in the order in which the domains were first named.
+/// One delivery for each domain, in the order in which the domains were first named. Who is named twice gets the message
+/// once: the domain has no letter case, the local part is the receiver's affair (RFC 5321 section 2.4).
 pub(super) fn deliveries(message: QueueId, recipients: Vec<Recipient>) -> Vec<Delivery> {
     let mut places: BTreeMap<Domain, usize> = BTreeMap::new();
+    let mut named: BTreeMap<(usize, String), usize> = BTreeMap::new();
     let mut deliveries: Vec<Delivery> = Vec::new();
     for recipient in recipients {
         let domain = recipient.address.domain().clone();
@@ -119,7 +123,18 @@ pub(super) fn deliveries(message: QueueId, recipients: Vec<Recipient>) -> Vec<De
                 next_hop: None,
             });
         }
-        deliveries[place].recipients.push(recipient);
+        let known = &mut deliveries[place].recipients;
+        match named.entry((place, recipient.address.local_part().to_string())) {
+            Entry::Vacant(entry) => {
+                entry.insert(known.len());
+                known.push(recipient);
+            }
+            Entry::Occupied(entry) => {
+                let before = &mut known[*entry.get()];
+                before.notify = before.notify.together(recipient.notify);
+                before.orcpt = before.orcpt.take().or(recipient.orcpt);
+            }
+        }
     }
     deliveries
 }
@@ -147,4 +162,36 @@ fn removed(envelope: &Envelope, recipient: &Recipient, now: Timestamp) -> Event 
     event.rule = Some("suppressed".into());
     event.verdict = Some(Verdict::Bounce.as_str());
     event
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Notify;
+
+    #[test]
+    fn who_is_named_twice_gets_the_message_once() {
+        let recipient = |address: &str, notify: Option<&str>, orcpt: Option<&str>| Recipient {
+            address: Mailbox::parse(address).unwrap(),
+            notify: notify.map_or_else(Notify::default, |text| Notify::parse(text).unwrap()),
+            orcpt: orcpt.map(Into::into),
+        };
+        let named = vec![
+            recipient("u@x.test", None, None),
+            recipient("v@x.test", Some("NEVER"), None),
+            recipient("u@y.test", None, None),
+            recipient("U@x.test", None, None),
+            recipient("u@X.TEST.", Some("SUCCESS"), Some("rfc822;list@x.test")),
+            recipient("v@x.test", Some("DELAY"), None),
+        ];
+        let deliveries = deliveries(QueueId::from_key(1).unwrap(), named);
+        let kept = |n: usize| deliveries[n].recipients.iter().map(|r| r.address.as_str()).collect::<Vec<_>>();
+        assert_eq!((kept(0), kept(1)), (vec!["u@x.test", "v@x.test", "U@x.test"], vec!["u@y.test"]));
+        let first = &deliveries[0].recipients[0];
+        assert_eq!(
+            (first.notify.value().as_str(), first.orcpt.as_deref()),
+            ("SUCCESS,FAILURE", Some("rfc822;list@x.test"))
+        );
+        assert_eq!(deliveries[0].recipients[1].notify.value(), "DELAY");
+    }
 }

@@ -195,7 +195,7 @@ impl Relay {
         let rules = Arc::new(rules::InForce::new(rules));
         let slowed = Slowed::default();
         let resources = Resources {
-            connector: Connector::new(Arc::new(Tcp)).context("cannot set up TLS")?,
+            connector: Connector::new(Arc::new(Tcp)).context("cannot set up TLS")?.with_stop(stop_engine.clone()),
             router: router.clone(),
             spool: spool.clone(),
             suppressions: suppressions.clone(),
@@ -498,6 +498,7 @@ fn core_settings(config: &Config, rules: &Rules, spool: &Spool) -> anyhow::Resul
         sources,
         networks: config.delivery.networks.clone(),
         tls: config.delivery.tls,
+        chunking: config.delivery.chunking,
         max_connections: config.delivery.max_connections,
         queue: config.queue.clone(),
         bounces: config.bounces.clone(),

@@ -153,7 +153,9 @@ impl<'a> Parser<'a> {
             }
             _ => self.words()?,
         };
-        self.found.push(Mailbox::parse(&format!("{local}@{domain}")).ok()?);
+        let text = format!("{local}@{domain}");
+        // A final dot is taken off in commands; here two readers might differ about it.
+        self.found.push(Mailbox::parse(&text).ok().filter(|mailbox| mailbox.as_str() == text)?);
         Some(())
     }
 

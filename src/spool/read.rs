@@ -43,6 +43,8 @@ pub struct Summary {
     pub report: bool,
     pub class: Priority,
     pub next_hop: Option<NextHop>,
+    /// The rule that read its last refusal.
+    pub refusal_rule: Option<Box<str>>,
 }
 
 /// A delivery as `queue list` shows it.
@@ -102,7 +104,8 @@ struct Pool {
 
 // CROSS JOIN keeps the planner from walking through `message` instead, however it counts the rows.
 const SUMMARY: &str = "SELECT d.message, d.part, d.domain, d.recipients, d.state, d.attempts, d.next_attempt, \
-                       d.delay_reported, m.sender, m.expire, m.size, m.report, m.class, d.next_hop FROM delivery d CROSS JOIN message m ON m.id = d.message";
+                       d.delay_reported, m.sender, m.expire, m.size, m.report, m.class, d.next_hop, \
+                       json_extract(d.refusal, '$.rule') FROM delivery d CROSS JOIN message m ON m.id = d.message";
 
 const WALK: &str = "WHERE (d.message, d.part) > (?1, ?2) ORDER BY d.message, d.part LIMIT ?3";
 
@@ -270,6 +273,7 @@ fn summary(row: &Row<'_>) -> Result<Summary, SpoolError> {
         report: row.get(11)?,
         class: row::class(row, 12)?,
         next_hop: row::next_hop(row, 13)?,
+        refusal_rule: row.get(14)?,
     })
 }
 

@@ -335,6 +335,8 @@ async fn plans_and_updates_are_remembered_and_due_in_their_order() {
     assert_eq!(due(300, None).await, [1, 0]);
     assert_eq!(due(300, Some((at(60), part(1)))).await, [0]);
     assert_eq!(running.spool.load(part(1)).await.unwrap().unwrap().delivery, deferred);
+    let rules = reader.due(at(300), None, 10).await.unwrap().into_iter().map(|summary| summary.refusal_rule);
+    assert_eq!(rules.collect::<Vec<_>>(), [Some(refusal().rule.into()), None]);
     running.end().await;
 }
 

@@ -50,6 +50,9 @@ pub struct ProviderOptions {
     /// What the growth guard lets through in any case.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub growth_floor: Option<Rate>,
+    /// BDAT is used where its hosts offer it; off as well where `[delivery] chunking` is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chunking: Option<bool>,
     /// The unit of this provider's waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause: Option<Span>,

@@ -44,6 +44,8 @@ pub struct Profile {
     pub growth: f64,
     /// Recipients an hour that the growth guard always lets through.
     pub growth_floor: f64,
+    /// BDAT may be used where it is offered.
+    pub chunking: bool,
     /// The unit of this provider's waits.
     pub pause: Duration,
     /// A wait that is doubled on each repeat grows to this many at most, or to the like part of it.
@@ -105,6 +107,7 @@ impl Profile {
             max_rate: None,
             growth: 0.0,
             growth_floor: GROWTH_FLOOR.in_hour(),
+            chunking: true,
             pause: PAUSE.0,
             pause_max: PAUSE_MAX.0,
             probe_block: PROBE_BLOCK.0,
@@ -128,6 +131,7 @@ impl Profile {
         set(&mut self.max_rate, options.max_rate.map(RateLimit::in_minute));
         set(&mut self.growth, options.growth);
         set(&mut self.growth_floor, options.growth_floor.map(Rate::in_hour));
+        set(&mut self.chunking, options.chunking);
         set(&mut self.pause, options.pause.map(|span| span.0));
         set(&mut self.pause_max, options.pause_max.map(|span| span.0));
         set(&mut self.probe_block, options.probe_block.map(|span| span.0));

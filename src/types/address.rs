@@ -2,7 +2,7 @@
 //!
 //! Rules that always hold:
 //! - a `Mailbox` keeps its text verbatim: what the client wrote is what the receiver gets (`a..b@docomo.ne.jp` and
-//!   quoted local parts included);
+//!   quoted local parts included), but for a final dot of the domain, which many write and receivers refuse;
 //! - its domain is what stands behind the last `@` outside quotes, and nothing else steers mail: `%`, `!` and source
 //!   routes have no meaning here;
 //! - a `Domain` is in A-labels, lower case, without a final dot, or an address literal.
@@ -48,8 +48,12 @@ pub enum AddressError {
 pub struct Domain(Arc<str>);
 
 impl Domain {
-    /// Takes U-labels and A-labels, any letter case, a final dot refused (it is no mail domain: RFC 5321 section 2.3.5).
+    /// Takes U-labels and A-labels in any letter case. A final dot, as zone files have it, is taken off.
     pub fn parse(text: &str) -> Result<Domain, AddressError> {
+        Domain::parse_exact(without_final_dot(text))
+    }
+
+    fn parse_exact(text: &str) -> Result<Domain, AddressError> {
         if text.is_empty() {
             return Err(AddressError::NoDomain);
         }
@@ -156,6 +160,7 @@ pub struct Mailbox {
 impl Mailbox {
     /// Reads an address without angle brackets.
     pub fn parse(text: &str) -> Result<Mailbox, AddressError> {
+        let text = without_final_dot(text);
         if text.starts_with('@') {
             return Err(AddressError::SourceRoute);
         }
@@ -163,7 +168,7 @@ impl Mailbox {
         if at == 0 {
             return Err(AddressError::NoLocalPart);
         }
-        let domain = Domain::parse(&text[at + 1..])?;
+        let domain = Domain::parse_exact(&text[at + 1..])?;
         if at > LOCAL_PART_MAX {
             return Err(AddressError::LocalPartTooLong);
         }
@@ -217,6 +222,13 @@ impl Mailbox {
         let lower = if lower.len() > LOCAL_PART_MAX { plain.to_ascii_lowercase() } else { lower };
         format!("{lower}@{}", self.domain.as_str().to_ascii_lowercase())
     }
+}
+
+/// Also in the forms that IDNA takes for a dot.
+fn without_final_dot(text: &str) -> &str {
+    let name = text.strip_suffix(['.', '\u{3002}', '\u{ff0e}', '\u{ff61}']).unwrap_or(text);
+    // A literal is no name.
+    if name.ends_with(']') { text } else { name }
 }
 
 /// The place of the `@` that ends the local part, whose characters are checked on the way.
@@ -369,7 +381,10 @@ mod tests {
             "a@.test",
             "a@b..test",
             "a@-b.test",
-            "a@b.test.",
+            "a@b.test..",
+            "a@.",
+            "a@[192.0.2.1].",
+            "a@127.0.0.1.",
             "a@127.0.0.1",
             "\"a@b.test",
             "\"a\"b@c.test",
@@ -386,6 +401,21 @@ mod tests {
         ] {
             assert!(Mailbox::parse(text).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_final_dot_of_the_domain_is_taken_off() {
+        for (written, kept) in [
+            ("u@Example.com.", "u@Example.com"),
+            ("a.@x.test.", "a.@x.test"),
+            ("u@x.test\u{3002}", "u@x.test"),
+            ("用户@例子.test.", "用户@例子.test"),
+        ] {
+            let mailbox = Mailbox::parse(written).unwrap_or_else(|e| panic!("{written}: {e}"));
+            assert_eq!((mailbox.as_str(), &mailbox), (kept, &Mailbox::parse(kept).unwrap()));
+        }
+        assert_eq!(Domain::parse("Example.com."), Domain::parse("example.com"));
+        assert!(Domain::parse(".").is_err());
     }
 
     #[test]
@@ -424,7 +454,7 @@ mod tests {
         #[test]
         fn no_text_makes_it_panic_and_what_is_taken_stays_verbatim(text in ".{0,80}") {
             if let Ok(mailbox) = Mailbox::parse(&text) {
-                prop_assert_eq!(mailbox.as_str(), &text);
+                prop_assert_eq!(mailbox.as_str(), without_final_dot(&text));
                 prop_assert!(!text.chars().any(char::is_control));
                 let _ = mailbox.key();
             }

@@ -124,6 +124,16 @@ impl Notify {
         Some(notify)
     }
 
+    /// For one recipient that was named twice: whoever wants to hear of something does.
+    pub fn together(self, other: Notify) -> Notify {
+        Notify {
+            success: self.success || other.success,
+            failure: self.failure || other.failure,
+            delay: self.delay || other.delay,
+            given: self.given || other.given,
+        }
+    }
+
     /// The parameter's value as it is passed on.
     pub fn value(&self) -> String {
         let words: Vec<&str> = [("SUCCESS", self.success), ("FAILURE", self.failure), ("DELAY", self.delay)]

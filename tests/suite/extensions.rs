@@ -205,3 +205,54 @@ fn a_warm_connection_takes_a_message_in_one_flight() {
     assert!(mx.wait_accepted(3).iter().all(|t| t.is_chunked), "{:?}", mx.commands());
     assert_eq!((mx.count("DATA"), mx.count("BDAT")), (0, 3));
 }
+
+/// A message of a client that asks for SMTPUTF8 whatever it sends.
+#[test]
+fn smtputf8_that_nothing_needs_is_not_asked_of_a_host_without_it() {
+    let (world, mx) = World::with_domain("x.test");
+    mx.offer_all_but("SMTPUTF8");
+    let relay = world.config().start();
+    submit_utf8(&relay, "app@sender.test", "u@x.test", &mail("ascii", "Gr\u{fc}\u{df}e"));
+    let got = mx.wait_accepted(1).remove(0);
+    assert!(!got.mail_parameters.iter().any(|p| p == "SMTPUTF8"), "{:?}", got.mail_parameters);
+    assert!(relay.events_of("deferred").is_empty());
+}
+
+#[test]
+fn a_host_that_offers_chunking_and_does_not_know_bdat_gets_data_at_once_and_ever_after() {
+    for reply in ["500 5.5.1 what?", "502 5.5.1 not implemented", "503 5.5.1 RCPT first", "504 5.5.4 no"] {
+        let (world, mx) = World::with_domain("x.test");
+        mx.once(At::Data, say(reply));
+        let relay = world.config().set("queue", "retry", "[\"1h\"]").start();
+        for n in 1..=2 {
+            relay.submit("app@sender.test", &["u@x.test"], &mail(&format!("m{n}"), "x"));
+            assert!(!mx.wait_accepted(n)[n - 1].is_chunked, "{reply}");
+        }
+        assert_eq!((mx.count("BDAT"), mx.count("DATA"), mx.rcpts("u@x.test")), (1, 2, 3), "{:?}", mx.commands());
+        assert!(relay.events_of("deferred").is_empty() && relay.events_of("bounced").is_empty(), "{reply}");
+        relay.assert_settled();
+    }
+}
+
+#[test]
+fn a_host_that_hangs_up_at_bdat_gets_data_the_next_time() {
+    let (world, mx) = World::with_domain("x.test");
+    mx.once(At::Data, drop_connection());
+    let relay = world.config().start();
+    relay.submit("app@sender.test", &["u@x.test"], &mail("hangs-up", "x"));
+    assert!(!mx.wait_accepted(1)[0].is_chunked);
+    assert_eq!((mx.count("BDAT"), mx.count("DATA")), (1, 1), "{:?}", mx.commands());
+    relay.assert_settled();
+}
+
+#[test]
+fn bdat_can_be_switched_off() {
+    let provider = "[[provider]]\nname = \"x\"\nmx = [\"*.x.test\"]\nchunking = false";
+    let (world, mx) = World::with_domain("x.test");
+    for config in [world.config().set("delivery", "chunking", "false"), world.config().table(provider)] {
+        let relay = config.start();
+        relay.submit("app@sender.test", &["u@x.test"], &mail("off", "x"));
+        relay.wait_event("delivered", "u@x.test");
+    }
+    assert_eq!((mx.count("BDAT"), mx.count("DATA")), (0, 2));
+}

@@ -71,6 +71,18 @@ fn each_recipient_of_a_transaction_has_an_end_of_its_own() {
 }
 
 #[test]
+fn a_recipient_named_twice_is_asked_for_and_told_of_once() {
+    let (world, mx) = World::with_domain("x.test");
+    let relay = world.config().start();
+    relay.submit("app@sender.test", &["u@x.test", "v@x.test", "u@X.test."], &mail("twice", "x"));
+    relay.wait_event("delivered", "v@x.test");
+    assert_eq!(mx.wait_accepted(1)[0].to(), ["u@x.test", "v@x.test"]);
+    assert_eq!(relay.events_of("accepted")[0]["recipients"], 2);
+    relay.assert_settled();
+    assert_eq!(mx.accepted_count(), 1);
+}
+
+#[test]
 fn domains_of_one_message_get_transactions_of_their_own() {
     let world = World::new();
     let (one, two) = (world.host("mx1.test"), world.host("mx2.test"));
@@ -209,6 +221,23 @@ fn a_connection_lost_at_any_moment_before_the_end_of_data_costs_nothing() {
         let (_relay, deferred) = dropped_at(at.clone());
         assert!(deferred.iter().all(|e| !e.to_string().contains("in doubt")), "{at:?}: {deferred:#?}");
     }
+}
+
+#[test]
+fn when_a_host_answers_again_what_was_put_off_for_it_is_due_also_after_a_restart() {
+    let (world, mx) = World::with_domain("x.test");
+    mx.always(At::Greeting, drop_connection());
+    let mut relay = world.config().set("queue", "retry", "[\"1h\"]").start();
+    relay.submit("app@sender.test", &["u@x.test"], &mail("first", "x"));
+    relay.wait_event("deferred", "u@x.test");
+    relay.submit("app@sender.test", &["v@x.test"], &mail("second", "x"));
+    assert!(relay.stop().success());
+    mx.relent(At::Greeting);
+    relay.run();
+    // The second shows that the host is there.
+    relay.wait_event("delivered", "v@x.test");
+    relay.wait_event("delivered", "u@x.test");
+    relay.assert_settled();
 }
 
 #[test]

@@ -11,7 +11,13 @@ use crate::kit::{At, Client, Gate, Mx, Relay, World, drop_connection, mail, now,
 
 #[test]
 fn sigterm_waits_for_what_is_past_its_end_of_data() {
+    past_its_end(|_| {});
+    past_its_end(|mx| mx.offer_all_but("CHUNKING"));
+}
+
+fn past_its_end(set: impl FnOnce(&Mx)) {
     let (world, mx) = World::with_domain("x.test");
+    set(&mx);
     let gate = Gate::new();
     mx.always(At::End, wait_at(&gate));
     let mut relay = world.config().start();
@@ -64,6 +70,47 @@ fn sigterm_does_not_wait_longer_than_its_grace() {
     mx.wait_accepted_at_least(1);
     relay.wait_event("delivered", "u@x.test");
     gate.open();
+}
+
+#[test]
+fn sigterm_waits_for_nobody_who_hangs_before_the_end_of_data() {
+    for at in [At::Greeting, At::Ehlo, At::Mail, At::Rcpt, At::Data] {
+        let (world, mx) = World::with_domain("x.test");
+        mx.offer_all_but("CHUNKING");
+        let gate = Gate::new();
+        mx.once(at.clone(), wait_at(&gate));
+        let mut relay = world.config().set("", "shutdown_grace", "\"60s\"").start();
+        relay.submit("app@sender.test", &["u@x.test"], &mail("hangs", "x"));
+        until("a peer that hangs", || (gate.waiting() == 1).then_some(()));
+        let before = now();
+        assert!(relay.stop().success());
+        assert!(before.elapsed() < Duration::from_secs(10), "{at:?}: {:?}", before.elapsed());
+        assert!(relay.log().contains("stopped") && relay.events_of("deferred").is_empty(), "{at:?}");
+        gate.open();
+        // As if it had not been offered.
+        relay.run();
+        relay.wait_event("delivered", "u@x.test");
+        relay.assert_settled();
+        assert_eq!(mx.accepted_count(), 1, "{at:?}");
+    }
+}
+
+#[test]
+fn a_peer_that_has_the_whole_message_and_hangs_at_its_envelope_is_waited_for_a_moment() {
+    let (world, mx) = World::with_domain("x.test");
+    let gate = Gate::new();
+    mx.once(At::Mail, wait_at(&gate));
+    let mut relay = world.config().set("", "shutdown_grace", "\"60s\"").start();
+    relay.submit("app@sender.test", &["u@x.test"], &mail("flight", "x"));
+    until("a peer that hangs", || (gate.waiting() == 1).then_some(()));
+    let before = now();
+    assert!(relay.stop().success());
+    assert!(before.elapsed() < Duration::from_secs(15), "{:?}", before.elapsed());
+    assert!(relay.events_of("deferred")[0]["reply"].to_string().contains("it may have been delivered"));
+    gate.open();
+    relay.run();
+    mx.wait_accepted_at_least(1);
+    relay.wait_event("delivered", "u@x.test");
 }
 
 #[test]

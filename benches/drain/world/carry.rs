@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use weir::dispatch::message::{Action, ConnectionId, Done, Excerpt, Input, Job, Resolved, Transacted};
-use weir::outbound::{OpenError, OpenStage, Outcome, Plan};
+use weir::outbound::{Bdat, OpenError, OpenStage, Outcome, Plan};
 use weir::route::Unroutable;
 use weir::simulate::Mail;
 use weir::types::{Domain, Recipient};
@@ -131,6 +131,7 @@ impl World {
             rest,
             reusable: !heard.closed,
             dsn: false,
+            bdat: Bdat::Untold,
             tls: "none".into(),
             excerpt: Some(Excerpt::default()),
         };

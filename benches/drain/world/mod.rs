@@ -127,6 +127,7 @@ impl World {
             sources,
             networks: Vec::new(),
             tls: TlsMode::Opportunistic,
+            chunking: true,
             max_connections: plan.max_connections,
             queue: plan.queue,
             bounces: Bounces { mode: BounceMode::None, ..Bounces::default() },

@@ -54,7 +54,6 @@ async fn every_dialogue_goes_as_written() {
 /// What was otherwise than the script says.
 async fn play(script: &Script, size: usize) -> Vec<String> {
     let (connector, far) = pipe(size);
-    let connector = connector.with_chunking(!script.without_chunking);
     let (mut client, peer) = tokio::join!(run_client(script, &connector), run_peer(script, far));
     client.extend(peer);
     client
@@ -82,6 +81,9 @@ async fn run_client(script: &Script, connector: &Connector) -> Vec<String> {
             .zip(&report.outcomes)
             .map(|(r, outcome)| format!("{} {}", r.address, describe(outcome)))
             .collect();
+        if matches!(report.bdat, Bdat::Refused | Bdat::Lost | Bdat::Suspect) {
+            came.push(format!("bdat {:?}", report.bdat).to_lowercase());
+        }
         came.push(if report.reusable { "reusable" } else { "over" }.to_string());
         compare(Some(expected), &came, &mut faults);
         // What the peer says of its own accord arrives between two messages.
@@ -216,7 +218,7 @@ impl Script {
             }
         }
         let (body, file) = self.content();
-        (Transaction { envelope: Arc::new(envelope), recipients, body }, file)
+        (Transaction { envelope: Arc::new(envelope), recipients, body, chunking: !self.without_chunking }, file)
     }
 
     fn content(&self) -> (Body, Option<tempfile::NamedTempFile>) {

@@ -306,3 +306,26 @@ async fn a_shortage_of_our_own_is_waited_out_and_never_told_as_the_receivers() {
     assert!(error.stage == OpenStage::Ours && error.text.contains("open files"), "{error:?}");
     assert_eq!(clock.now().since(Timestamp::from_secs(1)), Duration::from_secs(40));
 }
+
+/// A system resets a connection that is closed with something unread, and what it has said before is still heard.
+#[tokio::test]
+async fn a_host_that_closes_without_reading_the_content_has_not_got_it() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let host = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        say(&mut stream, b"220 mx.test\r\n").await;
+        assert!(read_until(&mut stream, b"EHLO relay.test\r\n").await);
+        say(&mut stream, b"250-mx.test\r\n250-PIPELINING\r\n250 CHUNKING\r\n").await;
+        assert!(read_until(&mut stream, b"BDAT 18 LAST\r\n").await);
+        say(&mut stream, b"250 ok\r\n250 ok\r\n").await;
+    };
+    let client = async {
+        let connector = Connector::new(Arc::new(Tcp)).unwrap();
+        let mut connection = connector.open(&Plan { address, ..plan(TlsMode::Off) }).await.unwrap();
+        let report = connection.transact(&transaction(&["a@x.test"], inline("Subject: x\r\n\r\nhi\r\n"))).await;
+        (report.bdat, matches!(report.outcomes[0], Outcome::InDoubt { .. }), report.reusable)
+    };
+    let ((), came) = tokio::join!(host, client);
+    assert_eq!(came, (Bdat::Lost, true, false));
+}

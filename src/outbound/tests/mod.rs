@@ -79,7 +79,7 @@ fn recipient(address: &str) -> Recipient {
 
 fn transaction(recipients: &[&str], body: Body) -> Transaction {
     let recipients = recipients.iter().map(|address| recipient(address)).collect();
-    Transaction { envelope: Arc::new(envelope()), recipients, body }
+    Transaction { envelope: Arc::new(envelope()), recipients, body, chunking: true }
 }
 
 fn inline(content: impl Into<Vec<u8>>) -> Body {
