@@ -84,7 +84,7 @@ async fn talk(setting: Setting, pieces: &[&[u8]], shelf: Arc<Shelf>) -> Vec<u8> 
     let (here, there) = duplex(64 << 10);
     let (mut hears, mut says) = tokio::io::split(here);
     let server = async {
-        let place = front.enter(setting.client.into()).await;
+        let place = front.enter(setting.client.into()).await.unwrap();
         front.serve(&door, there, setting.client.into(), place, &CancellationToken::new()).await;
     };
     let speaks = async {

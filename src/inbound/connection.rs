@@ -127,6 +127,7 @@ impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, 
     async fn talk(&mut self) -> Result<std::convert::Infallible, Lost> {
         if self.door.offers.tls == Tls::Implicit {
             self.secure().await?;
+            self.knock();
         }
         self.session.greet(&mut self.wire.output);
         loop {
@@ -191,9 +192,11 @@ impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, 
             Action::ReceiveChunk { octets, last } => self.receive_chunk(octets, last).await,
             Action::Refused if !self.wire.input.is_empty() => Ok(self.session.out_of_sync(&mut self.wire.output)),
             Action::StartTls => {
+                self.knock();
                 self.secure().await?;
                 self.session.secured();
                 self.recognise(None);
+                self.knock();
                 Ok(Action::Listen)
             }
             Action::LogIn(credentials) => self.log_in(credentials).await,
@@ -212,6 +215,7 @@ impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, 
     }
 
     async fn log_in(&mut self, credentials: Credentials) -> Result<Action, Lost> {
+        self.knock();
         self.flush().await?;
         let Credentials { user, password } = &credentials;
         let checked = tokio::select! {
@@ -226,7 +230,10 @@ impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, 
                 self.recognise(Some(user));
                 action
             }
-            Err(Denied::Wrong) => self.session.log_in_refused(&replies::LOG_IN_REFUSED.plain(), &mut self.wire.output),
+            Err(Denied::Wrong) => {
+                self.recognise(None);
+                self.session.log_in_refused(&replies::LOG_IN_REFUSED.plain(), &mut self.wire.output)
+            }
             Err(denied) => {
                 let said = replies::LOG_IN_LATER.with(denied.to_string());
                 self.session.log_in_refused(&said, &mut self.wire.output)
@@ -238,6 +245,13 @@ impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, 
     fn recognise(&mut self, user: Option<Arc<User>>) {
         self.user = user;
         self.place.set_rank(if self.may_relay() { Rank::Known } else { Rank::Stranger });
+    }
+
+    /// A client that is not known yet is on its way to a log-in.
+    fn knock(&self) {
+        if !self.may_relay() {
+            self.place.set_rank(Rank::Knocking);
+        }
     }
 
     fn sender(&self) -> Sender<'_> {
@@ -370,6 +384,9 @@ impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, 
     /// Keeps the place's mark in step: only a connection outside a transaction may be asked to make room. The transaction
     /// of a client without an accepted recipient that is not trusted protects nothing.
     fn mark_place(&mut self) -> Result<(), Lost> {
+        if self.session.is_logging_in() {
+            self.knock();
+        }
         let counts = |t: &Transaction| self.may_relay() || !t.recipients.is_empty();
         match (self.session.transaction().is_some_and(counts), self.begun) {
             (true, None) => {
@@ -380,7 +397,7 @@ impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, 
             }
             (false, Some(_)) => {
                 self.begun = None;
-                self.place.idle(self.now());
+                self.place.idle();
             }
             _ => {}
         }

@@ -272,7 +272,7 @@ async fn play(name: &str, script: &str, width: usize) {
     let stop = CancellationToken::new();
     let (here, there) = duplex(width);
     let server = async {
-        let place = front.enter(client).await;
+        let place = front.enter(client).await.unwrap();
         front.serve(&door, there, client, place, &stop).await;
     };
     let caller = Caller::new(here);
@@ -354,7 +354,7 @@ async fn the_one_idle_longest_is_told_and_makes_room() {
     let stop = CancellationToken::new();
     let (here, there) = duplex(65_536);
     let server = async {
-        let place = front.enter([127, 0, 0, 1].into()).await;
+        let place = front.enter([127, 0, 0, 1].into()).await.unwrap();
         front.serve(&CLEAR, there, [127, 0, 0, 1].into(), place, &stop).await;
     };
     let newcomer = async {
@@ -376,7 +376,7 @@ async fn who_has_to_make_room_before_the_greeting_hears_nothing() {
     let stop = CancellationToken::new();
     let (here, there) = duplex(65_536);
     let client = [127, 0, 0, 1].into();
-    let place = front.enter(client).await;
+    let place = front.enter(client).await.unwrap();
     // The newcomer has the place before the session has said a word.
     drop(front.enter(client).await);
     let mut caller = Caller::new(here);
@@ -392,7 +392,7 @@ async fn the_greeting_waits_for_a_client_with_too_many_connections() {
     let first = front.gate().client(client).await;
     let (here, there) = duplex(65_536);
     let mut caller = Caller::new(here);
-    let place = front.enter([127, 0, 0, 1].into()).await;
+    let place = front.enter([127, 0, 0, 1].into()).await.unwrap();
     let releases = async {
         tokio::time::sleep(Duration::from_secs(20)).await;
         drop(first);
@@ -408,7 +408,7 @@ async fn the_greeting_waits_for_a_client_with_too_many_connections() {
     let _first = front.gate().client(client).await;
     let (here, there) = duplex(65_536);
     let mut caller = Caller::new(here);
-    let place = front.enter([127, 0, 0, 1].into()).await;
+    let place = front.enter([127, 0, 0, 1].into()).await.unwrap();
     let ((), greeting) = tokio::join!(front.serve(&CLEAR, there, client, place, &stop), caller.line());
     assert_eq!((greeting, front.clock.now()), (None, Timestamp::from_secs(1050)));
 }
@@ -417,7 +417,7 @@ async fn the_greeting_waits_for_a_client_with_too_many_connections() {
 async fn knock(front: &Front<Shelf>) -> String {
     let stop = CancellationToken::new();
     let (here, there) = duplex(65_536);
-    let place = front.enter([127, 0, 0, 1].into()).await;
+    let place = front.enter([127, 0, 0, 1].into()).await.unwrap();
     let client = async {
         let mut caller = Caller::new(here);
         caller.send(b"HELO x\r\nMAIL FROM:<>\r\nRCPT TO:<Postmaster>\r\nQUIT\r\n").await;
@@ -435,7 +435,7 @@ async fn a_slowed_client_hears_why_at_mail_and_is_served_again_afterwards() {
     let front = front(Shelf::new(), &limits());
     let stop = CancellationToken::new();
     let (here, there) = duplex(65_536);
-    let place = front.enter([127, 0, 0, 1].into()).await;
+    let place = front.enter([127, 0, 0, 1].into()).await.unwrap();
     let mine = [127, 0, 0, 1].into();
     let client = async {
         let mut caller = Caller::new(here);
@@ -465,7 +465,7 @@ async fn a_slowed_user_waits_and_who_shares_its_address_does_not() {
     front.slowed().slow(Submitter::User("app".into()), "20 of 30 are unknown", Timestamp::from_secs(1060));
     for (log_in, expected) in [("", "250 2.1.0 "), ("AUTH PLAIN AGFwcABzZWNyZXQ=\r\n", "450 4.7.1 ")] {
         let (here, there) = duplex(65_536);
-        let place = front.enter([127, 0, 0, 1].into()).await;
+        let place = front.enter([127, 0, 0, 1].into()).await.unwrap();
         let client = async {
             let mut caller = Caller::new(here);
             caller.send(format!("EHLO x\r\n{log_in}MAIL FROM:<a@own.example>\r\nQUIT\r\n").as_bytes()).await;
@@ -485,7 +485,7 @@ async fn a_rate_changed_by_a_reload_holds_on_connections_that_are_open() {
     let front = front_for(Shelf::new(), &limits(), HeaderFrom::Any, Some("app:secret"));
     let stop = CancellationToken::new();
     let (here, there) = duplex(65_536);
-    let place = front.enter([127, 0, 0, 1].into()).await;
+    let place = front.enter([127, 0, 0, 1].into()).await.unwrap();
     let client = async {
         let mut caller = Caller::new(here);
         caller.send(b"EHLO x\r\nAUTH PLAIN AGFwcABzZWNyZXQ=\r\n").await;
@@ -514,7 +514,7 @@ async fn a_reload_admits_by_the_new_rules_from_the_next_connection_on() {
     let front = front(Shelf::new(), &limits());
     let stop = CancellationToken::new();
     let (here, there) = duplex(65_536);
-    let place = front.enter([127, 0, 0, 1].into()).await;
+    let place = front.enter([127, 0, 0, 1].into()).await.unwrap();
     let wider = Relay { trusted_networks: vec!["192.0.2.0/24".parse().unwrap()], ..Relay::default() };
     let client = async {
         let mut caller = Caller::new(here);
