@@ -71,7 +71,8 @@ impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, 
         stop: &'a CancellationToken,
     ) -> Connection<'a, I, S> {
         let trusted = admission.trusts(client);
-        let session = Session::new(front.settings.clone(), front.offers(door), trusted);
+        let mut session = Session::new(front.settings.clone(), front.offers(door), trusted);
+        session.qualify(admission.qualify(trusted).cloned());
         Connection {
             front,
             door,
@@ -244,6 +245,7 @@ impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, 
     /// Who logs in is known from then on, and who begins anew behind STARTTLS is not.
     fn recognise(&mut self, user: Option<Arc<User>>) {
         self.user = user;
+        self.session.qualify(self.admission.qualify(self.may_relay()).cloned());
         self.place.set_rank(if self.may_relay() { Rank::Known } else { Rank::Stranger });
     }
 
@@ -259,7 +261,7 @@ impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, 
     }
 
     /// May this client send through weir?
-    fn may_relay(&self) -> bool {
+    pub(super) fn may_relay(&self) -> bool {
         self.trusted || self.user.is_some()
     }
 

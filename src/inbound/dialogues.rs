@@ -2,9 +2,9 @@
 //!
 //! `C:` a line of the client, `B:` octets without line end (`\r \n \t \0 \\`), `REPEAT: n octets`, `S:` a reply (`*`: any text), `WAIT: s`,
 //! `STOP` the relay stops, `CLOSED` the server closed, `HANGUP` the client does. `BATCH` to `END`: one write. `TLS` a handshake.
-//! `STORED: n`, `REFUSED: n`, `CONTENT:` look at the intake. First, where needed: `CLIENT:`, `BARE:`, `DOOR:` with settings of the
-//! listener, as in `tls=starttls auth=require`, `USER:` with who may log in and what it may, as in `app:secret rate=2/min`, `FROM:` for
-//! `relay.from`, `PER_CLIENT:` for `limits.messages_per_client`, and `WIDE` for a wide pipe alone.
+//! `STORED: n`, `REFUSED: n`, `CONTENT:`, `CLASS:` look at the intake. First, where needed: `CLIENT:`, `BARE:`, `DOOR:` with settings of the
+//! listener, as in `tls=starttls auth=require`, `USER:` with who may log in and what it may, as in `app:secret rate=2/min`, `RELAY:` for
+//! `[relay]`, `PER_CLIENT:` for `limits.messages_per_client`, and `WIDE` for a wide pipe alone.
 
 use std::future::Future;
 use std::io;
@@ -19,7 +19,7 @@ use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
 use super::intake::*;
-use super::options::{BareNewlines, HeaderFrom, Limits, Relay};
+use super::options::{BareNewlines, Limits, Relay};
 use super::{Bound, Door, Front, options, tls};
 use crate::auth::options::User;
 use crate::auth::{Auth, Users};
@@ -149,13 +149,13 @@ impl BodySink for Sheet {
 }
 
 pub(super) fn front(shelf: Arc<Shelf>, limits: &Limits) -> Front<Shelf> {
-    front_for(shelf, limits, HeaderFrom::Any, None)
+    front_for(shelf, limits, "", None)
 }
 
-/// With one user, given as `name:password` and settings.
-fn front_for(shelf: Arc<Shelf>, limits: &Limits, from: HeaderFrom, user: Option<&str>) -> Front<Shelf> {
+/// With settings of `[relay]`, and one user, given as `name:password` and settings.
+fn front_for(shelf: Arc<Shelf>, limits: &Limits, relay: &str, user: Option<&str>) -> Front<Shelf> {
     let clock = Clock::starting_at(Timestamp::from_secs(1000));
-    let relay = Relay { from, postmaster: "ops@own.example".to_string(), ..Relay::default() };
+    let relay = Relay { postmaster: "ops@own.example".to_string(), ..table(relay).try_into().unwrap() };
     let user = user.and_then(|user| user.split_once(':')).map(|(name, rest)| {
         let (password, settings) = rest.split_once(' ').unwrap_or((rest, ""));
         User {
@@ -265,9 +265,8 @@ async fn play(name: &str, script: &str, width: usize) {
     if let Some(rate) = setting("PER_CLIENT:") {
         limits.messages_per_client = rate.parse().unwrap();
     }
-    let from = if setting("FROM:") == Some("aligned") { HeaderFrom::Aligned } else { HeaderFrom::Any };
     let client = setting("CLIENT:").unwrap_or("127.0.0.1").parse().unwrap();
-    let front = front_for(shelf.clone(), &limits, from, setting("USER:"));
+    let front = front_for(shelf.clone(), &limits, setting("RELAY:").unwrap_or_default(), setting("USER:"));
     let door = setting("DOOR:").map(door).unwrap_or_default();
     let stop = CancellationToken::new();
     let (here, there) = duplex(width);
@@ -312,6 +311,10 @@ async fn follow(name: &str, script: &str, width: usize, mut caller: Caller, shel
             (_, "STORED") => {
                 assert_eq!(shelf.stored.lock().unwrap().len().to_string(), rest, "{place}");
             }
+            (_, "CLASS") => {
+                let stored = shelf.stored.lock().unwrap();
+                assert_eq!(stored.last().unwrap().envelope.class.as_str(), rest, "{place}");
+            }
             (_, "REFUSED") => assert_eq!(shelf.refused.lock().unwrap().len().to_string(), rest, "{place}"),
             (_, "CONTENT") => {
                 let stored = shelf.stored.lock().unwrap();
@@ -319,7 +322,7 @@ async fn follow(name: &str, script: &str, width: usize, mut caller: Caller, shel
                 assert!(matches(&String::from_utf8(unescape(rest)).unwrap(), &content), "{place}: {content:?}");
             }
             (_, "HANGUP") => return,
-            (_, "CLIENT" | "BARE" | "DOOR" | "USER" | "FROM" | "PER_CLIENT" | "WIDE" | "") => {}
+            (_, "CLIENT" | "BARE" | "DOOR" | "USER" | "RELAY" | "PER_CLIENT" | "WIDE" | "") => {}
             (_, comment) => assert!(comment.starts_with('#'), "{place}: what is {comment}?"),
         }
     }
@@ -459,7 +462,7 @@ async fn a_slowed_client_hears_why_at_mail_and_is_served_again_afterwards() {
 
 #[tokio::test(start_paused = true)]
 async fn a_slowed_user_waits_and_who_shares_its_address_does_not() {
-    let front = front_for(Shelf::new(), &limits(), HeaderFrom::Any, Some("app:secret"));
+    let front = front_for(Shelf::new(), &limits(), "", Some("app:secret"));
     let stop = CancellationToken::new();
     let mine: std::net::IpAddr = [127, 0, 0, 1].into();
     front.slowed().slow(Submitter::User("app".into()), "20 of 30 are unknown", Timestamp::from_secs(1060));
@@ -482,7 +485,7 @@ async fn a_slowed_user_waits_and_who_shares_its_address_does_not() {
 
 #[tokio::test(start_paused = true)]
 async fn a_rate_changed_by_a_reload_holds_on_connections_that_are_open() {
-    let front = front_for(Shelf::new(), &limits(), HeaderFrom::Any, Some("app:secret"));
+    let front = front_for(Shelf::new(), &limits(), "", Some("app:secret"));
     let stop = CancellationToken::new();
     let (here, there) = duplex(65_536);
     let place = front.enter([127, 0, 0, 1].into()).await.unwrap();

@@ -128,6 +128,7 @@ impl<I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, I, S> {
         let trace = Trace {
             helo: &hello.name,
             client: self.client,
+            private: self.admission.hides_clients(),
             hostname: &self.front.settings.hostname,
             protocol: protocol(&hello, mail, tls.is_some(), self.user.is_some()),
             tls: tls.as_deref(),
@@ -135,8 +136,9 @@ impl<I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, I, S> {
             now: received,
         };
         let (body, hold) = (self.front.intake.body(id), self.front.headers.hold());
-        let header = Header::new(&trace);
-        let header = if self.admission.reads_from(mail) { header.reading_from() } else { header };
+        let header = Header::new(&trace).qualifying(self.admission.qualify(self.may_relay()).cloned());
+        let reads_from = self.admission.reads_from(self.user.as_deref(), mail);
+        let header = if reads_from { header.reading_from() } else { header };
         Incoming { id, received, content: Content::new(decoder, body, header, hold, &self.front.limits) }
     }
 
@@ -175,7 +177,8 @@ impl<I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, I, S> {
         let sender = mail.sender.to_string();
         let size_bytes = whole.size_bytes;
         let user = self.user.as_deref();
-        let class = whole.facts.priority(user.map_or(Priority::Normal, |user| user.class));
+        let (usual, most) = user.map_or((Priority::Normal, Priority::High), |user| (user.class, user.class_max));
+        let class = whole.facts.priority(usual, most);
         let envelope = Envelope {
             id,
             received,
