@@ -56,6 +56,8 @@ pub(super) struct Connection<'a, I: Intake, S> {
     begun: Option<Timestamp>,
     /// A message that comes in chunks and is not complete.
     pub(super) chunks: Option<Box<Incoming<I::Body>>>,
+    /// What is set aside of the disk for the current message, until its content begins.
+    pub(super) space: Option<I::Space>,
     /// What the current message takes of the user's day.
     pub(super) aside: Option<Aside>,
 }
@@ -88,6 +90,7 @@ impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, 
             stop,
             begun: None,
             chunks: None,
+            space: None,
             aside: None,
         }
     }
@@ -137,6 +140,7 @@ impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, 
             self.mark_place()?;
             if self.session.transaction().is_none() {
                 self.chunks = None;
+                self.space = None;
                 self.aside = None;
                 self.hold.resize(0);
             }
@@ -266,19 +270,28 @@ impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, 
     }
 
     fn admit(&mut self, mail: Mail) -> Action {
-        let room = || self.front.intake.room(mail.size_bytes.unwrap_or(0)).map_err(|no| replies::NO_ROOM.with(no.0));
         let admitted = self
             .pace()
             .and_then(|()| self.admission.sender(self.sender(), &mail))
-            .and_then(|()| room())
-            .and_then(|()| self.count());
+            .and_then(|()| self.room_for(&mail))
+            .and_then(|space| self.count().map(|()| space));
         match admitted {
-            Ok(()) => self.session.begin(mail, &mut self.wire.output),
+            Ok(space) => {
+                self.space = Some(space);
+                self.session.begin(mail, &mut self.wire.output)
+            }
             Err(said) => {
                 self.complain(&said);
                 self.session.refuse(&said, &mut self.wire.output)
             }
         }
+    }
+
+    /// What is set aside for the message. A client that may not relay announces what it likes: for it nothing is.
+    fn room_for(&self, mail: &Mail) -> Result<I::Space, Said> {
+        let (intake, size) = (&self.front.intake, mail.size_bytes.unwrap_or(0));
+        let kept = if self.may_relay() { size } else { 0 };
+        intake.room(size).and_then(|()| intake.set_aside(kept)).map_err(|no| replies::NO_ROOM.with(no.0))
     }
 
     fn submitter(&self) -> Submitter {

@@ -86,6 +86,7 @@ impl Shelf {
 
 impl Intake for Shelf {
     type Body = Sheet;
+    type Space = ();
 
     fn next_id(&self, now: Timestamp) -> QueueId {
         self.ids.next(now)
@@ -93,6 +94,10 @@ impl Intake for Shelf {
 
     fn room(&self, size_bytes: u64) -> Result<(), NoRoom> {
         if size_bytes < 19_000 { Ok(()) } else { Err(NoRoom("the disk is nearly full".to_string())) }
+    }
+
+    fn set_aside(&self, size_bytes: u64) -> Result<(), NoRoom> {
+        self.room(size_bytes)
     }
 
     fn standing(&self, recipient: &Mailbox, _: &ReversePath) -> Standing {
@@ -113,7 +118,7 @@ impl Intake for Shelf {
         self.refused.lock().unwrap().push(refusal.said.to_string());
     }
 
-    fn body(&self, _id: QueueId) -> Sheet {
+    fn body(&self, _id: QueueId, _space: Option<()>) -> Sheet {
         Sheet(Vec::new())
     }
 
