@@ -17,6 +17,7 @@ mod content;
 #[cfg(test)]
 mod dialogues;
 mod door;
+mod expiry;
 pub mod front;
 mod governed;
 mod held;

@@ -4,34 +4,82 @@
 //! told and whose delivery still stands in the spool: tried again, it would end twice. So a start reads the last events and makes the
 //! spool follow them: who was delivered is out, who was refused for good stands in the report that is still to be made. The
 //! suppression list needs none of this: `suppressed` is told when the entry is on disk.
+//!
+//! The other way round, `accepted` may be told of a message that is in no commit: its client heard nothing and comes again. It gets
+//! the end that a commit gives it which fails, `removed` with the rule `not-stored`, in one line for all its recipients, whose
+//! addresses nobody knows any more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::event::{Tail, Written};
 use crate::spool::{Change, Spool};
-use crate::types::{Delivery, EventKind, Failed, QueueId, Recipient, Reply};
+use crate::types::{Class, Delivery, Event, EventKind, Failed, QueueId, Recipient, Reply, Timestamp, Verdict};
 
 /// Commits follow their events within milliseconds; older ones are long done.
 const WINDOW: Duration = Duration::from_secs(30);
 /// Far more than is written in that time under load and not yet committed.
 pub(super) const TAIL_BYTES: u64 = 1 << 20;
 
-/// Returns how many deliveries were brought up to date.
-pub(super) async fn follow(spool: &Spool, tail: &Tail) -> Result<usize, String> {
+/// What was done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Followed {
+    /// Deliveries that were brought up to date.
+    pub settled: usize,
+    /// Messages that were told as accepted and are not there.
+    pub not_stored: usize,
+}
+
+pub(super) async fn follow(spool: &Spool, tail: &Tail, now: Timestamp) -> Result<Followed, String> {
     let ends = ends(tail);
-    let mut changed = 0;
+    let mut followed = Followed::default();
+    for event in without_end(tail, &ends) {
+        let Some(id) = event.id else { continue };
+        let filter = crate::spool::Filter { message: Some(id), ..crate::spool::Filter::default() };
+        let page = spool.reader().list(filter, None, 1).await.map_err(|e| e.to_string())?;
+        if page.rows.is_empty() {
+            spool.settle(vec![Change::Note(not_stored(event, now))]);
+            followed.not_stored += 1;
+        }
+    }
     for (id, ended) in ends {
         let filter = crate::spool::Filter { message: Some(id), ..crate::spool::Filter::default() };
         let page = spool.reader().list(filter, None, usize::from(u16::MAX)).await.map_err(|e| e.to_string())?;
         for row in page.rows {
             if let Some(change) = brought_up_to_date(row.delivery, &ended) {
                 spool.settle(vec![change]);
-                changed += 1;
+                followed.settled += 1;
             }
         }
     }
-    Ok(changed)
+    Ok(followed)
+}
+
+/// What was told as accepted lately, and not of each recipient how it ended.
+fn without_end<'a>(tail: &'a Tail, ends: &BTreeMap<QueueId, Vec<&Written>>) -> Vec<&'a Written> {
+    // Its end for all recipients together was written by an earlier start.
+    let is_over = |event: &Written| event.kind == EventKind::Removed && event.recipient.is_none();
+    let over: BTreeSet<QueueId> =
+        tail.events.iter().filter(|event| is_over(event)).filter_map(|event| event.id).collect();
+    let lacks_end = |event: &&Written| {
+        let Some(id) = event.id.filter(|_| event.kind == EventKind::Accepted) else { return false };
+        let ended = ends.get(&id).map_or(0, Vec::len);
+        !over.contains(&id) && ended < event.recipients.unwrap_or(1)
+    };
+    lately(tail).filter(lacks_end).collect()
+}
+
+/// Its client was told nothing, or to come again: here its recipients end under this id.
+fn not_stored(accepted: &Written, now: Timestamp) -> Event {
+    let mut event = Event::new(now, EventKind::Removed);
+    event.id = accepted.id;
+    event.sender = accepted.sender.as_deref().map(Into::into);
+    event.message_id = accepted.message_id.clone();
+    event.recipients = accepted.recipients;
+    event.class = Some(Class::Temporary);
+    event.rule = Some("not-stored".into());
+    event.verdict = Some(Verdict::Retry.as_str());
+    event
 }
 
 /// The recipients whose end was told lately, by message.
@@ -94,7 +142,7 @@ fn failed(recipient: Recipient, event: &Written) -> Failed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{DeliveryId, DeliveryState, Domain, Mailbox, Notify, Timestamp};
+    use crate::types::{DeliveryId, DeliveryState, Domain, Mailbox, Notify};
 
     fn delivery(recipients: &[&str]) -> Delivery {
         let recipient =
@@ -123,7 +171,34 @@ mod tests {
             provider: None,
             reply: Some("550 5.1.1 unknown".into()),
             class: None,
+            sender: Some("a@own.example".into()),
+            message_id: None,
+            recipients: None,
         }
+    }
+
+    #[test]
+    fn what_was_accepted_and_has_no_end_is_found_once() {
+        let accepted = |recipients, secs| Written {
+            recipient: None,
+            recipients: Some(recipients),
+            ..event(EventKind::Accepted, "", secs)
+        };
+        let removed = Written { recipient: None, recipients: Some(2), ..event(EventKind::Removed, "", 102) };
+        let one = || event(EventKind::Delivered, "a@x.test", 101);
+        for (events, is_found) in [
+            (vec![accepted(2, 100)], true),
+            (vec![accepted(2, 100), one()], true),
+            (vec![accepted(1, 100), one()], false),
+            (vec![accepted(2, 100), removed], false),
+            (vec![accepted(1, 100), event(EventKind::Deferred, "b@x.test", 900)], false),
+        ] {
+            let tail = Tail { events };
+            assert_eq!(!without_end(&tail, &ends(&tail)).is_empty(), is_found, "{tail:?}");
+        }
+        let event = not_stored(&accepted(2, 100), Timestamp::from_secs(500));
+        assert_eq!((event.recipients, event.rule.as_deref()), (Some(2), Some("not-stored")));
+        assert_eq!((event.id, event.sender.as_deref()), (QueueId::from_key(7), Some("a@own.example")));
     }
 
     #[test]

@@ -176,6 +176,22 @@ pub fn make_folder(folder: &Path) -> Result<(), SpoolError> {
     crate::sqlite::make_folder(folder).map_err(|error| SpoolError::Failed(error.to_string()))
 }
 
+/// Takes rights of others to a folder of ours away, or says that they have them.
+pub fn keep_private(folder: &Path) {
+    sqlite::keep_private(folder, true);
+}
+
+/// Does nothing lie in the data folder but what weir puts there? Not so where somebody gave it a folder of other things.
+fn holds_only_ours(folder: &Path) -> bool {
+    const OURS: [&str; 9] =
+        ["spool", "bodies", "lock", "events", "suppression", "state", "control", "http-token", "lost+found"];
+    std::fs::read_dir(folder).is_ok_and(|entries| {
+        entries
+            .flatten()
+            .all(|entry| entry.file_name().to_str().is_some_and(|name| OURS.iter().any(|ours| name.starts_with(ours))))
+    })
+}
+
 /// Takes possession of a data folder, which is made if it is not there, for as long as the file is held: for work on it
 /// while no relay runs.
 pub fn own_folder(folder: &Path) -> Result<File, SpoolError> {
@@ -197,6 +213,8 @@ impl Spool {
         sqlite::make_folder(&folder)?;
         let lock = lock::take(&folder)?;
         sqlite::make_folder(&bodies)?;
+        sqlite::keep_private(&folder, holds_only_ours(&folder));
+        sqlite::keep_private(&bodies, true);
         sqlite::sync_folder(&folder)?;
         let store = store::Store::open(&folder, journal, clock.clone())?;
         let counters = store.counters();
