@@ -129,8 +129,8 @@ impl Intake for Shelf {
         if size_bytes == 1999 { Err(NoRoom("no room for 1999".to_string())) } else { Ok(()) }
     }
 
-    fn set_aside(&self, size_bytes: u64) -> Result<(), NoRoom> {
-        self.room(size_bytes)
+    fn set_aside(&self, size_bytes: Option<u64>) -> Result<(), NoRoom> {
+        self.room(size_bytes.unwrap_or(0))
     }
 
     fn standing(&self, recipient: &Mailbox, _: &ReversePath) -> Standing {

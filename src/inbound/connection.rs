@@ -290,7 +290,7 @@ impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, 
     /// What is set aside for the message. A client that may not relay announces what it likes: for it nothing is.
     fn room_for(&self, mail: &Mail) -> Result<I::Space, Said> {
         let (intake, size) = (&self.front.intake, mail.size_bytes.unwrap_or(0));
-        let kept = if self.may_relay() { size } else { 0 };
+        let kept = self.may_relay().then_some(size);
         intake.room(size).and_then(|()| intake.set_aside(kept)).map_err(|no| replies::NO_ROOM.with(no.0))
     }
 

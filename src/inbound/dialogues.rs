@@ -96,8 +96,8 @@ impl Intake for Shelf {
         if size_bytes < 19_000 { Ok(()) } else { Err(NoRoom("the disk is nearly full".to_string())) }
     }
 
-    fn set_aside(&self, size_bytes: u64) -> Result<(), NoRoom> {
-        self.room(size_bytes)
+    fn set_aside(&self, size_bytes: Option<u64>) -> Result<(), NoRoom> {
+        self.room(size_bytes.unwrap_or(0))
     }
 
     fn standing(&self, recipient: &Mailbox, _: &ReversePath) -> Standing {

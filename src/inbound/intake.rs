@@ -17,8 +17,9 @@ pub trait Intake: Send + Sync + 'static {
     /// Is there room for a message of `size_bytes` (0: not announced)? Asked at MAIL; `Err` becomes `452 4.3.1`.
     fn room(&self, size_bytes: u64) -> Result<(), NoRoom>;
 
-    /// The same, and keeps the room for a message that is about to come. It may turn out to be larger than it was announced.
-    fn set_aside(&self, size_bytes: u64) -> Result<Self::Space, NoRoom>;
+    /// The same, and keeps the room for a message that is about to come. It may turn out to be larger than it was announced. None: no
+    /// room is kept before something comes.
+    fn set_aside(&self, size_bytes: Option<u64>) -> Result<Self::Space, NoRoom>;
 
     /// What becomes of mail from this sender to this recipient. Asked at RCPT, so it must answer at once.
     fn standing(&self, recipient: &Mailbox, sender: &ReversePath) -> Standing;

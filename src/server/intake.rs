@@ -48,7 +48,7 @@ impl Intake for SpoolIntake {
         self.spool.room(size_bytes).map_err(|shortage| NoRoom(shortage.to_string()))
     }
 
-    fn set_aside(&self, size_bytes: u64) -> Result<Space, NoRoom> {
+    fn set_aside(&self, size_bytes: Option<u64>) -> Result<Space, NoRoom> {
         self.spool.set_aside(size_bytes).map_err(|shortage| NoRoom(shortage.to_string()))
     }
 

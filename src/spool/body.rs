@@ -344,7 +344,7 @@ mod tests {
         let (room, clock) = (Room::new(&options), Clock::system());
         room.pretend(clock.now(), 1 << 20);
         let disk = Arc::new(Disk::new(room, "/nowhere".into(), clock));
-        let space = Space::limited(&disk, 0).unwrap();
+        let space = Space::limited(&disk, None).unwrap();
         let folder_of_bodies = Arc::new(folder.path().to_owned());
         let mut writer = BodyWriter::new(QueueId::from_key(1).unwrap(), folder_of_bodies, flight, space);
         let mut written = 0;

@@ -274,8 +274,8 @@ impl Spool {
         BodyWriter::new(id, Arc::clone(&self.0.bodies), Arc::clone(&self.0.flight), space)
     }
 
-    /// Sets room aside for a message of `size` bytes (0: not announced), which may become more as it comes.
-    pub fn set_aside(&self, size: u64) -> Result<Space, Shortage> {
+    /// Sets room aside for a message of `size` bytes (0: not announced), which may become more as it comes. None: nothing yet.
+    pub fn set_aside(&self, size: Option<u64>) -> Result<Space, Shortage> {
         self.room(0)?;
         Space::limited(&self.0.disk, size)
     }

@@ -3,6 +3,7 @@
 //! Rules that always hold:
 //! - what is set aside is what was announced, or what has come where that is more; what stands in a file by now is not counted
 //!   twice: the file system counts it;
+//! - a content that stays small is never refused at its end: who announces nothing gets as much room as that takes at the beginning;
 //! - a content from outside gets no more than there is above the limit; what weir writes itself (a letter that says the disk is low)
 //!   is counted and not refused;
 //! - it is given back on drop.
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Shortage;
+use super::body::INLINE_MAX;
 use super::room::Room;
 use crate::clock::Clock;
 
@@ -59,10 +61,14 @@ impl Disk {
 }
 
 impl Space {
-    /// For what comes from outside: room for `announced` bytes, and more as more comes.
-    pub(super) fn limited(disk: &Arc<Disk>, announced: u64) -> Result<Space, Shortage> {
+    /// For what comes from outside: room for `announced` bytes (0: nothing was announced), and more as more comes. None: no room before
+    /// something comes.
+    pub(super) fn limited(disk: &Arc<Disk>, announced: Option<u64>) -> Result<Space, Shortage> {
         let mut space = Space { disk: disk.clone(), is_limited: true, whole: 0, in_file: 0, come: 0 };
-        space.grow(announced)?;
+        space.grow(match announced {
+            Some(0) => INLINE_MAX as u64,
+            announced => announced.unwrap_or(0),
+        })?;
         Ok(space)
     }
 
@@ -112,11 +118,14 @@ impl Space {
         self.shrink(self.whole.saturating_sub(self.come.max(self.in_file)));
     }
 
-    /// Is there room for it still? Asked when it is whole: others may have filled the disk meanwhile.
+    /// Is there room for it still? Asked of what stands in a file, when it is whole: others may have filled the disk meanwhile.
     pub(super) fn check(&self) -> Result<(), Shortage> {
         let rest = self.whole - self.in_file;
         let room = &self.disk.room;
-        if self.is_limited { room.check(&self.disk.folder, self.disk.clock.now(), rest, 0) } else { Ok(()) }
+        match self.is_limited && self.in_file > 0 {
+            true => room.check(&self.disk.folder, self.disk.clock.now(), rest, 0),
+            false => Ok(()),
+        }
     }
 }
 
@@ -145,13 +154,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn many_at_once_leave_the_limit_free() {
         let disk = disk(600 * MIB, 256 * MIB);
-        let announced: Vec<Space> = (0..40).map_while(|_| Space::limited(&disk, 30 * MIB).ok()).collect();
+        let announced: Vec<Space> = (0..40).map_while(|_| Space::limited(&disk, Some(30 * MIB)).ok()).collect();
         assert_eq!((announced.len(), disk.promised()), (11, 330 * MIB));
         drop(announced);
         assert_eq!(disk.promised(), 0);
 
         // Who announces nothing gets as much, as it comes.
-        let mut spaces: Vec<Space> = (0..40).filter_map(|_| Space::limited(&disk, 0).ok()).collect();
+        let mut spaces: Vec<Space> = (0..40).filter_map(|_| Space::limited(&disk, None).ok()).collect();
         let mut refused = 0;
         for _ in 0..30 {
             refused += spaces.iter_mut().filter_map(|space| space.take(MIB).err()).count();
@@ -161,9 +170,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_small_content_that_was_let_in_comes_to_its_end() {
+        let disk = disk(257 * MIB, 256 * MIB);
+        let small = INLINE_MAX as u64;
+        let mut spaces: Vec<Space> = (0..40).map_while(|_| Space::limited(&disk, Some(0)).ok()).collect();
+        assert_eq!(spaces.len() as u64, MIB / small);
+        assert!(spaces.iter_mut().all(|space| space.take(small).is_ok() && space.check().is_ok()));
+        assert!(spaces.iter_mut().all(|space| space.take(1).is_err()));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn what_stands_in_a_file_is_counted_once() {
         let disk = disk(300 * MIB, 256 * MIB);
-        let mut space = Space::limited(&disk, 6 * MIB).unwrap();
+        let mut space = Space::limited(&disk, Some(6 * MIB)).unwrap();
         space.take(4 * MIB).unwrap();
         space.wrote(3 * MIB);
         assert_eq!(disk.promised(), 3 * MIB);
@@ -177,10 +196,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_whole_content_is_not_kept_where_others_have_filled_the_disk() {
         let disk = disk(300 * MIB, 256 * MIB);
-        let mut space = Space::limited(&disk, MIB).unwrap();
+        let mut space = Space::limited(&disk, Some(MIB)).unwrap();
         space.take(MIB).unwrap();
+        space.wrote(MIB);
         assert!(space.check().is_ok());
-        disk.room.pretend(disk.clock.now(), 256 * MIB);
+        disk.room.pretend(disk.clock.now(), 255 * MIB);
         assert!(space.check().unwrap_err().to_string().contains("min_free_disk"));
         let mut letter = Space::unlimited(&disk);
         assert!(letter.take(MIB).is_ok() && letter.check().is_ok(), "what says so itself is kept");
