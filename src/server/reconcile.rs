@@ -6,8 +6,8 @@
 //! suppression list needs none of this: `suppressed` is told when the entry is on disk.
 //!
 //! The other way round, `accepted` may be told of a message that is in no commit: its client heard nothing and comes again. It gets
-//! the end that a commit gives it which fails, `removed` with the rule `not-stored`, in one line for all its recipients, whose
-//! addresses nobody knows any more.
+//! the end that a commit gives it which fails, `removed` with the rule `not-stored`, for each of its recipients, whose addresses nobody
+//! knows any more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -21,6 +21,9 @@ const WINDOW: Duration = Duration::from_secs(30);
 /// Far more than is written in that time under load and not yet committed.
 pub(super) const TAIL_BYTES: u64 = 1 << 20;
 
+/// No message has more (`limits.recipients`).
+const RECIPIENTS_MAX: usize = 100_000;
+
 /// What was done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Followed {
@@ -33,12 +36,13 @@ pub(super) struct Followed {
 pub(super) async fn follow(spool: &Spool, tail: &Tail, now: Timestamp) -> Result<Followed, String> {
     let ends = ends(tail);
     let mut followed = Followed::default();
-    for event in without_end(tail, &ends) {
+    for (event, missing) in without_end(tail) {
         let Some(id) = event.id else { continue };
         let filter = crate::spool::Filter { message: Some(id), ..crate::spool::Filter::default() };
         let page = spool.reader().list(filter, None, 1).await.map_err(|e| e.to_string())?;
         if page.rows.is_empty() {
-            spool.settle(vec![Change::Note(not_stored(event, now))]);
+            let ends = (0..missing.min(RECIPIENTS_MAX)).map(|_| Change::Note(not_stored(event, now)));
+            spool.settle(ends.collect());
             followed.not_stored += 1;
         }
     }
@@ -55,18 +59,23 @@ pub(super) async fn follow(spool: &Spool, tail: &Tail, now: Timestamp) -> Result
     Ok(followed)
 }
 
-/// What was told as accepted lately, and not of each recipient how it ended.
-fn without_end<'a>(tail: &'a Tail, ends: &BTreeMap<QueueId, Vec<&Written>>) -> Vec<&'a Written> {
-    // Its end for all recipients together was written by an earlier start.
-    let is_over = |event: &Written| event.kind == EventKind::Removed && event.recipient.is_none();
-    let over: BTreeSet<QueueId> =
-        tail.events.iter().filter(|event| is_over(event)).filter_map(|event| event.id).collect();
-    let lacks_end = |event: &&Written| {
-        let Some(id) = event.id.filter(|_| event.kind == EventKind::Accepted) else { return false };
-        let ended = ends.get(&id).map_or(0, Vec::len);
-        !over.contains(&id) && ended < event.recipients.unwrap_or(1)
-    };
-    lately(tail).filter(lacks_end).collect()
+/// What was told as accepted lately, with how many of its recipients have no end in the log.
+fn without_end(tail: &Tail) -> Vec<(&Written, usize)> {
+    let mut ended: BTreeMap<QueueId, usize> = BTreeMap::new();
+    lately(tail)
+        .filter(|event| is_end(event.kind))
+        .filter_map(|event| event.id)
+        .for_each(|id| *ended.entry(id).or_default() += 1);
+    let accepted = lately(tail).filter(|event| event.kind == EventKind::Accepted);
+    let missing = accepted.filter_map(|event| {
+        let ended = ended.get(&event.id?).copied().unwrap_or(0);
+        Some((event, event.recipients.unwrap_or(1).saturating_sub(ended)))
+    });
+    missing.filter(|(_, missing)| *missing > 0).collect()
+}
+
+fn is_end(kind: EventKind) -> bool {
+    matches!(kind, EventKind::Delivered | EventKind::Bounced | EventKind::Expired | EventKind::Removed)
 }
 
 /// Its client was told nothing, or to come again: here its recipients end under this id.
@@ -75,7 +84,6 @@ fn not_stored(accepted: &Written, now: Timestamp) -> Event {
     event.id = accepted.id;
     event.sender = accepted.sender.as_deref().map(Into::into);
     event.message_id = accepted.message_id.clone();
-    event.recipients = accepted.recipients;
     event.class = Some(Class::Temporary);
     event.rule = Some("not-stored".into());
     event.verdict = Some(Verdict::Retry.as_str());
@@ -86,9 +94,7 @@ fn not_stored(accepted: &Written, now: Timestamp) -> Event {
 fn ends(tail: &Tail) -> BTreeMap<QueueId, Vec<&Written>> {
     let mut ends: BTreeMap<QueueId, Vec<&Written>> = BTreeMap::new();
     for event in lately(tail) {
-        let is_end =
-            matches!(event.kind, EventKind::Delivered | EventKind::Bounced | EventKind::Expired | EventKind::Removed);
-        if let Some(id) = event.id.filter(|_| is_end && event.recipient.is_some()) {
+        if let Some(id) = event.id.filter(|_| is_end(event.kind) && event.recipient.is_some()) {
             ends.entry(id).or_default().push(event);
         }
     }
@@ -184,20 +190,21 @@ mod tests {
             recipients: Some(recipients),
             ..event(EventKind::Accepted, "", secs)
         };
-        let removed = Written { recipient: None, recipients: Some(2), ..event(EventKind::Removed, "", 102) };
+        let removed = || Written { recipient: None, ..event(EventKind::Removed, "", 102) };
         let one = || event(EventKind::Delivered, "a@x.test", 101);
-        for (events, is_found) in [
-            (vec![accepted(2, 100)], true),
-            (vec![accepted(2, 100), one()], true),
-            (vec![accepted(1, 100), one()], false),
-            (vec![accepted(2, 100), removed], false),
-            (vec![accepted(1, 100), event(EventKind::Deferred, "b@x.test", 900)], false),
+        for (events, missing) in [
+            (vec![accepted(2, 100)], 2),
+            (vec![accepted(2, 100), one()], 1),
+            (vec![accepted(1, 100), one()], 0),
+            // By an earlier start.
+            (vec![accepted(2, 100), removed(), removed()], 0),
+            (vec![accepted(1, 100), event(EventKind::Deferred, "b@x.test", 900)], 0),
         ] {
             let tail = Tail { events };
-            assert_eq!(!without_end(&tail, &ends(&tail)).is_empty(), is_found, "{tail:?}");
+            assert_eq!(without_end(&tail).iter().map(|(_, missing)| missing).sum::<usize>(), missing, "{tail:?}");
         }
         let event = not_stored(&accepted(2, 100), Timestamp::from_secs(500));
-        assert_eq!((event.recipients, event.rule.as_deref()), (Some(2), Some("not-stored")));
+        assert_eq!((event.recipient, event.rule.as_deref()), (None, Some("not-stored")));
         assert_eq!((event.id, event.sender.as_deref()), (QueueId::from_key(7), Some("a@own.example")));
     }
 
