@@ -119,6 +119,7 @@ fn header(c: &mut Criterion) {
     group.throughput(Throughput::Bytes(fields.len() as u64));
     group.bench_function("eight fields", |b| {
         let trace = Trace {
+            private: false,
             tls: None,
             helo: "app.example.com",
             client: IpAddr::V4(Ipv4Addr::LOCALHOST),

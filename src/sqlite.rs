@@ -7,9 +7,9 @@
 //!   (`wal_autocheckpoint=0`);
 //! - a file of a newer schema is refused, one of an older schema is brought up in one transaction.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -144,6 +144,29 @@ pub fn make_folder(folder: &Path) -> Result<(), OpenError> {
         .create(folder)
         .map_err(|source| OpenError::Folder { path: folder.to_owned(), source })
 }
+
+/// What others may do in a folder that keeps mail: nothing. Such rights are taken away where that harms nobody, as the folder is `alone` for
+/// weir, else told of.
+pub fn keep_private(folder: &Path, alone: bool) {
+    let Ok(found) = std::fs::metadata(folder) else { return };
+    let mode = found.permissions().mode() & 0o7777;
+    if mode & 0o077 == 0 {
+        return;
+    }
+    let shown = folder.display();
+    let is_ours = alone && found.uid() == rustix::process::geteuid().as_raw() && mode & STICKY == 0;
+    if mode & 0o007 == 0 {
+        // Somebody has chosen a group.
+        tracing::warn!("the group of {shown} may look into it (mode {mode:04o}): if it is not to, chmod 700 {shown}");
+    } else if is_ours && std::fs::set_permissions(folder, Permissions::from_mode(mode & !0o077)).is_ok() {
+        tracing::warn!("everybody could look into {shown} (mode {mode:04o}): now only its owner can");
+    } else {
+        tracing::warn!("everybody may look into {shown} (mode {mode:04o}), where mail is kept: chmod 700 {shown}");
+    }
+}
+
+/// Of a folder that many share, such as /tmp.
+const STICKY: u32 = 0o1000;
 
 /// Makes names in `folder` durable: a new file's entry, or that a file is gone.
 pub fn sync_folder(folder: &Path) -> io::Result<()> {

@@ -37,6 +37,7 @@ fn trace() -> Trace<'static> {
         client: [192, 0, 2, 7].into(),
         hostname: "relay.test",
         protocol: "ESMTP",
+        private: false,
         tls: None,
         id: QueueId::from_key(5).expect("a key"),
         now: Timestamp::from_secs(1_795_293_220),

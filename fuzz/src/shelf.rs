@@ -84,7 +84,7 @@ async fn talk(setting: Setting, pieces: &[&[u8]], shelf: Arc<Shelf>) -> Vec<u8> 
     let (here, there) = duplex(64 << 10);
     let (mut hears, mut says) = tokio::io::split(here);
     let server = async {
-        let place = front.enter(setting.client.into()).await;
+        let place = front.enter(setting.client.into()).await.unwrap();
         front.serve(&door, there, setting.client.into(), place, &CancellationToken::new()).await;
     };
     let speaks = async {
@@ -117,6 +117,7 @@ struct Sheet(Vec<u8>);
 
 impl Intake for Shelf {
     type Body = Sheet;
+    type Space = ();
 
     fn next_id(&self, _: Timestamp) -> QueueId {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
@@ -126,6 +127,10 @@ impl Intake for Shelf {
 
     fn room(&self, size_bytes: u64) -> Result<(), NoRoom> {
         if size_bytes == 1999 { Err(NoRoom("no room for 1999".to_string())) } else { Ok(()) }
+    }
+
+    fn set_aside(&self, size_bytes: Option<u64>) -> Result<(), NoRoom> {
+        self.room(size_bytes.unwrap_or(0))
     }
 
     fn standing(&self, recipient: &Mailbox, _: &ReversePath) -> Standing {
@@ -144,7 +149,7 @@ impl Intake for Shelf {
         *self.refused.lock().unwrap_or_else(PoisonError::into_inner) += 1;
     }
 
-    fn body(&self, _: QueueId) -> Sheet {
+    fn body(&self, _: QueueId, _: Option<()>) -> Sheet {
         Sheet(Vec::new())
     }
 

@@ -263,7 +263,7 @@ where
     let Some(line) = timeout(IDLE_MAX, line::read(reader, REQUEST_MAX)).await.map_err(|_| Broken::Slow)?? else {
         return Ok(false);
     };
-    let request: Request = serde_json::from_slice(&line).map_err(|error| {
+    let request = Request::read(&line).map_err(|error| {
         Broken::Misuse(format!("the relay does not understand this request (is it of another version?): {error}"))
     })?;
     let imports = request == Request::SuppressImport;

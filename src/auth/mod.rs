@@ -47,6 +47,8 @@ pub const DELAY: Duration = Duration::from_secs(2);
 pub struct User {
     pub name: Arc<str>,
     pub class: Priority,
+    /// The most urgent that mail may call itself.
+    pub class_max: Priority,
     /// If not empty: the only domains mail may come from.
     pub sender_domains: Vec<Domain>,
     /// Messages in a time.

@@ -28,6 +28,9 @@ pub struct User {
     pub password: Secret,
     /// Which mail of a lane that is held back goes first.
     pub class: Priority,
+    /// How urgent a message may call itself (`X-Weir-Class`, `X-Weir-Expire`). Absent: as `class`, so that it can only be less.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class_max: Option<Priority>,
     /// If not empty: the only domains this user may send from.
     pub sender_domains: Vec<Domain>,
     /// Messages in a time.
@@ -47,6 +50,7 @@ impl Default for User {
             password_file: String::new(),
             password: Secret::default(),
             class: Priority::default(),
+            class_max: None,
             sender_domains: Vec::new(),
             rate: RateLimit::Unlimited,
             daily_recipients: 0,

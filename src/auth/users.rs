@@ -123,6 +123,7 @@ impl From<&options::User> for User {
         User {
             name: options.name.as_str().into(),
             class: options.class,
+            class_max: options.class_max.unwrap_or(options.class),
             sender_domains: options.sender_domains.clone(),
             rate: options.rate,
             daily_recipients: (options.daily_recipients > 0).then_some(options.daily_recipients),

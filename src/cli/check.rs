@@ -19,8 +19,8 @@ pub(super) fn check(check: &Check, file: Option<&Path>, output: &mut Output) -> 
     let config = config::load(file)?;
     config.rules()?;
     config.users()?;
-    config.certificate()?;
-    for warning in &config.warnings {
+    let certificate = config.certificate()?;
+    for warning in config.warnings.iter().chain(&certificate) {
         output::say(warning);
     }
     if check.print {

@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::auth::{UserFault, Users};
+use crate::clock::Clock;
 use crate::config::{Config as Settings, Fault, Sources};
-use crate::inbound::tls::Certificate;
+use crate::inbound::tls::{Certificate, RENEW};
 use crate::route::attached::attached_networks;
 use crate::throttle::Profiles;
 use crate::verdict::Rules;
@@ -35,12 +36,14 @@ impl Config {
         Rules::with_own(own).map_err(|error| super::usage(error.to_string()))
     }
 
-    /// The certificate of listeners that speak TLS, read as the relay reads it; nothing where none does.
-    pub(super) fn certificate(&self) -> anyhow::Result<()> {
-        if self.settings.listener.iter().any(|listener| listener.tls.is_used()) {
-            Certificate::load(&self.settings.tls).map_err(|error| super::usage(error.to_string()))?;
+    /// The certificate of listeners that speak TLS, read as the relay reads it; nothing where none does. What is to be said of its end.
+    pub(super) fn certificate(&self) -> anyhow::Result<Option<String>> {
+        if !self.settings.listener.iter().any(|listener| listener.tls.is_used()) {
+            return Ok(None);
         }
-        Ok(())
+        let certificate = Certificate::load(&self.settings.tls).map_err(|error| super::usage(error.to_string()))?;
+        let warning = certificate.warning(Clock::system().now());
+        Ok(warning.map(|warning| format!("{warning}; {RENEW}")))
     }
 
     /// The users who may log in: what the configuration names, and the files it points to.
@@ -56,7 +59,12 @@ impl Config {
 /// Finds and reads the configuration: `--config`, else `$WEIR_CONFIG`, else `./weir.toml`, else `/etc/weir/weir.toml`, else
 /// the built-in defaults. Faults are a `Usage` error, one line each.
 pub(super) fn load(file: Option<&Path>) -> anyhow::Result<Config> {
-    let (settings, file, warnings) = read(file).map_err(|faults| {
+    load_with(file, &[])
+}
+
+/// The same, with variables that are not in the environment any more.
+pub(super) fn load_with(file: Option<&Path>, hidden: &[(String, String)]) -> anyhow::Result<Config> {
+    let (settings, file, warnings) = read(file, hidden).map_err(|faults| {
         // With the line of the file below each.
         super::usage(faults.iter().map(|fault| format!("{fault:#}")).collect::<Vec<_>>().join("\n"))
     })?;
@@ -73,13 +81,36 @@ pub(super) fn load(file: Option<&Path>) -> anyhow::Result<Config> {
 }
 
 /// The settings, the file they come from, and warnings; or all faults.
-pub(super) fn read(file: Option<&Path>) -> Result<(Settings, Option<PathBuf>, Vec<String>), Vec<Fault>> {
+pub(super) fn read(
+    file: Option<&Path>,
+    hidden: &[(String, String)],
+) -> Result<(Settings, Option<PathBuf>, Vec<String>), Vec<Fault>> {
     let profiles: Vec<String> = Profiles::new(&[]).iter().map(|profile| profile.name.to_string()).collect();
-    let sources = Sources::of_process(file.map(Path::to_path_buf), profiles, &attached_networks);
+    let mut sources = Sources::of_process(file.map(Path::to_path_buf), profiles, &attached_networks);
+    sources.environment.extend_from_slice(hidden);
     let file = sources.chosen_file();
-    let (settings, warnings) = Settings::load(&sources)?;
+    let (mut settings, warnings) = Settings::load(&sources)?;
+    if !settings.trusts_attached.is_empty() && shares_host_network(Path::new(INTERFACES)) {
+        settings.trusts_attached.push_str(HOST_NETWORK);
+    }
     let warnings = warnings.iter().map(|warning| format!("{warning:#}")).collect();
     Ok((settings, file, warnings))
+}
+
+/// Where the kernel shows the interfaces of our network namespace.
+const INTERFACES: &str = "/sys/class/net";
+/// For the start line, behind the networks.
+const HOST_NETWORK: &str = " - WHICH ARE THE HOST'S: this container shares its network (--network host), so every machine in them can send \
+                            mail in your name; set relay.trusted_networks (WEIR_RELAY__TRUSTED_NETWORKS) to those that may";
+
+/// Does this container see the host's own interfaces? A network of its own consists of ends of virtual cables; a card, or a bridge
+/// that containers hang on, is the host's.
+fn shares_host_network(interfaces: &Path) -> bool {
+    let Ok(interfaces) = std::fs::read_dir(interfaces) else { return false };
+    interfaces.flatten().any(|interface| {
+        let path = interface.path();
+        path.join("device").exists() || path.join("bridge").exists()
+    })
 }
 
 #[cfg(test)]
@@ -95,5 +126,24 @@ impl Config {
             warnings: Vec::new(),
             settings: Settings::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cards_and_bridges_are_the_hosts() {
+        let net = tempfile::tempdir().unwrap();
+        let add = |path: &str| std::fs::create_dir_all(net.path().join(path)).unwrap();
+        add("lo");
+        add("eth0/statistics");
+        assert!(!shares_host_network(net.path()) && !shares_host_network(&net.path().join("missing")));
+        add("docker0/bridge");
+        assert!(shares_host_network(net.path()));
+        std::fs::remove_dir_all(net.path().join("docker0")).unwrap();
+        add("enp3s0/device");
+        assert!(shares_host_network(net.path()));
     }
 }

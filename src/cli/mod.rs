@@ -11,6 +11,7 @@ mod config;
 mod demo;
 mod explain;
 mod health;
+mod hidden;
 mod human;
 mod import;
 mod lane;
@@ -167,12 +168,13 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         return runtime.block_on(play(&cli.command, &mut Output::stdout()));
     }
+    if let Command::Run = cli.command {
+        let hidden = hidden::take();
+        return run::run(config::load_with(cli.config.as_deref(), &hidden)?, cli.config, hidden);
+    }
     let config = config::load(cli.config.as_deref())?;
     if let Command::Explain(explain) = &cli.command {
         return explain::explain(explain, &config, &mut Output::stdout());
-    }
-    if let Command::Run = cli.command {
-        return run::run(config, cli.config);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let output = &mut Output::stdout();

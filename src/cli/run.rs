@@ -5,14 +5,15 @@ use std::process::ExitCode;
 
 use super::config::{self, Config};
 
-pub(super) fn run(config: Config, file: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+/// `hidden`: variables that are in the environment no more.
+pub(super) fn run(config: Config, file: Option<PathBuf>, hidden: Vec<(String, String)>) -> anyhow::Result<ExitCode> {
     crate::log::init(&config.settings.log);
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
     let files = config.file.iter().cloned().collect();
     let reload = move || {
-        let (settings, _, warnings) = config::read(file.as_deref()).map_err(|faults| {
+        let (settings, _, warnings) = config::read(file.as_deref(), &hidden).map_err(|faults| {
             // One line of the log.
             faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
         })?;

@@ -16,7 +16,9 @@ use super::tree::{self, Node, Table};
 use super::users;
 
 /// Read elsewhere.
-const KNOWN: [&str; 5] = ["CONFIG", "CONTAINER", "TEST", "USERS", "USERS_FILE"];
+const KNOWN: [&str; 6] = ["CONFIG", "CONTAINER", "SECRETS", "TEST", "USERS", "USERS_FILE"];
+/// Holds a token in its path or query, with most services.
+const WEBHOOK: &str = "alerts.webhook";
 /// Set by Kubernetes for a service that is called `weir`.
 const FOREIGN: [&str; 2] = ["PORT", "SERVICE_"];
 
@@ -81,6 +83,13 @@ pub(super) fn overlay(
         };
         table.insert(setting.name().to_string(), node);
     }
+}
+
+/// Does this variable hold a secret?
+pub fn is_secret_variable(name: &str) -> bool {
+    let Some(rest) = name.strip_prefix("WEIR_") else { return users::is_familiar(name) };
+    let is_secret = |key: &Key| matches!(key.kind, Kind::Secret(_)) || key.path == WEBHOOK;
+    users::is_familiar(name) || resolve(&rest.to_lowercase()).is_some_and(|(key, _)| is_secret(key))
 }
 
 /// The key and element that `rest`, a variable without its beginning and in lower case, names.

@@ -26,6 +26,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use toml::Value;
 
+pub use environment::is_secret_variable;
 pub use finding::{Fault, Finding, Place, Warning};
 
 use crate::alert::options::Alerts;

@@ -13,7 +13,7 @@ use crate::alert::options::{Target, words};
 use crate::auth::options::{is_hash, is_password, is_user_name};
 use crate::dispatch::options::BounceMode;
 use crate::event::options::Output;
-use crate::inbound::options::{BareNewlines, Chunking, HeaderFrom, ListenerTls as Tls, LogIn};
+use crate::inbound::options::{BareNewlines, Chunking, HeaderFrom, ListenerTls as Tls, LogIn, ReceivedField};
 use crate::log::{Format, Levels};
 use crate::outbound::options::{IpChoice, TlsMode};
 use crate::sandbox::Sandbox;
@@ -118,6 +118,14 @@ const KEYS: &[Key] = &[
             holds: |text| text.is_empty() || Mailbox::parse(text).is_ok(),
         }),
     ),
+    key("relay.received", Text(Form { expected: "one of `full`, `private`", holds: is_word::<ReceivedField> })),
+    key(
+        "relay.qualify",
+        Text(Form {
+            expected: "a domain, as in \"example.com\", or \"\" for none",
+            holds: |text| text.is_empty() || is_domain(text),
+        }),
+    ),
     key("relay.users_file", Text(Form { expected: "the path of a file, or \"\" for none", holds: |_| true })),
     needed(
         "relay.user[].name",
@@ -131,6 +139,10 @@ const KEYS: &[Key] = &[
     key("relay.user[].password", Secret(PASSWORD)),
     key(
         "relay.user[].class",
+        Text(Form { expected: "a class: `high`, `normal` or `bulk`", holds: parses::<Priority> }),
+    ),
+    key(
+        "relay.user[].class_max",
         Text(Form { expected: "a class: `high`, `normal` or `bulk`", holds: parses::<Priority> }),
     ),
     key("relay.user[].sender_domains", Texts(DOMAIN)),

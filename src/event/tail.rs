@@ -35,6 +35,10 @@ pub struct Written {
     pub provider: Option<String>,
     pub reply: Option<String>,
     pub class: Option<Class>,
+    pub sender: Option<String>,
+    pub message_id: Option<String>,
+    /// Of `accepted`.
+    pub recipients: Option<usize>,
 }
 
 impl Tail {

@@ -3,7 +3,8 @@
 //! Rules that always hold:
 //! - a client outside the trusted networks that did not log in relays nothing, to whomever and in whatever spelling;
 //! - a user sends from the domains that are his and from no other;
-//! - where From has to be aligned, every address in it is, by its exact domain; the empty sender of reports is asked for nothing;
+//! - where From has to be aligned, every address in it is, by its exact domain, also behind the empty sender where a user has logged in;
+//!   the empty sender of others, which makes reports, is asked for nothing;
 //! - only the domain behind the last `@` outside quotes counts: `%`, `!` and quotes admit nobody and change no way;
 //! - an IPv4 client is the same client whether it comes as 192.0.2.1 or as ::ffff:192.0.2.1;
 //! - every refusal names the key that would admit what was refused.
@@ -18,13 +19,15 @@ use crate::smtp::replies::{self, Said};
 use crate::smtp::{ForwardPath, Mail};
 use crate::types::{AddressError, Domain, Mailbox};
 
-use super::options::{HeaderFrom, Relay};
+use super::options::{HeaderFrom, ReceivedField, Relay};
 
 #[derive(Clone, Debug)]
 pub struct Admission {
     trusted_networks: Vec<IpNet>,
     sender_domains: Vec<Domain>,
     from: HeaderFrom,
+    received: ReceivedField,
+    qualify: Option<Domain>,
     postmaster: Option<Mailbox>,
 }
 
@@ -48,6 +51,8 @@ impl Admission {
             trusted_networks: relay.trusted_networks.clone(),
             sender_domains: relay.sender_domains.clone(),
             from: relay.from,
+            received: relay.received,
+            qualify: relay.qualify.clone(),
             postmaster,
         })
     }
@@ -77,26 +82,43 @@ impl Admission {
         }
     }
 
+    /// Is the client kept out of the Received field?
+    pub fn hides_clients(&self) -> bool {
+        self.received == ReceivedField::Private
+    }
+
+    /// The domain of addresses without one.
+    pub fn qualify(&self, may_relay: bool) -> Option<&Domain> {
+        self.qualify.as_ref().filter(|_| may_relay)
+    }
+
     /// Does it have to be known whom a message is from?
-    pub fn reads_from(&self, mail: &Mail) -> bool {
-        self.from == HeaderFrom::Aligned && mail.sender.mailbox().is_some()
+    pub fn reads_from(&self, user: Option<&User>, mail: &Mail) -> bool {
+        self.from == HeaderFrom::Aligned && (mail.sender.mailbox().is_some() || user.is_some())
     }
 
     /// Judges whom a message from this sender says it is from.
     pub fn authors(&self, user: Option<&User>, mail: &Mail, authors: &Authors) -> Result<(), Said> {
-        let Some(sender) = mail.sender.mailbox().filter(|_| self.from == HeaderFrom::Aligned) else { return Ok(()) };
+        if !self.reads_from(user, mail) {
+            return Ok(());
+        }
         let authors = match authors {
             Authors::Mailboxes(authors) => authors,
             Authors::Missing => return Err(replies::NOT_ALIGNED.with("the message has no From field")),
             Authors::Faulty(fault) => return Err(replies::NOT_ALIGNED.with(format!("the message {fault}"))),
         };
-        let own = std::slice::from_ref(sender.domain());
         let (domains, list) = match user {
             Some(user) if !user.sender_domains.is_empty() => {
                 (&user.sender_domains[..], format!("the sender_domains of {}", user.name))
             }
             _ if !self.sender_domains.is_empty() => (&self.sender_domains[..], "relay.sender_domains".to_string()),
-            _ => (own, format!("the sender's domain, {}", sender.domain())),
+            _ => match mail.sender.mailbox() {
+                Some(sender) => {
+                    (std::slice::from_ref(sender.domain()), format!("the sender's domain, {}", sender.domain()))
+                }
+                // A user who may send from everywhere.
+                None => return Ok(()),
+            },
         };
         match authors.iter().find(|author| !domains.contains(author.domain())) {
             None => Ok(()),
@@ -111,7 +133,10 @@ impl Admission {
         }
         match path {
             ForwardPath::Mailbox(mailbox) => Ok(mailbox),
-            ForwardPath::Postmaster => self.postmaster.clone().ok_or(replies::NO_POSTMASTER.plain()),
+            ForwardPath::Postmaster => {
+                let own = || Mailbox::parse(&format!("postmaster@{}", self.qualify.as_ref()?)).ok();
+                self.postmaster.clone().or_else(own).ok_or(replies::NO_POSTMASTER.plain())
+            }
         }
     }
 }
@@ -263,6 +288,7 @@ mod tests {
         let app = User {
             name: "app".into(),
             class: crate::types::Priority::Normal,
+            class_max: crate::types::Priority::Normal,
             sender_domains: vec![domain("own.example"), domain("second.example")],
             rate: crate::types::RateLimit::Unlimited,
             daily_recipients: None,
@@ -290,7 +316,12 @@ mod tests {
             (&["relay.example", "x.example"], None, "a@relay.example", &["b@x.example"], ""),
             (&[], None, "a@own.example", &["b@own.example"], ""),
             (&[], Some(&free), "a@own.example", &["b@x.example"], "in the sender's domain, own.example:"),
-            (&[], Some(&app), "", &["b@x.example"], ""),
+            // The empty sender is no way round it for who has logged in.
+            (&[], Some(&app), "", &["b@x.example"], "b@x.example, which is not in the sender_domains of app:"),
+            (&[], Some(&app), "", &["b@second.example"], ""),
+            (&["relay.example"], Some(&free), "", &["b@x.example"], "in relay.sender_domains:"),
+            (&[], Some(&free), "", &["b@x.example"], ""),
+            (&[], None, "", &["b@x.example"], ""),
         ] {
             let said = judge(&strict(relay), user, sender, from);
             assert_eq!(said.is_empty(), expected.is_empty(), "{from:?}: {said}");

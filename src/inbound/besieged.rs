@@ -38,7 +38,7 @@ impl Besieged {
     async fn connect(&self, client: impl Into<IpAddr>, width: usize) -> DuplexStream {
         let (here, there) = duplex(width);
         let client = client.into();
-        let place = self.front.enter(client).await;
+        let place = self.front.enter(client).await.expect("a place");
         let (front, door, stop) = (self.front.clone(), self.door.clone(), self.stop.clone());
         self.sessions.spawn(async move { front.serve(&door, there, client, place, &stop).await });
         here
@@ -82,11 +82,15 @@ impl Besieged {
 
 /// Hears until `text` has come; gives all of it.
 async fn until(stream: &mut DuplexStream, text: &str) -> String {
+    until_one_of(stream, [text]).await
+}
+
+async fn until_one_of<const N: usize>(stream: &mut DuplexStream, texts: [&str; N]) -> String {
     let mut heard = String::new();
     let mut chunk = [0; 512];
-    while !heard.contains(text) {
+    while !texts.iter().any(|text| heard.contains(text)) {
         let count = stream.read(&mut chunk).await.unwrap();
-        assert!(count > 0, "closed before {text}: {heard}");
+        assert!(count > 0, "closed before {texts:?}: {heard}");
         heard.push_str(std::str::from_utf8(&chunk[..count]).unwrap());
     }
     heard
@@ -110,6 +114,45 @@ async fn strangers_on_all_places_keep_no_friend_waiting() {
         door.is_served_at_once().await;
     }
     assert_eq!(door.front.gate().panics(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_herd_of_clients_we_know_is_served_to_the_last_one() {
+    let door = Arc::new(Besieged::new(10, 10));
+    let mut herd = tokio::task::JoinSet::new();
+    for _ in 0..100 {
+        let door = door.clone();
+        herd.spawn(async move { door.message().await });
+    }
+    let said = herd.join_all().await;
+    assert!(said.iter().all(|said| said.starts_with("250 2.0.0 queued as ")), "{said:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_makes_room_right_after_its_message_still_hears_that_it_was_taken() {
+    let door = Besieged::new(1, 1);
+    let mut sender = door.sender().await;
+    // One message after the other, until it had its turn: then it goes the moment one is taken.
+    let sends = async {
+        for ended in 1.. {
+            tokio::time::sleep(Duration::from_secs(8)).await;
+            sender.write_all(b"x\r\n.\r\n").await.unwrap();
+            let heard = until(&mut sender, "queued as ").await;
+            assert!(heard.starts_with("250 2.0.0 queued as "), "{heard}");
+            let begins = b"MAIL FROM:<>\r\nRCPT TO:<b@d.example>\r\nDATA\r\n";
+            let heard = match sender.write_all(begins).await {
+                Ok(()) => until_one_of(&mut sender, ["354 ", "421 4.3.2 "]).await,
+                Err(_) => String::new(),
+            };
+            if !heard.contains("354 ") {
+                return ended;
+            }
+        }
+        0
+    };
+    let (said, ended) = tokio::join!(door.message(), sends);
+    assert!(said.starts_with("250 2.0.0 queued as "), "{said}");
+    assert_eq!(ended, 8, "a minute of messages");
 }
 
 #[tokio::test(start_paused = true)]
@@ -148,10 +191,13 @@ async fn handshakes_that_never_end_make_room_and_have_an_end_of_their_own() {
     let mut relay = Besieged::new(10, 10);
     relay.door = Arc::new(door("tls=implicit"));
     let mut silent = Vec::new();
-    for n in 0..30 {
-        let connecting = relay.connect([192, 0, 2, n], 4096);
-        silent.push(timeout(AT_ONCE, connecting).await.expect("nobody waits for a stranger's handshake"));
+    for n in 0..10 {
+        silent.push(relay.connect([192, 0, 2, n], 4096).await);
     }
+    let connecting = relay.connect(FRIEND, 4096);
+    drop(timeout(AT_ONCE, connecting).await.expect("nobody we know waits for a stranger's handshake"));
+    let connecting = relay.connect([198, 51, 100, 7], 4096);
+    silent.push(timeout(Duration::from_secs(2), connecting).await.expect("nor does one of another network"));
     tokio::time::sleep(Duration::from_secs(11)).await;
     assert_eq!(relay.front.gate().open(), 0, "ten seconds for a handshake while places are short");
     let _silent_friend = relay.connect(FRIEND, 4096).await;

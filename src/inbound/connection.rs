@@ -56,6 +56,8 @@ pub(super) struct Connection<'a, I: Intake, S> {
     begun: Option<Timestamp>,
     /// A message that comes in chunks and is not complete.
     pub(super) chunks: Option<Box<Incoming<I::Body>>>,
+    /// What is set aside of the disk for the current message, until its content begins.
+    pub(super) space: Option<I::Space>,
     /// What the current message takes of the user's day.
     pub(super) aside: Option<Aside>,
 }
@@ -71,7 +73,8 @@ impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, 
         stop: &'a CancellationToken,
     ) -> Connection<'a, I, S> {
         let trusted = admission.trusts(client);
-        let session = Session::new(front.settings.clone(), front.offers(door), trusted);
+        let mut session = Session::new(front.settings.clone(), front.offers(door), trusted);
+        session.qualify(admission.qualify(trusted).cloned());
         Connection {
             front,
             door,
@@ -87,6 +90,7 @@ impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, 
             stop,
             begun: None,
             chunks: None,
+            space: None,
             aside: None,
         }
     }
@@ -127,6 +131,7 @@ impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, 
     async fn talk(&mut self) -> Result<std::convert::Infallible, Lost> {
         if self.door.offers.tls == Tls::Implicit {
             self.secure().await?;
+            self.knock();
         }
         self.session.greet(&mut self.wire.output);
         loop {
@@ -135,6 +140,7 @@ impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, 
             self.mark_place()?;
             if self.session.transaction().is_none() {
                 self.chunks = None;
+                self.space = None;
                 self.aside = None;
                 self.hold.resize(0);
             }
@@ -191,9 +197,11 @@ impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, 
             Action::ReceiveChunk { octets, last } => self.receive_chunk(octets, last).await,
             Action::Refused if !self.wire.input.is_empty() => Ok(self.session.out_of_sync(&mut self.wire.output)),
             Action::StartTls => {
+                self.knock();
                 self.secure().await?;
                 self.session.secured();
                 self.recognise(None);
+                self.knock();
                 Ok(Action::Listen)
             }
             Action::LogIn(credentials) => self.log_in(credentials).await,
@@ -212,6 +220,7 @@ impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, 
     }
 
     async fn log_in(&mut self, credentials: Credentials) -> Result<Action, Lost> {
+        self.knock();
         self.flush().await?;
         let Credentials { user, password } = &credentials;
         let checked = tokio::select! {
@@ -226,7 +235,10 @@ impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, 
                 self.recognise(Some(user));
                 action
             }
-            Err(Denied::Wrong) => self.session.log_in_refused(&replies::LOG_IN_REFUSED.plain(), &mut self.wire.output),
+            Err(Denied::Wrong) => {
+                self.recognise(None);
+                self.session.log_in_refused(&replies::LOG_IN_REFUSED.plain(), &mut self.wire.output)
+            }
             Err(denied) => {
                 let said = replies::LOG_IN_LATER.with(denied.to_string());
                 self.session.log_in_refused(&said, &mut self.wire.output)
@@ -237,7 +249,15 @@ impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, 
     /// Who logs in is known from then on, and who begins anew behind STARTTLS is not.
     fn recognise(&mut self, user: Option<Arc<User>>) {
         self.user = user;
+        self.session.qualify(self.admission.qualify(self.may_relay()).cloned());
         self.place.set_rank(if self.may_relay() { Rank::Known } else { Rank::Stranger });
+    }
+
+    /// A client that is not known yet is on its way to a log-in.
+    fn knock(&self) {
+        if !self.may_relay() {
+            self.place.set_rank(Rank::Knocking);
+        }
     }
 
     fn sender(&self) -> Sender<'_> {
@@ -245,24 +265,33 @@ impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, 
     }
 
     /// May this client send through weir?
-    fn may_relay(&self) -> bool {
+    pub(super) fn may_relay(&self) -> bool {
         self.trusted || self.user.is_some()
     }
 
     fn admit(&mut self, mail: Mail) -> Action {
-        let room = || self.front.intake.room(mail.size_bytes.unwrap_or(0)).map_err(|no| replies::NO_ROOM.with(no.0));
         let admitted = self
             .pace()
             .and_then(|()| self.admission.sender(self.sender(), &mail))
-            .and_then(|()| room())
-            .and_then(|()| self.count());
+            .and_then(|()| self.room_for(&mail))
+            .and_then(|space| self.count().map(|()| space));
         match admitted {
-            Ok(()) => self.session.begin(mail, &mut self.wire.output),
+            Ok(space) => {
+                self.space = Some(space);
+                self.session.begin(mail, &mut self.wire.output)
+            }
             Err(said) => {
                 self.complain(&said);
                 self.session.refuse(&said, &mut self.wire.output)
             }
         }
+    }
+
+    /// What is set aside for the message. A client that may not relay announces what it likes: for it nothing is.
+    fn room_for(&self, mail: &Mail) -> Result<I::Space, Said> {
+        let (intake, size) = (&self.front.intake, mail.size_bytes.unwrap_or(0));
+        let kept = self.may_relay().then_some(size);
+        intake.room(size).and_then(|()| intake.set_aside(kept)).map_err(|no| replies::NO_ROOM.with(no.0))
     }
 
     fn submitter(&self) -> Submitter {
@@ -370,6 +399,9 @@ impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, 
     /// Keeps the place's mark in step: only a connection outside a transaction may be asked to make room. The transaction
     /// of a client without an accepted recipient that is not trusted protects nothing.
     fn mark_place(&mut self) -> Result<(), Lost> {
+        if self.session.is_logging_in() {
+            self.knock();
+        }
         let counts = |t: &Transaction| self.may_relay() || !t.recipients.is_empty();
         match (self.session.transaction().is_some_and(counts), self.begun) {
             (true, None) => {
@@ -380,7 +412,7 @@ impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, 
             }
             (false, Some(_)) => {
                 self.begun = None;
-                self.place.idle(self.now());
+                self.place.idle();
             }
             _ => {}
         }

@@ -152,7 +152,9 @@ impl<B: BodySink> Content<B> {
             Err(error) => {
                 self.refuse(match error.kind() {
                     io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                        replies::NO_ROOM.with("the disk is full")
+                        // Our own limit says what it is.
+                        let why = error.get_ref().map(ToString::to_string);
+                        replies::NO_ROOM.with(why.unwrap_or_else(|| "the disk is full".to_string()))
                     }
                     _ => replies::SPOOL_FAILED.plain(),
                 });
@@ -191,6 +193,7 @@ mod tests {
         Header::new(&Trace {
             helo: "client.example",
             client: "192.0.2.7".parse().unwrap(),
+            private: false,
             hostname: "relay.example",
             protocol: "ESMTP",
             tls: None,

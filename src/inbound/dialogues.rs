@@ -2,9 +2,9 @@
 //!
 //! `C:` a line of the client, `B:` octets without line end (`\r \n \t \0 \\`), `REPEAT: n octets`, `S:` a reply (`*`: any text), `WAIT: s`,
 //! `STOP` the relay stops, `CLOSED` the server closed, `HANGUP` the client does. `BATCH` to `END`: one write. `TLS` a handshake.
-//! `STORED: n`, `REFUSED: n`, `CONTENT:` look at the intake. First, where needed: `CLIENT:`, `BARE:`, `DOOR:` with settings of the
-//! listener, as in `tls=starttls auth=require`, `USER:` with who may log in and what it may, as in `app:secret rate=2/min`, `FROM:` for
-//! `relay.from`, `PER_CLIENT:` for `limits.messages_per_client`, and `WIDE` for a wide pipe alone.
+//! `STORED: n`, `REFUSED: n`, `CONTENT:`, `CLASS:` look at the intake. First, where needed: `CLIENT:`, `BARE:`, `DOOR:` with settings of the
+//! listener, as in `tls=starttls auth=require`, `USER:` with who may log in and what it may, as in `app:secret rate=2/min`, `RELAY:` for
+//! `[relay]`, `PER_CLIENT:` for `limits.messages_per_client`, and `WIDE` for a wide pipe alone.
 
 use std::future::Future;
 use std::io;
@@ -19,7 +19,7 @@ use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
 use super::intake::*;
-use super::options::{BareNewlines, HeaderFrom, Limits, Relay};
+use super::options::{BareNewlines, Limits, Relay};
 use super::{Bound, Door, Front, options, tls};
 use crate::auth::options::User;
 use crate::auth::{Auth, Users};
@@ -86,6 +86,7 @@ impl Shelf {
 
 impl Intake for Shelf {
     type Body = Sheet;
+    type Space = ();
 
     fn next_id(&self, now: Timestamp) -> QueueId {
         self.ids.next(now)
@@ -93,6 +94,10 @@ impl Intake for Shelf {
 
     fn room(&self, size_bytes: u64) -> Result<(), NoRoom> {
         if size_bytes < 19_000 { Ok(()) } else { Err(NoRoom("the disk is nearly full".to_string())) }
+    }
+
+    fn set_aside(&self, size_bytes: Option<u64>) -> Result<(), NoRoom> {
+        self.room(size_bytes.unwrap_or(0))
     }
 
     fn standing(&self, recipient: &Mailbox, _: &ReversePath) -> Standing {
@@ -113,7 +118,7 @@ impl Intake for Shelf {
         self.refused.lock().unwrap().push(refusal.said.to_string());
     }
 
-    fn body(&self, _id: QueueId) -> Sheet {
+    fn body(&self, _id: QueueId, _space: Option<()>) -> Sheet {
         Sheet(Vec::new())
     }
 
@@ -149,13 +154,13 @@ impl BodySink for Sheet {
 }
 
 pub(super) fn front(shelf: Arc<Shelf>, limits: &Limits) -> Front<Shelf> {
-    front_for(shelf, limits, HeaderFrom::Any, None)
+    front_for(shelf, limits, "", None)
 }
 
-/// With one user, given as `name:password` and settings.
-fn front_for(shelf: Arc<Shelf>, limits: &Limits, from: HeaderFrom, user: Option<&str>) -> Front<Shelf> {
+/// With settings of `[relay]`, and one user, given as `name:password` and settings.
+fn front_for(shelf: Arc<Shelf>, limits: &Limits, relay: &str, user: Option<&str>) -> Front<Shelf> {
     let clock = Clock::starting_at(Timestamp::from_secs(1000));
-    let relay = Relay { from, postmaster: "ops@own.example".to_string(), ..Relay::default() };
+    let relay = Relay { postmaster: "ops@own.example".to_string(), ..table(relay).try_into().unwrap() };
     let user = user.and_then(|user| user.split_once(':')).map(|(name, rest)| {
         let (password, settings) = rest.split_once(' ').unwrap_or((rest, ""));
         User {
@@ -265,14 +270,13 @@ async fn play(name: &str, script: &str, width: usize) {
     if let Some(rate) = setting("PER_CLIENT:") {
         limits.messages_per_client = rate.parse().unwrap();
     }
-    let from = if setting("FROM:") == Some("aligned") { HeaderFrom::Aligned } else { HeaderFrom::Any };
     let client = setting("CLIENT:").unwrap_or("127.0.0.1").parse().unwrap();
-    let front = front_for(shelf.clone(), &limits, from, setting("USER:"));
+    let front = front_for(shelf.clone(), &limits, setting("RELAY:").unwrap_or_default(), setting("USER:"));
     let door = setting("DOOR:").map(door).unwrap_or_default();
     let stop = CancellationToken::new();
     let (here, there) = duplex(width);
     let server = async {
-        let place = front.enter(client).await;
+        let place = front.enter(client).await.unwrap();
         front.serve(&door, there, client, place, &stop).await;
     };
     let caller = Caller::new(here);
@@ -312,6 +316,10 @@ async fn follow(name: &str, script: &str, width: usize, mut caller: Caller, shel
             (_, "STORED") => {
                 assert_eq!(shelf.stored.lock().unwrap().len().to_string(), rest, "{place}");
             }
+            (_, "CLASS") => {
+                let stored = shelf.stored.lock().unwrap();
+                assert_eq!(stored.last().unwrap().envelope.class.as_str(), rest, "{place}");
+            }
             (_, "REFUSED") => assert_eq!(shelf.refused.lock().unwrap().len().to_string(), rest, "{place}"),
             (_, "CONTENT") => {
                 let stored = shelf.stored.lock().unwrap();
@@ -319,7 +327,7 @@ async fn follow(name: &str, script: &str, width: usize, mut caller: Caller, shel
                 assert!(matches(&String::from_utf8(unescape(rest)).unwrap(), &content), "{place}: {content:?}");
             }
             (_, "HANGUP") => return,
-            (_, "CLIENT" | "BARE" | "DOOR" | "USER" | "FROM" | "PER_CLIENT" | "WIDE" | "") => {}
+            (_, "CLIENT" | "BARE" | "DOOR" | "USER" | "RELAY" | "PER_CLIENT" | "WIDE" | "") => {}
             (_, comment) => assert!(comment.starts_with('#'), "{place}: what is {comment}?"),
         }
     }
@@ -354,7 +362,7 @@ async fn the_one_idle_longest_is_told_and_makes_room() {
     let stop = CancellationToken::new();
     let (here, there) = duplex(65_536);
     let server = async {
-        let place = front.enter([127, 0, 0, 1].into()).await;
+        let place = front.enter([127, 0, 0, 1].into()).await.unwrap();
         front.serve(&CLEAR, there, [127, 0, 0, 1].into(), place, &stop).await;
     };
     let newcomer = async {
@@ -376,7 +384,7 @@ async fn who_has_to_make_room_before_the_greeting_hears_nothing() {
     let stop = CancellationToken::new();
     let (here, there) = duplex(65_536);
     let client = [127, 0, 0, 1].into();
-    let place = front.enter(client).await;
+    let place = front.enter(client).await.unwrap();
     // The newcomer has the place before the session has said a word.
     drop(front.enter(client).await);
     let mut caller = Caller::new(here);
@@ -392,7 +400,7 @@ async fn the_greeting_waits_for_a_client_with_too_many_connections() {
     let first = front.gate().client(client).await;
     let (here, there) = duplex(65_536);
     let mut caller = Caller::new(here);
-    let place = front.enter([127, 0, 0, 1].into()).await;
+    let place = front.enter([127, 0, 0, 1].into()).await.unwrap();
     let releases = async {
         tokio::time::sleep(Duration::from_secs(20)).await;
         drop(first);
@@ -408,7 +416,7 @@ async fn the_greeting_waits_for_a_client_with_too_many_connections() {
     let _first = front.gate().client(client).await;
     let (here, there) = duplex(65_536);
     let mut caller = Caller::new(here);
-    let place = front.enter([127, 0, 0, 1].into()).await;
+    let place = front.enter([127, 0, 0, 1].into()).await.unwrap();
     let ((), greeting) = tokio::join!(front.serve(&CLEAR, there, client, place, &stop), caller.line());
     assert_eq!((greeting, front.clock.now()), (None, Timestamp::from_secs(1050)));
 }
@@ -417,7 +425,7 @@ async fn the_greeting_waits_for_a_client_with_too_many_connections() {
 async fn knock(front: &Front<Shelf>) -> String {
     let stop = CancellationToken::new();
     let (here, there) = duplex(65_536);
-    let place = front.enter([127, 0, 0, 1].into()).await;
+    let place = front.enter([127, 0, 0, 1].into()).await.unwrap();
     let client = async {
         let mut caller = Caller::new(here);
         caller.send(b"HELO x\r\nMAIL FROM:<>\r\nRCPT TO:<Postmaster>\r\nQUIT\r\n").await;
@@ -435,7 +443,7 @@ async fn a_slowed_client_hears_why_at_mail_and_is_served_again_afterwards() {
     let front = front(Shelf::new(), &limits());
     let stop = CancellationToken::new();
     let (here, there) = duplex(65_536);
-    let place = front.enter([127, 0, 0, 1].into()).await;
+    let place = front.enter([127, 0, 0, 1].into()).await.unwrap();
     let mine = [127, 0, 0, 1].into();
     let client = async {
         let mut caller = Caller::new(here);
@@ -459,13 +467,13 @@ async fn a_slowed_client_hears_why_at_mail_and_is_served_again_afterwards() {
 
 #[tokio::test(start_paused = true)]
 async fn a_slowed_user_waits_and_who_shares_its_address_does_not() {
-    let front = front_for(Shelf::new(), &limits(), HeaderFrom::Any, Some("app:secret"));
+    let front = front_for(Shelf::new(), &limits(), "", Some("app:secret"));
     let stop = CancellationToken::new();
     let mine: std::net::IpAddr = [127, 0, 0, 1].into();
     front.slowed().slow(Submitter::User("app".into()), "20 of 30 are unknown", Timestamp::from_secs(1060));
     for (log_in, expected) in [("", "250 2.1.0 "), ("AUTH PLAIN AGFwcABzZWNyZXQ=\r\n", "450 4.7.1 ")] {
         let (here, there) = duplex(65_536);
-        let place = front.enter([127, 0, 0, 1].into()).await;
+        let place = front.enter([127, 0, 0, 1].into()).await.unwrap();
         let client = async {
             let mut caller = Caller::new(here);
             caller.send(format!("EHLO x\r\n{log_in}MAIL FROM:<a@own.example>\r\nQUIT\r\n").as_bytes()).await;
@@ -482,10 +490,10 @@ async fn a_slowed_user_waits_and_who_shares_its_address_does_not() {
 
 #[tokio::test(start_paused = true)]
 async fn a_rate_changed_by_a_reload_holds_on_connections_that_are_open() {
-    let front = front_for(Shelf::new(), &limits(), HeaderFrom::Any, Some("app:secret"));
+    let front = front_for(Shelf::new(), &limits(), "", Some("app:secret"));
     let stop = CancellationToken::new();
     let (here, there) = duplex(65_536);
-    let place = front.enter([127, 0, 0, 1].into()).await;
+    let place = front.enter([127, 0, 0, 1].into()).await.unwrap();
     let client = async {
         let mut caller = Caller::new(here);
         caller.send(b"EHLO x\r\nAUTH PLAIN AGFwcABzZWNyZXQ=\r\n").await;
@@ -514,7 +522,7 @@ async fn a_reload_admits_by_the_new_rules_from_the_next_connection_on() {
     let front = front(Shelf::new(), &limits());
     let stop = CancellationToken::new();
     let (here, there) = duplex(65_536);
-    let place = front.enter([127, 0, 0, 1].into()).await;
+    let place = front.enter([127, 0, 0, 1].into()).await.unwrap();
     let wider = Relay { trusted_networks: vec!["192.0.2.0/24".parse().unwrap()], ..Relay::default() };
     let client = async {
         let mut caller = Caller::new(here);

@@ -21,7 +21,7 @@ use super::door::Door;
 use super::held::Held;
 use super::intake::Intake;
 use super::options::{Limits, Relay};
-use super::overload::{Gate, Place, Rank};
+use super::overload::{Gate, Newcomer, Place, Rank};
 use super::rates::Rates;
 use super::slowed::Slowed;
 
@@ -77,9 +77,9 @@ impl<I: Intake> Front<I> {
             rates: Rates::new(limits.messages_per_client, clock.clone()),
             allowances: Allowances::default(),
             auth,
+            gate: Gate::new(limits.connections, limits.connections_per_client, clock.clone()),
             clock,
             admission: RwLock::new(Arc::new(admission(relay)?)),
-            gate: Gate::new(limits.connections, limits.connections_per_client),
         })
     }
 
@@ -110,10 +110,15 @@ impl<I: Intake> Front<I> {
         &self.gate
     }
 
-    /// A place for a connection of `client`, at once or when one is free.
-    pub async fn enter(&self, client: IpAddr) -> Place {
+    /// Lets a new connection of `client` stand in the line for a place. Where the line is full of clients we know, when it is not.
+    pub async fn line_up(&self, client: IpAddr) -> Newcomer {
         let rank = if self.admission().trusts(client) { Rank::Known } else { Rank::Stranger };
-        self.gate.enter(rank, self.clock.now()).await
+        self.gate.line_up(rank, client).await
+    }
+
+    /// A place for a connection of `client`, at once or when one is free. None: it was let go, see [`Newcomer::place`].
+    pub async fn enter(&self, client: IpAddr) -> Option<Place> {
+        self.line_up(client).await.place().await
     }
 
     /// What a session of this door may offer: a log-in only where there is somebody who could.
@@ -134,6 +139,9 @@ impl<I: Intake> Front<I> {
         let admission = self.admission();
         let mut client_place = None;
         if !admission.trusts(client) {
+            client_place = self.gate.try_client(client);
+        }
+        if !admission.trusts(client) && client_place.is_none() {
             place.set_rank(Rank::Surplus);
             tokio::select! {
                 biased;

@@ -8,6 +8,8 @@ use crate::types::{Class, Envelope, Mailbox, QueueId, Recipient, ReversePath, Ti
 /// Takes messages. The spool with the suppression list behind it; a list in memory in tests.
 pub trait Intake: Send + Sync + 'static {
     type Body: BodySink;
+    /// Room that is set aside for a message; given back on drop.
+    type Space: Send;
 
     /// The id of a message that begins to arrive.
     fn next_id(&self, now: Timestamp) -> QueueId;
@@ -15,14 +17,19 @@ pub trait Intake: Send + Sync + 'static {
     /// Is there room for a message of `size_bytes` (0: not announced)? Asked at MAIL; `Err` becomes `452 4.3.1`.
     fn room(&self, size_bytes: u64) -> Result<(), NoRoom>;
 
+    /// The same, and keeps the room for a message that is about to come. It may turn out to be larger than it was announced. None: no
+    /// room is kept before something comes.
+    fn set_aside(&self, size_bytes: Option<u64>) -> Result<Self::Space, NoRoom>;
+
     /// What becomes of mail from this sender to this recipient. Asked at RCPT, so it must answer at once.
     fn standing(&self, recipient: &Mailbox, sender: &ReversePath) -> Standing;
 
     /// A suppressed recipient was refused at RCPT.
     fn refused(&self, refusal: RefusedRecipient<'_>);
 
-    /// Where the content of message `id` goes, from its `Received` field on. Dropped without `accept`: nothing is kept.
-    fn body(&self, id: QueueId) -> Self::Body;
+    /// Where the content of message `id` goes, from its `Received` field on. `space`: what was set
+    /// aside for it. Dropped without `accept`: nothing is kept.
+    fn body(&self, id: QueueId, space: Option<Self::Space>) -> Self::Body;
 
     /// Returns `Ok` when the message is safe on disk. Never cancelled by the session, however long it takes.
     fn accept(&self, message: Received<Self::Body>) -> impl Future<Output = Result<(), AcceptError>> + Send;

@@ -2,7 +2,8 @@
 //!
 //! Rules that always hold:
 //! - binding is apart from serving: whoever starts the relay knows the addresses, or the fault, before anything else begins;
-//! - a connection is taken off the backlog first and then waits for its place, so that no listener starves another;
+//! - a connection is taken off the backlog first and then waits for its place in the one line of all listeners, so that who is known is
+//!   seen behind any number of strangers;
 //! - an error of accept never ends a listener: it waits a moment and goes on.
 
 use std::io;
@@ -162,7 +163,7 @@ async fn accept<I: Intake>(
     }
 }
 
-/// Waits for a place and starts the session.
+/// Starts the session, which begins when its place is there.
 async fn admit<I: Intake>(
     front: &Arc<Front<I>>,
     door: &Arc<Door>,
@@ -171,9 +172,18 @@ async fn admit<I: Intake>(
     sessions: &TaskTracker,
     stop: &CancellationToken,
 ) {
-    let place = front.enter(client).await;
+    let newcomer = front.line_up(client).await;
     let (front, door, stop) = (front.clone(), door.clone(), stop.clone());
-    sessions.spawn(async move { front.serve(&door, stream, client, place, &stop).await });
+    sessions.spawn(async move {
+        let place = tokio::select! {
+            biased;
+            () = stop.cancelled() => None,
+            place = newcomer.place() => place,
+        };
+        if let Some(place) = place {
+            front.serve(&door, stream, client, place, &stop).await;
+        }
+    });
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! Rules that always hold:
 //! - `250` for a message is said only after `Intake::accept` has returned: accepted means durable;
-//! - load is never shed by a greeting: a client that is one too many waits, or the connection idle longest makes room;
+//! - load is never shed by a greeting: a client that is one too many waits, or the connection least worth keeping makes room;
 //! - a fault in one session ends that session alone;
 //! - what all sessions hold together is bounded, whoever comes (`held`, `wire`, `overload`);
 //! - inbound knows the spool only as an `Intake`.
@@ -17,6 +17,7 @@ mod content;
 #[cfg(test)]
 mod dialogues;
 mod door;
+mod expiry;
 pub mod front;
 mod governed;
 mod held;
@@ -27,6 +28,7 @@ pub mod overload;
 pub mod pressure;
 mod rates;
 mod receive;
+mod seats;
 mod slowed;
 mod stream;
 pub mod tls;
@@ -38,5 +40,5 @@ pub use door::Door;
 pub use front::{Front, FrontError};
 pub use intake::{AcceptError, BodySink, Intake, NoRoom, Received, RefusedRecipient, Standing, Suppressed};
 pub use listener::{BindError, Bound, ListenError};
-pub use overload::{Gate, Rank};
+pub use overload::{Gate, Newcomer, Place, Rank};
 pub use slowed::Slowed;

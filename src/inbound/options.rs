@@ -66,6 +66,12 @@ pub struct Relay {
     pub sender_domains: Vec<Domain>,
     /// What may stand in the From field of a message's header.
     pub from: HeaderFrom,
+    /// What our Received field tells of the client.
+    pub received: ReceivedField,
+    /// The domain of addresses that have none, from clients that may relay: of the envelope, and of the fields that name people.
+    /// None: refused in the envelope.
+    #[serde(with = "domain_or_empty")]
+    pub qualify: Option<Domain>,
     /// Where mail to a bare `<postmaster>`, and reports that can be returned to nobody, go. Empty: refused.
     pub postmaster: String,
     /// A file with one `name:hash` a line: users who may log in. Empty: none but those of `user`.
@@ -81,6 +87,8 @@ impl Default for Relay {
             trusted_networks: ["127.0.0.0/8", "::1/128"].iter().filter_map(|n| n.parse().ok()).collect(),
             sender_domains: Vec::new(),
             from: HeaderFrom::Any,
+            received: ReceivedField::Full,
+            qualify: None,
             postmaster: String::new(),
             users_file: String::new(),
             user: Vec::new(),
@@ -95,6 +103,37 @@ pub enum HeaderFrom {
     Any,
     /// Only addresses of the user's `sender_domains`, else of `relay.sender_domains`, else of the envelope sender's domain.
     Aligned,
+}
+
+/// What is told of the client in the Received field.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReceivedField {
+    /// Its name for itself and its address (RFC 5321 section 4.4).
+    #[default]
+    Full,
+    /// Neither: what stands behind the relay is nobody's business.
+    Private,
+}
+
+/// A domain, or "" for none.
+mod domain_or_empty {
+    use serde::de::Error;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    use crate::types::Domain;
+
+    pub fn serialize<S: Serializer>(domain: &Option<Domain>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(domain.as_ref().map_or("", Domain::as_str))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Domain>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match text.as_str() {
+            "" => Ok(None),
+            text => Domain::parse(text).map(Some).map_err(D::Error::custom),
+        }
+    }
 }
 
 /// `[limits]`: what one message, one client and all of them together may take.

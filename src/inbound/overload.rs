@@ -2,32 +2,29 @@
 //!
 //! Rules that always hold:
 //! - places in use are the sessions that live: a place is given back when its guard is dropped, however the session ended, or when its
-//!   session is asked to leave: then a newcomer has it at once, so that a flood of them is taken at the speed of accepting.
-//!   `LEAVING_MAX` sessions at most are on their way out;
-//! - at the limit the connection idle longest outside a transaction is asked to leave; where none is idle the newcomer waits until one
-//!   is. Nobody is turned away;
-//! - those of a client that has its share already go first, then other strangers, then clients we know: strangers never push out a
-//!   client we know while one of theirs can go;
-//! - who was asked to leave begins no transaction any more, so a session may be cut off wherever it stands when it is asked;
-//! - each newcomer that waits costs at most one connection.
+//!   session is asked to leave: then a newcomer has it at once, so that a flood of them is taken at the speed of accepting;
+//! - at the limit the connection least worth keeping is asked to leave, as `seats` says; where nobody is the newcomer waits. Clients we
+//!   know are never turned away; of strangers, where too many of them wait, those whose network holds most, without a word;
+//! - who was asked to leave begins no transaction any more, so a session may be cut off wherever it stands when it is asked.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::future::poll_fn;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
+use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::Clock;
 use crate::types::{Timestamp, client_of};
 
 use super::pressure::{Level, Patience};
+pub use super::seats::Rank;
+use super::seats::{Granted, Line, Seats};
 
-/// Sessions that were asked to leave and are not gone yet. Their descriptors are among those the relay keeps for itself.
-const LEAVING_MAX: usize = 32;
+/// Who waits looks again after so long at the latest.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Gives out places. Cheap to clone; all clones agree.
 #[derive(Clone, Debug)]
@@ -35,23 +32,15 @@ pub struct Gate(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    places: Arc<Semaphore>,
     connections: usize,
     per_client: usize,
-    state: Mutex<State>,
+    clock: Clock,
+    seats: Mutex<Seats<oneshot::Sender<Place>>>,
+    /// Somebody has left the line.
+    line_moves: Notify,
+    clients: Mutex<BTreeMap<IpAddr, Arc<Semaphore>>>,
     pressure: watch::Sender<Pressure>,
     panics: AtomicU64,
-}
-
-/// How much a connection is worth keeping, least first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Rank {
-    /// Of a client that has its share already: it waits for its greeting.
-    Surplus,
-    /// Nobody we know.
-    Stranger,
-    /// May relay: from a trusted network, or logged in.
-    Known,
 }
 
 /// The levels strangers and clients we know are held to.
@@ -61,31 +50,13 @@ struct Pressure {
     known: Level,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    next: u64,
-    /// Every session, by the order of arrival.
-    seats: BTreeMap<u64, Seat>,
-    /// Those that can be asked to leave, who goes first in front.
-    idle: BTreeSet<(Rank, Timestamp, u64)>,
-    /// Sessions of clients we know, and those in a transaction.
-    held: usize,
-    /// Sessions that were asked to leave.
-    leaving: usize,
-    /// Newcomers that wait for a place, and how many of them no session was asked to leave for yet.
-    waiting: usize,
-    wanted: usize,
-    clients: BTreeMap<IpAddr, Arc<Semaphore>>,
-}
-
+/// A connection that stands in the line for a place, or has it already. Dropped: it gives up.
 #[derive(Debug)]
-struct Seat {
-    rank: Rank,
-    /// None while a transaction goes on.
-    idle_since: Option<Timestamp>,
-    leave: CancellationToken,
-    /// None once it was asked to leave.
-    permit: Option<OwnedSemaphorePermit>,
+pub struct Newcomer {
+    gate: Gate,
+    number: u64,
+    place: oneshot::Receiver<Place>,
+    look_at: Option<Timestamp>,
 }
 
 /// One connection's place. Dropped: free again.
@@ -112,70 +83,73 @@ pub struct Gauge<'a> {
     pressure: watch::Receiver<Pressure>,
 }
 
-/// Counts a newcomer as waiting until it has its place or gives up.
-struct Waiting<'a>(&'a Gate);
-
 impl Gate {
     /// `connections` in all, `per_client` for each untrusted client; both at least 1.
-    pub fn new(connections: usize, per_client: usize) -> Gate {
-        let connections = connections.clamp(1, Semaphore::MAX_PERMITS);
+    pub fn new(connections: usize, per_client: usize, clock: Clock) -> Gate {
+        let connections = connections.max(1);
         Gate(Arc::new(Inner {
-            places: Arc::new(Semaphore::new(connections)),
             connections,
             per_client: per_client.clamp(1, Semaphore::MAX_PERMITS),
-            state: Mutex::default(),
+            clock,
+            seats: Mutex::new(Seats::new(connections)),
+            line_moves: Notify::new(),
+            clients: Mutex::default(),
             pressure: watch::Sender::default(),
             panics: AtomicU64::new(0),
         }))
     }
 
-    /// A place for a new connection, at once or when one is free.
-    pub async fn enter(&self, rank: Rank, now: Timestamp) -> Place {
-        let permit = match self.0.places.clone().try_acquire_owned() {
-            Ok(permit) => permit,
-            Err(_) => self.wait().await,
-        };
-        let leave = CancellationToken::new();
-        let mut state = self.state();
-        let number = state.next;
-        state.next += 1;
-        state.sit(number, Seat { rank, idle_since: Some(now), leave: leave.clone(), permit: Some(permit) });
-        self.weigh(&state);
-        drop(state);
-        let known = AtomicBool::new(rank == Rank::Known);
-        Place { gate: self.clone(), number, known, leave }
+    /// Lets a new connection stand in the line. That takes a moment only where the line is full of clients we know.
+    pub async fn line_up(&self, rank: Rank, client: IpAddr) -> Newcomer {
+        loop {
+            let moves = self.0.line_moves.notified();
+            if let Some(newcomer) = self.try_line_up(rank, client) {
+                return newcomer;
+            }
+            moves.await;
+        }
     }
 
-    async fn wait(&self) -> OwnedSemaphorePermit {
-        let mut permit = pin!(self.0.places.clone().acquire_owned());
-        // In the line first: a place that is given back from then on is this newcomer's before it is a later one's.
-        let first = poll_fn(|context| Poll::Ready(permit.as_mut().poll(context))).await;
-        let permit = match first {
-            Poll::Ready(permit) => permit,
-            Poll::Pending => {
-                let _waiting = Waiting::new(self);
-                permit.await
-            }
-        };
-        permit.expect("the semaphore of places is never closed")
+    fn try_line_up(&self, rank: Rank, client: IpAddr) -> Option<Newcomer> {
+        let (answer, place) = oneshot::channel();
+        let mut seats = self.seats();
+        let (line, granted) = seats.join(rank, client, self.0.clock.now(), answer);
+        self.hand_out(seats, granted);
+        match line {
+            Line::Joined { number, look_at } => Some(Newcomer { gate: self.clone(), number, place, look_at }),
+            Line::Full => None,
+        }
+    }
+
+    /// A place for a new connection, at once or when one is free. None: it is let go, see [`Newcomer::place`].
+    pub async fn enter(&self, rank: Rank, client: IpAddr) -> Option<Place> {
+        self.line_up(rank, client).await.place().await
     }
 
     /// One of the places of this client, when one is free. An IPv6 client is its /64: one customer has all of it.
     pub async fn client(&self, address: IpAddr) -> ClientPlace {
-        let client = client_of(address);
-        let places = {
-            let mut state = self.state();
-            let fresh = || Arc::new(Semaphore::new(self.0.per_client));
-            state.clients.entry(client).or_insert_with(fresh).clone()
-        };
-        let mut place = ClientPlace { gate: self.clone(), client, permit: None };
+        let (mut place, places) = self.client_places(address);
         place.permit = places.acquire_owned().await.ok();
         place
     }
 
+    /// The same, if one is free now.
+    pub fn try_client(&self, address: IpAddr) -> Option<ClientPlace> {
+        let (mut place, places) = self.client_places(address);
+        place.permit = Some(places.try_acquire_owned().ok()?);
+        Some(place)
+    }
+
+    fn client_places(&self, address: IpAddr) -> (ClientPlace, Arc<Semaphore>) {
+        let client = client_of(address);
+        let fresh = || Arc::new(Semaphore::new(self.0.per_client));
+        let places = self.clients().entry(client).or_insert_with(fresh).clone();
+        (ClientPlace { gate: self.clone(), client, permit: None }, places)
+    }
+
     /// Connections that are open now.
     pub fn open(&self) -> usize {
-        self.state().seats.len()
+        self.seats().open()
     }
 
     /// Connections there may be.
@@ -193,84 +167,64 @@ impl Gate {
         self.0.panics.load(Ordering::Relaxed)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn seats(&self) -> MutexGuard<'_, Seats<oneshot::Sender<Place>>> {
+        self.0.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells the sessions where the level has changed.
-    fn weigh(&self, state: &State) {
+    fn clients(&self) -> MutexGuard<'_, BTreeMap<IpAddr, Arc<Semaphore>>> {
+        self.0.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// After something changed in `seats`: gives out what is free. Gives when to look again if nothing else happens.
+    fn serve(&self, mut seats: MutexGuard<'_, Seats<oneshot::Sender<Place>>>) -> Option<Timestamp> {
+        let (granted, then) = seats.serve(self.0.clock.now());
+        self.hand_out(seats, granted);
+        then
+    }
+
+    /// Tells the sessions where the level has changed, and newcomers of their places.
+    fn hand_out(
+        &self,
+        seats: MutexGuard<'_, Seats<oneshot::Sender<Place>>>,
+        granted: Vec<Granted<oneshot::Sender<Place>>>,
+    ) {
         self.0.pressure.send_if_modified(|pressure| {
             let places = self.0.connections;
-            let strangers = Level::of(state.seats.len(), places, pressure.strangers);
-            let weighed = Pressure { strangers, known: Level::of(state.held, places, pressure.known) };
+            let strangers = Level::of(seats.open(), places, pressure.strangers);
+            let weighed = Pressure { strangers, known: Level::of(seats.held(), places, pressure.known) };
             let changes = *pressure != weighed;
             *pressure = weighed;
             changes
         });
+        // A place that nobody waits for any more is given back as it is dropped, which takes the lock.
+        drop(seats);
+        for Granted { answer, number, rank, leave } in granted {
+            self.0.line_moves.notify_one();
+            let known = AtomicBool::new(rank == Rank::Known);
+            let _given_up = answer.send(Place { gate: self.clone(), number, known, leave });
+        }
     }
 }
 
-impl State {
-    fn sit(&mut self, number: u64, seat: Seat) {
-        self.held += usize::from(seat.is_held());
-        if let Some(since) = seat.idle_since.filter(|_| !seat.leave.is_cancelled()) {
-            self.idle.insert((seat.rank, since, number));
-        }
-        self.seats.insert(number, seat);
-    }
-
-    fn rise(&mut self, number: u64) -> Option<Seat> {
-        let seat = self.seats.remove(&number)?;
-        self.held -= usize::from(seat.is_held());
-        if let Some(since) = seat.idle_since {
-            self.idle.remove(&(seat.rank, since, number));
-        }
-        Some(seat)
-    }
-
-    fn change(&mut self, number: u64, change: impl FnOnce(&mut Seat)) {
-        if let Some(mut seat) = self.rise(number) {
-            change(&mut seat);
-            self.sit(number, seat);
-        }
-    }
-
-    /// Asks one idle session to leave for each newcomer: of the least rank, and of these the one idle longest.
-    fn make_room(&mut self) {
-        while self.wanted > 0 && self.leaving < LEAVING_MAX {
-            let Some((.., number)) = self.idle.pop_first() else { return };
-            if let Some(seat) = self.seats.get_mut(&number) {
-                seat.leave.cancel();
-                seat.permit = None;
-                self.leaving += 1;
-                self.wanted -= 1;
+impl Newcomer {
+    /// The place, when it is this newcomer's turn. None: it is a stranger, too many of them wait, and its network holds most.
+    pub async fn place(mut self) -> Option<Place> {
+        loop {
+            let now = self.gate.0.clock.now();
+            let wait = self.look_at.map_or(LOOK_EVERY, |at| at.since(now).min(LOOK_EVERY));
+            tokio::select! {
+                biased;
+                place = &mut self.place => return place.ok(),
+                () = tokio::time::sleep(wait) => self.look_at = self.gate.serve(self.gate.seats()),
             }
         }
     }
 }
 
-impl Seat {
-    fn is_held(&self) -> bool {
-        self.rank == Rank::Known || self.idle_since.is_none()
-    }
-}
-
-impl<'a> Waiting<'a> {
-    fn new(gate: &'a Gate) -> Waiting<'a> {
-        let mut state = gate.state();
-        state.waiting += 1;
-        state.wanted += 1;
-        state.make_room();
-        drop(state);
-        Waiting(gate)
-    }
-}
-
-impl Drop for Waiting<'_> {
+impl Drop for Newcomer {
     fn drop(&mut self) {
-        let mut state = self.0.state();
-        state.waiting -= 1;
-        state.wanted = state.wanted.min(state.waiting);
+        self.gate.seats().give_up(self.number);
+        self.gate.0.line_moves.notify_one();
     }
 }
 
@@ -278,29 +232,25 @@ impl Place {
     /// A transaction begins: this connection is not asked to leave. False: it was asked already and begins none.
     #[must_use]
     pub fn busy(&self) -> bool {
-        let mut state = self.gate.state();
-        if self.leave.is_cancelled() {
-            return false;
-        }
-        state.change(self.number, |seat| seat.idle_since = None);
-        self.gate.weigh(&state);
-        true
+        let mut seats = self.gate.seats();
+        let stays = seats.set_idle(self.number, None);
+        self.gate.hand_out(seats, Vec::new());
+        stays
     }
 
-    /// No transaction goes on since `now`.
-    pub fn idle(&self, now: Timestamp) {
-        let mut state = self.gate.state();
-        state.change(self.number, |seat| seat.idle_since = Some(now));
-        state.make_room();
-        self.gate.weigh(&state);
+    /// No transaction goes on from now on.
+    pub fn idle(&self) {
+        let mut seats = self.gate.seats();
+        seats.set_idle(self.number, Some(self.gate.0.clock.now()));
+        self.gate.serve(seats);
     }
 
-    /// What is known of the client has changed: it has logged in, or waits beyond its share.
+    /// What is known of the client has changed: it has logged in, is about to, or waits beyond its share.
     pub fn set_rank(&self, rank: Rank) {
         self.known.store(rank == Rank::Known, Ordering::Relaxed);
-        let mut state = self.gate.state();
-        state.change(self.number, |seat| seat.rank = rank);
-        self.gate.weigh(&state);
+        let mut seats = self.gate.seats();
+        seats.set_rank(self.number, rank);
+        self.gate.serve(seats);
     }
 
     /// Resolves when this connection is asked to make room. It is in no transaction then.
@@ -332,15 +282,9 @@ impl Gauge<'_> {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut state = self.gate.state();
-        let seat = state.rise(self.number);
-        if self.leave.is_cancelled() {
-            state.leaving -= 1;
-            state.make_room();
-        }
-        drop(seat);
-        self.gate.weigh(&state);
-        drop(state);
+        let mut seats = self.gate.seats();
+        seats.end(self.number);
+        self.gate.serve(seats);
         if std::thread::panicking() {
             let count = self.gate.0.panics.fetch_add(1, Ordering::Relaxed) + 1;
             tracing::error!("a session ended in a panic, {count} since the start; the others go on");
@@ -351,27 +295,34 @@ impl Drop for Place {
 impl Drop for ClientPlace {
     fn drop(&mut self) {
         self.permit = None;
-        let mut state = self.gate.state();
+        let mut clients = self.gate.clients();
         // Waiters hold a clone, which they got under this lock: one left means nobody is there or waits.
-        if state.clients.get(&self.client).is_some_and(|places| Arc::strong_count(places) == 1) {
-            state.clients.remove(&self.client);
+        if clients.get(&self.client).is_some_and(|places| Arc::strong_count(places) == 1) {
+            clients.remove(&self.client);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use tokio::time::{sleep, timeout};
 
-    use tokio::time::timeout;
-
+    use super::super::seats::EQUAL_STAY;
     use super::*;
 
     const SOON: Duration = Duration::from_secs(1);
     const KNOWN: Rank = Rank::Known;
 
-    fn at(secs: i64) -> Timestamp {
-        Timestamp::from_secs(secs)
+    fn gate(connections: usize, per_client: usize) -> Gate {
+        Gate::new(connections, per_client, Clock::starting_at(Timestamp::from_secs(1000)))
+    }
+
+    fn client(n: u8) -> IpAddr {
+        [192, 0, n, 1].into()
+    }
+
+    async fn soon(gate: &Gate, rank: Rank, n: u8) -> Option<Place> {
+        timeout(SOON, gate.enter(rank, client(n))).await.ok().flatten()
     }
 
     fn is_asked(place: &Place) -> bool {
@@ -379,125 +330,125 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_one_idle_longest_makes_room() {
-        let gate = Gate::new(3, 1);
-        let (first, second, third) =
-            (gate.enter(KNOWN, at(1)).await, gate.enter(KNOWN, at(2)).await, gate.enter(KNOWN, at(3)).await);
-        assert!(first.busy());
-        let newcomer = timeout(SOON, gate.enter(KNOWN, at(4))).await.unwrap();
-        assert_eq!([is_asked(&first), is_asked(&second), is_asked(&third)], [false, true, false]);
+    async fn the_one_idle_longest_makes_room_for_one_worth_as_much_once_it_had_its_time() {
+        let gate = gate(3, 1);
+        let mut places = Vec::new();
+        for n in 0..3 {
+            places.push(soon(&gate, KNOWN, n).await.unwrap());
+            sleep(Duration::from_millis(100)).await;
+        }
+        assert!(places[0].busy());
+        let begun = gate.0.clock.now();
+        let newcomer = gate.enter(KNOWN, client(4)).await.unwrap();
+        assert_eq!(gate.0.clock.now().since(begun), EQUAL_STAY - Duration::from_millis(200));
+        assert_eq!(places.iter().map(is_asked).collect::<Vec<_>>(), [false, true, false]);
         // The place has passed on already: when the one before is gone there is none for a third.
-        assert!(newcomer.busy() && third.busy());
-        drop(second);
-        assert!(timeout(SOON, gate.enter(KNOWN, at(5))).await.is_err());
-        drop(first);
-        assert!(timeout(SOON, gate.enter(KNOWN, at(6))).await.is_ok());
+        assert!(newcomer.busy() && places[2].busy());
+        places.remove(1);
+        assert!(soon(&gate, KNOWN, 5).await.is_none());
+        places.remove(0);
+        assert!(soon(&gate, KNOWN, 6).await.is_some());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_newcomer_waits_for_the_first_that_becomes_idle() {
-        let gate = Gate::new(1, 1);
-        let place = gate.enter(KNOWN, at(1)).await;
+    async fn a_herd_of_honest_clients_is_served_to_the_last_one() {
+        let gate = gate(20, 1);
+        let mut herd = tokio::task::JoinSet::new();
+        for n in 0..100 {
+            let gate = gate.clone();
+            herd.spawn(async move {
+                let place = gate.enter(KNOWN, client(n)).await.expect("a place");
+                for _ in 0..3 {
+                    // The greeting, a thought, a message.
+                    sleep(Duration::from_millis(1500)).await;
+                    assert!(place.busy(), "client {n} was cut off");
+                    sleep(Duration::from_millis(500)).await;
+                    place.idle();
+                }
+            });
+        }
+        herd.join_all().await;
+        assert_eq!(gate.open(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_never_rests_makes_room_between_two_messages_after_its_turn() {
+        let gate = gate(1, 1);
+        let restless = soon(&gate, KNOWN, 1).await.unwrap();
+        let begun = gate.0.clock.now();
+        let works = async {
+            while restless.busy() {
+                sleep(Duration::from_millis(400)).await;
+                restless.idle();
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let waits = gate.enter(KNOWN, client(2));
+        let ((), place) = tokio::join!(works, waits);
+        assert!(place.is_some());
+        let waited = gate.0.clock.now().since(begun);
+        assert!((60..62).contains(&waited.as_secs()), "{waited:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_newcomer_waits_for_the_first_that_is_gone_and_one_that_gives_up_holds_nothing() {
+        let gate = gate(1, 1);
+        let place = soon(&gate, KNOWN, 1).await.unwrap();
         assert!(place.busy());
+        assert!(soon(&gate, KNOWN, 2).await.is_none());
         let newcomer = async {
-            let newcomer = gate.enter(KNOWN, at(2)).await;
+            let newcomer = gate.enter(KNOWN, client(3)).await;
             (newcomer, gate.open())
         };
         let session = async {
-            tokio::task::yield_now().await;
-            assert!(!is_asked(&place));
-            place.idle(at(9));
-            place.asked_to_leave().await;
+            sleep(Duration::from_secs(100)).await;
             drop(place);
         };
-        let ((_newcomer, open), ()) = tokio::join!(newcomer, session);
-        let state = gate.state();
-        assert!(open <= 2, "{open}");
-        assert_eq!((state.seats.len(), state.leaving, state.waiting, state.wanted), (1, 0, 0, 0));
+        let ((newcomer, open), ()) = tokio::join!(newcomer, session);
+        assert_eq!((newcomer.is_some(), open), (true, 1));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_newcomer_costs_one_connection() {
-        let gate = Gate::new(3, 1);
-        let places = [gate.enter(KNOWN, at(1)).await, gate.enter(KNOWN, at(2)).await, gate.enter(KNOWN, at(3)).await];
-        let waits = timeout(SOON, gate.enter(KNOWN, at(4)));
-        let others = async {
-            tokio::task::yield_now().await;
-            places[1].idle(at(5));
-            assert!(places[2].busy());
-            places[2].idle(at(6));
+    async fn a_line_full_of_clients_we_know_is_waited_for_and_strangers_in_it_give_way() {
+        let gate = gate(1, 1);
+        let place = soon(&gate, KNOWN, 1).await.unwrap();
+        assert!(place.busy());
+        let stranger = gate.line_up(Rank::Stranger, client(2)).await;
+        let mut line = Vec::new();
+        while let Ok(newcomer) = timeout(SOON, gate.line_up(KNOWN, client(3))).await {
+            line.push(newcomer);
+        }
+        assert_eq!(line.len(), super::super::seats::WAITING_MAX);
+        assert!(stranger.place().await.is_none(), "let go");
+        let one_leaves = async {
+            sleep(Duration::from_millis(10)).await;
+            drop(line.pop());
         };
-        let (newcomer, ()) = tokio::join!(waits, others);
-        assert!(newcomer.is_ok());
-        assert_eq!(places.iter().filter(|p| is_asked(p)).count(), 1);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn surplus_goes_before_strangers_and_strangers_before_clients_we_know() {
-        let gate = Gate::new(4, 1);
-        let ranks = [Rank::Known, Rank::Stranger, Rank::Stranger, Rank::Surplus];
-        let mut places = Vec::new();
-        for (rank, now) in ranks.into_iter().zip(1..) {
-            places.push(gate.enter(rank, at(now)).await);
-        }
-        // The last one logs in and is known from then on; the first stranger has more connections than it should.
-        places[2].set_rank(Rank::Known);
-        places[1].set_rank(Rank::Surplus);
-        let mut newcomers = Vec::new();
-        for leaves in [1, 3, 0, 2] {
-            let newcomer = timeout(SOON, gate.enter(Rank::Stranger, at(9))).await.unwrap();
-            assert!(newcomer.busy() && is_asked(&places[leaves]), "{leaves}");
-            newcomers.push(newcomer);
-        }
-        assert!(timeout(SOON, gate.enter(Rank::Known, at(9))).await.is_err(), "whoever is in a transaction stays");
-        assert_eq!(gate.state().waiting, 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn only_so_many_are_on_their_way_out() {
-        let gate = Gate::new(LEAVING_MAX + 5, 1);
-        let mut places = Vec::new();
-        for now in 0..LEAVING_MAX + 5 {
-            places.push(gate.enter(Rank::Stranger, at(i64::try_from(now).unwrap())).await);
-        }
-        let mut newcomers = Vec::new();
-        while let Ok(newcomer) = timeout(SOON, gate.enter(KNOWN, at(99))).await {
-            assert!(newcomer.busy());
-            newcomers.push(newcomer);
-        }
-        assert_eq!((newcomers.len(), gate.open()), (LEAVING_MAX, 2 * LEAVING_MAX + 5));
-        let mut left = places.split_off(LEAVING_MAX);
-        let waits = async {
-            tokio::task::yield_now().await;
-            drop(places.pop());
-        };
-        let (newcomer, ()) = tokio::join!(timeout(SOON, gate.enter(KNOWN, at(100))), waits);
-        assert!(newcomer.is_ok(), "one is gone, so one more is asked");
-        assert!(is_asked(&left.remove(0)));
+        let (joined, ()) = tokio::join!(timeout(SOON, gate.line_up(KNOWN, client(4))), one_leaves);
+        assert!(joined.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_was_asked_to_leave_begins_nothing_any_more() {
-        let gate = Gate::new(1, 1);
-        let place = gate.enter(KNOWN, at(1)).await;
-        let newcomer = timeout(SOON, gate.enter(KNOWN, at(2))).await.unwrap();
+        let gate = gate(1, 1);
+        let place = soon(&gate, Rank::Stranger, 1).await.unwrap();
+        let newcomer = soon(&gate, KNOWN, 2).await.unwrap();
         assert!(newcomer.busy() && is_asked(&place) && !place.busy());
         // What it does until it is gone changes nothing: nobody else is asked in its stead, and nobody twice.
-        place.idle(at(3));
-        assert!(gate.state().idle.is_empty());
+        place.idle();
         drop((place, newcomer));
-        assert!(timeout(SOON, gate.enter(KNOWN, at(4))).await.is_ok_and(|place| place.busy()));
+        assert!(soon(&gate, KNOWN, 4).await.is_some_and(|place| place.busy()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn strangers_press_only_strangers_and_sessions_hear_of_it() {
-        let gate = Gate::new(20, 20);
-        let (known, stranger) = (gate.enter(KNOWN, at(1)).await, gate.enter(Rank::Stranger, at(1)).await);
+        let gate = gate(20, 20);
+        let (known, stranger) = (soon(&gate, KNOWN, 1).await.unwrap(), soon(&gate, Rank::Stranger, 1).await.unwrap());
         let (mut calm, mut pressed) = (known.gauge(), stranger.gauge());
         assert!(timeout(SOON, pressed.changed()).await.is_err());
         let mut crowd = Vec::new();
-        for now in 2..20 {
-            crowd.push(gate.enter(Rank::Stranger, at(now)).await);
+        for n in 2..20 {
+            crowd.push(soon(&gate, Rank::Stranger, n).await.unwrap());
         }
         assert!(timeout(SOON, pressed.changed()).await.is_ok());
         assert!(timeout(SOON, calm.changed()).await.is_ok(), "told, and nothing is different");
@@ -511,27 +462,23 @@ mod tests {
         drop(crowd);
         assert_eq!((calm.patience(), pressed.patience()), (Level::Calm.patience(), Level::Calm.patience()));
         drop((known, stranger));
-        let state = gate.state();
-        assert_eq!((state.held, state.idle.len(), state.seats.len()), (0, 0, 0));
+        let held = gate.seats().held();
+        assert_eq!((held, gate.open()), (0, 0));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_client_has_so_many_places_and_leaves_nothing_behind() {
-        let gate = Gate::new(9, 2);
+        let gate = gate(9, 2);
         let client = |text: &str| text.parse::<IpAddr>().unwrap();
         let one = gate.client(client("2001:db8::1")).await;
-        let two = gate.client(client("2001:db8::2")).await;
+        let two = gate.try_client(client("2001:db8::2"));
+        assert!(two.is_some() && gate.try_client(client("2001:db8::3")).is_none());
         assert!(timeout(SOON, gate.client(client("2001:db8::3"))).await.is_err());
         assert!(timeout(SOON, gate.client(client("2001:db8:0:1::1"))).await.is_ok());
         drop(one);
         let three = timeout(SOON, gate.client(client("2001:db8::3"))).await;
         assert!(three.is_ok());
         drop((two, three));
-        assert!(gate.state().clients.is_empty());
-    }
-
-    #[test]
-    fn a_mapped_client_is_the_ipv4_client() {
-        assert_eq!(client_of("::ffff:192.0.2.1".parse().unwrap()), "192.0.2.1".parse::<IpAddr>().unwrap());
+        assert!(gate.clients().is_empty());
     }
 }

@@ -38,7 +38,8 @@ impl<I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, I, S> {
         let Some(transaction) = self.session.take_transaction() else {
             return Ok(replies::OUT_OF_ORDER.with("say MAIL first"));
         };
-        let mut incoming = self.incoming(&transaction.mail, Decoder::new());
+        let space = self.space.take();
+        let mut incoming = self.incoming(&transaction.mail, Decoder::new(), space);
         let mut octets = 0;
         loop {
             let mut input = &self.wire.input[..];
@@ -54,9 +55,10 @@ impl<I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, I, S> {
 
     /// Reads one chunk of a message, and hands the message over after the last.
     pub(super) async fn receive_chunk(&mut self, octets: u64, last: bool) -> Result<Action, Lost> {
+        let space = self.space.take();
         let mut incoming = match (self.chunks.take(), self.session.transaction()) {
             (Some(incoming), _) => incoming,
-            (None, Some(transaction)) => Box::new(self.incoming(&transaction.mail, Decoder::counted())),
+            (None, Some(transaction)) => Box::new(self.incoming(&transaction.mail, Decoder::counted(), space)),
             (None, None) => return Ok(Action::Skip(octets)),
         };
         self.pass_over(octets, Some(&mut incoming.content)).await?;
@@ -120,7 +122,7 @@ impl<I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, I, S> {
         }
     }
 
-    fn incoming(&self, mail: &Mail, decoder: Decoder) -> Incoming<I::Body> {
+    fn incoming(&self, mail: &Mail, decoder: Decoder, space: Option<I::Space>) -> Incoming<I::Body> {
         let received = self.now();
         let id = self.front.intake.next_id(received);
         let hello = self.session.hello().cloned().unwrap_or(Hello { name: String::new(), extended: false });
@@ -128,15 +130,18 @@ impl<I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, I, S> {
         let trace = Trace {
             helo: &hello.name,
             client: self.client,
+            private: self.admission.hides_clients(),
             hostname: &self.front.settings.hostname,
             protocol: protocol(&hello, mail, tls.is_some(), self.user.is_some()),
             tls: tls.as_deref(),
             id,
             now: received,
         };
-        let (body, hold) = (self.front.intake.body(id), self.front.headers.hold());
         let header = Header::new(&trace);
-        let header = if self.admission.reads_from(mail) { header.reading_from() } else { header };
+        let (body, hold) = (self.front.intake.body(id, space), self.front.headers.hold());
+        let header = header.qualifying(self.admission.qualify(self.may_relay()).cloned());
+        let reads_from = self.admission.reads_from(self.user.as_deref(), mail);
+        let header = if reads_from { header.reading_from() } else { header };
         Incoming { id, received, content: Content::new(decoder, body, header, hold, &self.front.limits) }
     }
 
@@ -175,7 +180,8 @@ impl<I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, I, S> {
         let sender = mail.sender.to_string();
         let size_bytes = whole.size_bytes;
         let user = self.user.as_deref();
-        let class = whole.facts.priority(user.map_or(Priority::Normal, |user| user.class));
+        let (usual, most) = user.map_or((Priority::Normal, Priority::High), |user| (user.class, user.class_max));
+        let class = whole.facts.priority(usual, most);
         let envelope = Envelope {
             id,
             received,

@@ -11,6 +11,7 @@ use std::io::{self, Read as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
@@ -21,8 +22,14 @@ use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio_rustls::TlsAcceptor;
 
+use super::expiry;
 use super::options::Tls;
+use crate::types::Timestamp;
 
+/// What a person should do about a certificate that ends.
+pub const RENEW: &str = "put a new one in its place: it is in force within seconds";
+/// A certificate that ends within this time is told of. Those who renew them by a program do it 30 days before.
+const EXPIRES_SOON: Duration = Duration::from_secs(14 * 86_400);
 /// Certificates with their chains take a few kilobytes; what is larger is another file.
 const FILE_MAX: u64 = 1 << 20;
 
@@ -56,6 +63,25 @@ impl Certificate {
             certificate: options.certificate.clone(),
             source,
         })
+    }
+
+    /// When it ends, or one of those that signed it; none: nobody can say.
+    pub fn ends(&self) -> Option<Timestamp> {
+        self.0.cert.iter().filter_map(|certificate| expiry::not_after(certificate)).min()
+    }
+
+    /// What there is to say of its end, from `EXPIRES_SOON` before it on.
+    pub fn warning(&self, now: Timestamp) -> Option<String> {
+        let ends = self.ends()?;
+        if ends <= now {
+            return Some(format!(
+                "tls.certificate has ended at {ends}: clients that look at it do not come in any more"
+            ));
+        }
+        let left = ends.since(now);
+        let days = left.as_secs() / 86_400;
+        let in_days = if days == 1 { "1 day".to_string() } else { format!("{days} days") };
+        (left <= EXPIRES_SOON).then(|| format!("tls.certificate ends in {in_days}, at {ends}"))
     }
 
     /// The end of `chain` nearest to us comes first. Fails where the key is another's.
@@ -92,6 +118,11 @@ impl InForce {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = certificate;
     }
 
+    /// The one that is shown now.
+    pub fn certificate(&self) -> Certificate {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// What does the handshakes of one listener.
     pub(super) fn acceptor(&self) -> Result<TlsAcceptor, rustls::Error> {
         let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
@@ -115,4 +146,26 @@ pub enum TlsError {
     NoCertificate(SocketAddr),
     #[error("TLS of the listener {address}: {source}")]
     Refused { address: SocketAddr, source: rustls::Error },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_ends_soon_or_has_ended_is_told_of() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(vec!["relay.example".to_string()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(2027, 2, 3);
+        let chain = vec![params.self_signed(&key).unwrap().der().clone()];
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let certificate = Certificate::of(chain, key).unwrap();
+        let ends = certificate.ends().unwrap();
+        let days = |n: u64| Duration::from_secs(n * 86_400);
+        assert_eq!(certificate.warning(ends - days(15)), None);
+        let said = certificate.warning(ends - days(14)).unwrap();
+        assert!(said.starts_with("tls.certificate ends in 14 days, at 2027-02-03"), "{said}");
+        assert!(certificate.warning(ends - days(1)).unwrap().contains("in 1 day,"));
+        assert!(certificate.warning(ends).unwrap().starts_with("tls.certificate has ended at 2027-02-03"));
+    }
 }

@@ -176,11 +176,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Ok(())
     }
 
-    /// Says the last word and closes, as far as that can be done at once: others wait for the place. Where earlier replies
-    /// still wait for the client to read, there is nothing to be said; and never before the greeting, or a refusal would stand in its
-    /// place.
+    /// Says what is left and the last word, and closes, as far as that can be done at once: others wait for the place. A client that
+    /// reads hears of the message it has just sent; one that does not hears no more. Nothing is said before the greeting, or a refusal
+    /// would stand in its place.
     pub(super) async fn close_at_once(&mut self, last_word: &Said) {
-        if self.has_spoken && self.output.is_empty() && !self.sending {
+        if self.has_spoken {
             last_word.write(&mut self.output);
             let parting = async {
                 self.flush().await?;

@@ -14,14 +14,20 @@ use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::alert::Alerts;
 use crate::auth::{Auth, Users};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::inbound::options::{Relay, Tls};
-use crate::inbound::tls::{Certificate, InForce};
+use crate::inbound::tls::{Certificate, InForce, RENEW};
+use crate::types::{Alert, Timestamp};
 
 /// How often the files are looked at: a new certificate is in force long before the old one ends.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// How often it is looked at when the certificate ends, and how often the log says so.
+const LOOK_AT_END_EVERY: Duration = Duration::from_secs(60);
+const SAY_EVERY: Duration = Duration::from_secs(86_400);
 
 /// Certificate and users in force.
 pub(super) struct Admitted {
@@ -76,6 +82,36 @@ impl Admitted {
         self.from.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Says it, in the log and as an alert, when the certificate is about to end, until `stop`.
+    pub(super) fn watch_end(
+        self: &Arc<Admitted>,
+        alerts: Alerts,
+        clock: Clock,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) {
+        let Some(certificate) = self.certificate.clone() else { return };
+        let stop = stop.clone();
+        tasks.spawn(async move {
+            let mut said_at: Option<Timestamp> = None;
+            loop {
+                let now = clock.now();
+                let warning = certificate.certificate().warning(now);
+                let is_due = said_at.is_none_or(|at| now.since(at) >= SAY_EVERY);
+                if let Some(warning) = warning.as_ref().filter(|_| is_due) {
+                    tracing::warn!("{warning}; {RENEW}");
+                    said_at = Some(now);
+                }
+                alerts.tell(ending(warning));
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(LOOK_AT_END_EVERY) => {}
+                }
+            }
+        });
+    }
+
     /// Reads again what has changed, until `stop`.
     pub(super) fn watch(self: &Arc<Admitted>, tasks: &TaskTracker, stop: &CancellationToken) {
         let (admitted, stop) = (self.clone(), stop.clone());
@@ -109,6 +145,17 @@ impl Admitted {
                 names.join(", ")
             ),
         }
+    }
+}
+
+/// What stands of the certificate's end.
+fn ending(warning: Option<String>) -> Alert {
+    Alert {
+        key: "certificate".to_string(),
+        raised: warning.is_some(),
+        text: warning.unwrap_or_default(),
+        remedy: RENEW.to_string(),
+        provider: None,
     }
 }
 

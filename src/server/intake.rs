@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::clock::Clock;
 use crate::inbound::{AcceptError, BodySink, Intake, NoRoom, Received, RefusedRecipient, Standing, Suppressed};
-use crate::spool::{BodyWriter, Change, NewMessage, Spool};
+use crate::spool::{BodyWriter, Change, NewMessage, Space, Spool, SpoolError};
 use crate::suppress::List;
 use crate::suppress::options::AtInjection;
 use crate::types::{
@@ -39,6 +39,7 @@ impl BodySink for BodyWriter {
 
 impl Intake for SpoolIntake {
     type Body = BodyWriter;
+    type Space = Space;
 
     fn next_id(&self, now: Timestamp) -> QueueId {
         self.spool.ids().next(now)
@@ -46,6 +47,10 @@ impl Intake for SpoolIntake {
 
     fn room(&self, size_bytes: u64) -> Result<(), NoRoom> {
         self.spool.room(size_bytes).map_err(|shortage| NoRoom(shortage.to_string()))
+    }
+
+    fn set_aside(&self, size_bytes: Option<u64>) -> Result<Space, NoRoom> {
+        self.spool.set_aside(size_bytes).map_err(|shortage| NoRoom(shortage.to_string()))
     }
 
     fn standing(&self, recipient: &Mailbox, sender: &ReversePath) -> Standing {
@@ -76,8 +81,8 @@ impl Intake for SpoolIntake {
         self.spool.settle(vec![Change::Note(event)]);
     }
 
-    fn body(&self, id: QueueId) -> BodyWriter {
-        self.spool.body(id)
+    fn body(&self, id: QueueId, space: Option<Space>) -> BodyWriter {
+        space.map_or_else(|| self.spool.body(id), |space| self.spool.body_within(id, space))
     }
 
     async fn accept(&self, message: Received<BodyWriter>) -> Result<(), AcceptError> {
@@ -95,7 +100,10 @@ impl Intake for SpoolIntake {
             return self.spool.flush().await.map_err(|error| AcceptError::Failed(error.to_string()));
         }
         let message = NewMessage { envelope, deliveries, body, events };
-        self.spool.accept(message).await.map_err(|error| AcceptError::Failed(error.to_string()))
+        self.spool.accept(message).await.map_err(|error| match error {
+            SpoolError::NoRoom(why) => AcceptError::NoRoom(why),
+            SpoolError::Failed(why) => AcceptError::Failed(why),
+        })
     }
 }
 

@@ -167,9 +167,17 @@ impl Relay {
         writers.spawn("the suppression list", writer.run(stop_writers.clone()));
         suppressions.set_policy(config.suppression.policy());
         tasks.spawn(suppressions.clone().keep_tidy(stop_engine.clone()));
-        let caught_up = reconcile::follow(&spool, &tail).await.map_err(anyhow::Error::msg)?;
-        if caught_up > 0 {
-            tracing::info!("{caught_up} deliveries had ended just before the last stop and are settled now");
+        let reconcile::Followed { settled, not_stored } =
+            reconcile::follow(&spool, &tail, clock.now()).await.map_err(anyhow::Error::msg)?;
+        if settled > 0 {
+            tracing::info!("deliveries that had ended just before the last stop are settled now: {settled}");
+        }
+        if not_stored > 0 {
+            tracing::info!(
+                "messages the log called accepted, of which no client heard so, were not stored: {not_stored}"
+            );
+        }
+        if settled + not_stored > 0 {
             spool.flush().await?;
         }
 
@@ -188,6 +196,7 @@ impl Relay {
         let roads = Roads { router: router.clone(), dns: dns.clone() };
         let means = RelayMeans::new(spool.clone(), known.clone(), clock.clone(), roads);
         let alerts::Started { alerts, said } = alerts::start(&config, means.clone(), &tasks, &stop_engine)?;
+        admitted.watch_end(alerts.clone(), clock.clone(), &tasks, &stop_engine);
         let rules = rules::of(&config)?;
         let mut core = Core::new(core_settings(&config, &rules, &spool)?, clock.now());
         let (used, records) = allowances::parted(records);
@@ -453,6 +462,7 @@ fn open_spool(
     let tail =
         Tail::read(&folder, reconcile::TAIL_BYTES).with_context(|| format!("cannot read {}", folder.display()))?;
     let log = EventLog::open(&folder, &config.events, clock.clone()).context("cannot open the event log")?;
+    spool::keep_private(&folder);
     *journal.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(log);
     Ok(OpenSpool { spool, writer, tail })
 }

@@ -4,43 +4,97 @@
 //! told and whose delivery still stands in the spool: tried again, it would end twice. So a start reads the last events and makes the
 //! spool follow them: who was delivered is out, who was refused for good stands in the report that is still to be made. The
 //! suppression list needs none of this: `suppressed` is told when the entry is on disk.
+//!
+//! The other way round, `accepted` may be told of a message that is in no commit: its client heard nothing and comes again. It gets
+//! the end that a commit gives it which fails, `removed` with the rule `not-stored`, for each of its recipients, whose addresses nobody
+//! knows any more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::event::{Tail, Written};
 use crate::spool::{Change, Spool};
-use crate::types::{Delivery, EventKind, Failed, QueueId, Recipient, Reply};
+use crate::types::{Class, Delivery, Event, EventKind, Failed, QueueId, Recipient, Reply, Timestamp, Verdict};
 
 /// Commits follow their events within milliseconds; older ones are long done.
 const WINDOW: Duration = Duration::from_secs(30);
 /// Far more than is written in that time under load and not yet committed.
 pub(super) const TAIL_BYTES: u64 = 1 << 20;
 
-/// Returns how many deliveries were brought up to date.
-pub(super) async fn follow(spool: &Spool, tail: &Tail) -> Result<usize, String> {
+/// No message has more (`limits.recipients`).
+const RECIPIENTS_MAX: usize = 100_000;
+
+/// What was done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Followed {
+    /// Deliveries that were brought up to date.
+    pub settled: usize,
+    /// Messages that were told as accepted and are not there.
+    pub not_stored: usize,
+}
+
+pub(super) async fn follow(spool: &Spool, tail: &Tail, now: Timestamp) -> Result<Followed, String> {
     let ends = ends(tail);
-    let mut changed = 0;
+    let mut followed = Followed::default();
+    for (event, missing) in without_end(tail) {
+        let Some(id) = event.id else { continue };
+        let filter = crate::spool::Filter { message: Some(id), ..crate::spool::Filter::default() };
+        let page = spool.reader().list(filter, None, 1).await.map_err(|e| e.to_string())?;
+        if page.rows.is_empty() {
+            let ends = (0..missing.min(RECIPIENTS_MAX)).map(|_| Change::Note(not_stored(event, now)));
+            spool.settle(ends.collect());
+            followed.not_stored += 1;
+        }
+    }
     for (id, ended) in ends {
         let filter = crate::spool::Filter { message: Some(id), ..crate::spool::Filter::default() };
         let page = spool.reader().list(filter, None, usize::from(u16::MAX)).await.map_err(|e| e.to_string())?;
         for row in page.rows {
             if let Some(change) = brought_up_to_date(row.delivery, &ended) {
                 spool.settle(vec![change]);
-                changed += 1;
+                followed.settled += 1;
             }
         }
     }
-    Ok(changed)
+    Ok(followed)
+}
+
+/// What was told as accepted lately, with how many of its recipients have no end in the log.
+fn without_end(tail: &Tail) -> Vec<(&Written, usize)> {
+    let mut ended: BTreeMap<QueueId, usize> = BTreeMap::new();
+    lately(tail)
+        .filter(|event| is_end(event.kind))
+        .filter_map(|event| event.id)
+        .for_each(|id| *ended.entry(id).or_default() += 1);
+    let accepted = lately(tail).filter(|event| event.kind == EventKind::Accepted);
+    let missing = accepted.filter_map(|event| {
+        let ended = ended.get(&event.id?).copied().unwrap_or(0);
+        Some((event, event.recipients.unwrap_or(1).saturating_sub(ended)))
+    });
+    missing.filter(|(_, missing)| *missing > 0).collect()
+}
+
+fn is_end(kind: EventKind) -> bool {
+    matches!(kind, EventKind::Delivered | EventKind::Bounced | EventKind::Expired | EventKind::Removed)
+}
+
+/// Its client was told nothing, or to come again: here its recipients end under this id.
+fn not_stored(accepted: &Written, now: Timestamp) -> Event {
+    let mut event = Event::new(now, EventKind::Removed);
+    event.id = accepted.id;
+    event.sender = accepted.sender.as_deref().map(Into::into);
+    event.message_id = accepted.message_id.clone();
+    event.class = Some(Class::Temporary);
+    event.rule = Some("not-stored".into());
+    event.verdict = Some(Verdict::Retry.as_str());
+    event
 }
 
 /// The recipients whose end was told lately, by message.
 fn ends(tail: &Tail) -> BTreeMap<QueueId, Vec<&Written>> {
     let mut ends: BTreeMap<QueueId, Vec<&Written>> = BTreeMap::new();
     for event in lately(tail) {
-        let is_end =
-            matches!(event.kind, EventKind::Delivered | EventKind::Bounced | EventKind::Expired | EventKind::Removed);
-        if let Some(id) = event.id.filter(|_| is_end && event.recipient.is_some()) {
+        if let Some(id) = event.id.filter(|_| is_end(event.kind) && event.recipient.is_some()) {
             ends.entry(id).or_default().push(event);
         }
     }
@@ -94,7 +148,7 @@ fn failed(recipient: Recipient, event: &Written) -> Failed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{DeliveryId, DeliveryState, Domain, Mailbox, Notify, Timestamp};
+    use crate::types::{DeliveryId, DeliveryState, Domain, Mailbox, Notify};
 
     fn delivery(recipients: &[&str]) -> Delivery {
         let recipient =
@@ -123,7 +177,35 @@ mod tests {
             provider: None,
             reply: Some("550 5.1.1 unknown".into()),
             class: None,
+            sender: Some("a@own.example".into()),
+            message_id: None,
+            recipients: None,
         }
+    }
+
+    #[test]
+    fn what_was_accepted_and_has_no_end_is_found_once() {
+        let accepted = |recipients, secs| Written {
+            recipient: None,
+            recipients: Some(recipients),
+            ..event(EventKind::Accepted, "", secs)
+        };
+        let removed = || Written { recipient: None, ..event(EventKind::Removed, "", 102) };
+        let one = || event(EventKind::Delivered, "a@x.test", 101);
+        for (events, missing) in [
+            (vec![accepted(2, 100)], 2),
+            (vec![accepted(2, 100), one()], 1),
+            (vec![accepted(1, 100), one()], 0),
+            // By an earlier start.
+            (vec![accepted(2, 100), removed(), removed()], 0),
+            (vec![accepted(1, 100), event(EventKind::Deferred, "b@x.test", 900)], 0),
+        ] {
+            let tail = Tail { events };
+            assert_eq!(without_end(&tail).iter().map(|(_, missing)| missing).sum::<usize>(), missing, "{tail:?}");
+        }
+        let event = not_stored(&accepted(2, 100), Timestamp::from_secs(500));
+        assert_eq!((event.recipient, event.rule.as_deref()), (None, Some("not-stored")));
+        assert_eq!((event.id, event.sender.as_deref()), (QueueId::from_key(7), Some("a@own.example")));
     }
 
     #[test]

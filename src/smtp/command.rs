@@ -12,7 +12,7 @@
 
 use std::borrow::Cow;
 
-use crate::types::{AddressError, BodyType, Mailbox, Notify, Ret, ReversePath, Secret};
+use crate::types::{AddressError, BodyType, Domain, Mailbox, Notify, Ret, ReversePath, Secret};
 
 use super::replies::{self, Said};
 use super::sasl::Mechanism;
@@ -96,6 +96,11 @@ pub enum ForwardPath {
 impl Command {
     /// Reads one line, given without its line end. The error is the reply.
     pub fn parse(line: &[u8]) -> Result<Command, Said> {
+        Command::parse_for(line, None)
+    }
+
+    /// The same; an address without a domain gets this one, where there is one.
+    pub fn parse_for(line: &[u8], qualify: Option<&Domain>) -> Result<Command, Said> {
         let text = String::from_utf8_lossy(line);
         let is_foreign = matches!(text, Cow::Owned(_)) && !is_greeting(line);
         if is_foreign || text.chars().any(|c| c.is_control() && c != '\t') {
@@ -113,8 +118,8 @@ impl Command {
         match verb.to_ascii_uppercase().as_str() {
             "EHLO" => helo(argument).map(Command::Ehlo),
             "HELO" => helo(argument).map(Command::Helo),
-            "MAIL" => mail(argument).map(Command::Mail),
-            "RCPT" => rcpt(argument).map(Command::Rcpt),
+            "MAIL" => mail(argument, qualify).map(Command::Mail),
+            "RCPT" => rcpt(argument, qualify).map(Command::Rcpt),
             "DATA" => alone(Command::Data),
             "RSET" => alone(Command::Rset),
             "QUIT" => alone(Command::Quit),
@@ -169,11 +174,11 @@ fn auth(argument: &str) -> Result<Auth, Said> {
     Ok(Auth { mechanism: Mechanism::parse(mechanism), initial })
 }
 
-fn mail(argument: &str) -> Result<Mail, Said> {
+fn mail(argument: &str, qualify: Option<&Domain>) -> Result<Mail, Said> {
     let (path, parameters) = path(argument, "FROM:", "write MAIL FROM:<address>")?;
     let sender = match path {
         "" => ReversePath::Null,
-        text => ReversePath::Mailbox(mailbox(text, replies::BAD_SENDER)?),
+        text => ReversePath::Mailbox(mailbox(text, qualify, replies::BAD_SENDER)?),
     };
     let mut mail =
         Mail { sender, size_bytes: None, body_type: BodyType::Undeclared, smtputf8: false, ret: None, envid: None };
@@ -202,12 +207,12 @@ fn mail(argument: &str) -> Result<Mail, Said> {
     Ok(mail)
 }
 
-fn rcpt(argument: &str) -> Result<Rcpt, Said> {
+fn rcpt(argument: &str, qualify: Option<&Domain>) -> Result<Rcpt, Said> {
     let (path, parameters) = path(argument, "TO:", "write RCPT TO:<address>")?;
     let path = if path.eq_ignore_ascii_case("postmaster") {
         ForwardPath::Postmaster
     } else {
-        ForwardPath::Mailbox(mailbox(path, replies::BAD_RECIPIENT)?)
+        ForwardPath::Mailbox(mailbox(path, qualify, replies::BAD_RECIPIENT)?)
     };
     let mut rcpt = Rcpt { path, notify: Notify::default(), orcpt: None };
     each_parameter(parameters, |name, value| {
@@ -269,8 +274,13 @@ fn outside_quotes(text: &str, is_wanted: impl Fn(u8) -> bool) -> Option<usize> {
     None
 }
 
-fn mailbox(text: &str, wrong: &'static replies::Answer) -> Result<Mailbox, Said> {
-    Mailbox::parse(text).map_err(|error| match error {
+fn mailbox(text: &str, qualify: Option<&Domain>, wrong: &'static replies::Answer) -> Result<Mailbox, Said> {
+    let lacks_domain = !text.is_empty() && outside_quotes(text, |octet| octet == b'@').is_none();
+    let parsed = match qualify.filter(|_| lacks_domain) {
+        Some(domain) => Mailbox::parse(&format!("{text}@{domain}")),
+        None => Mailbox::parse(text),
+    };
+    parsed.map_err(|error| match error {
         AddressError::SourceRoute => replies::SOURCE_ROUTE.plain(),
         other => wrong.with(other.to_string()),
     })
@@ -320,6 +330,32 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn an_address_without_a_domain_gets_the_one_there_is() {
+        let domain = Domain::parse("own.example").unwrap();
+        let address = |line: &str, domain| match Command::parse_for(line.as_bytes(), domain) {
+            Ok(Command::Mail(mail)) => mail.sender.to_string(),
+            Ok(Command::Rcpt(Rcpt { path: ForwardPath::Mailbox(mailbox), .. })) => mailbox.to_string(),
+            Ok(other) => format!("{other:?}"),
+            Err(said) => said.answer.code.to_string(),
+        };
+        for (line, with, without) in [
+            ("MAIL FROM:<cron>", "cron@own.example", "501"),
+            ("MAIL FROM:cron SIZE=5", "cron@own.example", "501"),
+            ("MAIL FROM:<>", "", ""),
+            ("MAIL FROM:<\"a@b\">", "\"a@b\"@own.example", "501"),
+            ("RCPT TO:<root>", "root@own.example", "501"),
+            ("RCPT TO:<b@d.example>", "b@d.example", "b@d.example"),
+            ("RCPT TO:<>", "501", "501"),
+            ("RCPT TO:<a b>", "501", "501"),
+            ("RCPT TO:<@d.example:root>", "553", "553"),
+        ] {
+            assert_eq!((address(line, Some(&domain)), address(line, None)), (with.into(), without.into()), "{line}");
+        }
+        let postmaster = Command::parse_for(b"RCPT TO:<postmaster>", Some(&domain));
+        assert!(matches!(postmaster, Ok(Command::Rcpt(Rcpt { path: ForwardPath::Postmaster, .. }))));
+    }
 
     fn code_of(line: &[u8]) -> String {
         match Command::parse(line) {

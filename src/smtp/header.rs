@@ -2,10 +2,11 @@
 //!
 //! Rules that always hold:
 //! - what weir adds stands in front: our `Received`, then `Date` and `Message-ID` where they are missing. All that the client sent
-//!   follows as one piece, octet for octet, but for `X-Weir-Expire` and `X-Weir-Class`, which are orders to weir and taken out;
+//!   follows as one piece, octet for octet, but for `X-Weir-Expire` and `X-Weir-Class`, which are orders to weir and taken out, and
+//!   for the domains of addresses that have none, where its owner wants them put in (`Header::qualifying`);
 //! - for that the header is held until its end was seen. Mostly it ends in the first piece, which then passes without a copy;
 //! - a header of over `HELD_MAX` octets, or one its owner has no memory for, goes on as it comes, and what is missing in it is added
-//!   at its end: then only the beginning of a line is held, until it is known what line it is;
+//!   at its end: then only the beginning of a line is held, until it is known what line it is, and no domain is put in;
 //! - header and body are always parted by a blank line. Where the client sent none (the header is followed at once by a line that is
 //!   no field, or by nothing) it is put in: what we call header and body is what every later reader and signature calls so;
 //! - how the octets were cut into pieces changes nothing.
@@ -15,9 +16,10 @@ use std::time::Duration;
 
 use memchr::memchr;
 
-use crate::types::{Priority, Span};
+use crate::types::{Domain, Priority, Span};
 
 use super::from::{Authors, FROM_MAX};
+use super::qualify;
 use super::trace::Trace;
 
 /// What must arrive within this time (`X-Weir-Expire`) is urgent: a login code, whoever sends it with what header.
@@ -28,6 +30,8 @@ pub const RECEIVED_MAX: u32 = 100;
 pub const HELD_MAX: usize = 64 << 10;
 /// The longest field name: a line's length (RFC 5322 section 2.1.1).
 const NAME_MAX: usize = 998;
+/// The fields that name people (RFC 5322 sections 3.6.2 and 3.6.3).
+const PEOPLE: [&str; 6] = ["From", "Sender", "Reply-To", "To", "Cc", "Bcc"];
 /// Octets of a field's value that are looked at.
 const VALUE_MAX: usize = 998;
 
@@ -48,14 +52,15 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// How urgent the message is; `usual` where it does not say so itself.
-    pub fn priority(&self, usual: Priority) -> Priority {
+    /// How urgent the message is: `usual` where it does not say so itself, and never more than `most`.
+    pub fn priority(&self, usual: Priority, most: Priority) -> Priority {
         let is_urgent = self.expire.is_some_and(|span| span <= URGENT);
-        self.class.unwrap_or(match (is_urgent, self.is_bulk) {
+        let asked = self.class.unwrap_or(match (is_urgent, self.is_bulk) {
             (true, _) => Priority::High,
             (false, true) => Priority::Bulk,
             (false, false) => usual,
-        })
+        });
+        asked.at_most(most)
     }
 }
 
@@ -69,6 +74,8 @@ pub struct Header {
     has_date: bool,
     has_message_id: bool,
     reads_from: bool,
+    /// `@` and the domain for addresses without one.
+    qualify: Option<Domain>,
     facts: Facts,
     progress: Progress,
     /// Octets that were not passed on, all of the header unless it was `Released`.
@@ -77,6 +84,10 @@ pub struct Header {
     known: usize,
     /// Those of the known ones that are taken out, in order.
     orders: Vec<Range<usize>>,
+    /// Where among them a domain is put in, in order.
+    gaps: Vec<usize>,
+    /// Where the value of the field begins that the last known line belongs to, if it names people and the header is held.
+    people: Option<usize>,
     /// Do the known ones end within a line?
     in_line: bool,
     field: Field,
@@ -135,11 +146,14 @@ impl Header {
             has_date: false,
             has_message_id: false,
             reads_from: false,
+            qualify: None,
             facts: Facts::default(),
             progress: Progress::Held,
             held: Vec::new(),
             known: 0,
             orders: Vec::new(),
+            gaps: Vec::new(),
+            people: None,
             in_line: false,
             field: Field::None,
             value: Vec::new(),
@@ -149,6 +163,11 @@ impl Header {
     /// Finds out whom the message is from, too.
     pub fn reading_from(self) -> Header {
         Header { reads_from: true, ..self }
+    }
+
+    /// Puts this domain into the fields that name people, where an address has none.
+    pub fn qualifying(self, domain: Option<Domain>) -> Header {
+        Header { qualify: domain, ..self }
     }
 
     /// Is everything from here on body?
@@ -184,6 +203,7 @@ impl Header {
             let is_whole = before == 0
                 && self.progress == Progress::Held
                 && self.orders.is_empty()
+                && self.gaps.is_empty()
                 && (separator == Separator::BlankLine || self.known == 0);
             let written = if is_whole { 0 } else { before.max(self.known) };
             self.end(separator, &text[..written], out);
@@ -204,6 +224,7 @@ impl Header {
             Progress::Body => return,
         }
         self.progress = Progress::Released;
+        self.people = None;
         let held = std::mem::take(&mut self.held);
         let (known, rest) = held.split_at(self.known);
         self.write_known(known, out);
@@ -215,7 +236,7 @@ impl Header {
     pub fn finish(&mut self, out: &mut Vec<u8>) {
         if !self.is_over() {
             let held = std::mem::take(&mut self.held);
-            self.close_field();
+            self.close_field(&held);
             self.end(Separator::Missing, &held, out);
         }
     }
@@ -230,12 +251,12 @@ impl Header {
                     Kind::Unknown => return None,
                     Kind::Continuation if self.field != Field::None => {}
                     Kind::Field(name, colon) => {
-                        self.close_field();
-                        self.open_field(&text[start..start + name]);
+                        self.close_field(text);
                         value += colon + 1;
+                        self.open_field(&text[start..start + name], value);
                     }
                     end => {
-                        self.close_field();
+                        self.close_field(text);
                         return Some(if end == Kind::Blank { Separator::BlankLine } else { Separator::Missing });
                     }
                 }
@@ -249,9 +270,12 @@ impl Header {
         None
     }
 
-    fn open_field(&mut self, written: &[u8]) {
+    /// `value`: where its value begins.
+    fn open_field(&mut self, written: &[u8], value: usize) {
         let is = |name: &str| written.eq_ignore_ascii_case(name.as_bytes());
         self.field = Field::Other;
+        let is_held = self.progress == Progress::Held && self.qualify.is_some();
+        self.people = (is_held && PEOPLE.iter().any(|name| is(name))).then_some(value);
         if is("Received") {
             self.facts.received = self.facts.received.saturating_add(1);
         } else if is("Date") {
@@ -294,8 +318,14 @@ impl Header {
         }
     }
 
-    fn close_field(&mut self) {
-        let value = std::mem::take(&mut self.value);
+    /// `text`: the lines that are known, and more.
+    fn close_field(&mut self, text: &[u8]) {
+        let mut value = std::mem::take(&mut self.value);
+        if let (Some(start), Some(domain)) = (self.people.take(), &self.qualify) {
+            let gaps = qualify::gaps(&text[start..self.known]);
+            self.gaps.extend(gaps.into_iter().map(|gap| start + gap));
+            value = qualify::filled(&value, &qualify::gaps(&value), domain.as_str());
+        }
         let text = String::from_utf8_lossy(&value);
         match self.field {
             Field::MessageId if self.facts.message_id.is_none() => self.facts.message_id = bracketed(&text),
@@ -343,14 +373,25 @@ impl Header {
         }
     }
 
-    /// Writes known lines without the orders among them.
+    /// Writes known lines without the orders among them, and with the domains that were missing.
     fn write_known(&mut self, known: &[u8], out: &mut Vec<u8>) {
-        let mut at = 0;
+        let (gaps, mut at) = (std::mem::take(&mut self.gaps), 0);
+        let mut gaps = gaps.into_iter().peekable();
+        let mut write = |stretch: Range<usize>| {
+            let mut from = stretch.start;
+            while let (Some(gap), Some(domain)) = (gaps.next_if(|gap| *gap <= stretch.end), &self.qualify) {
+                out.extend_from_slice(&known[from..gap]);
+                out.push(b'@');
+                out.extend_from_slice(domain.as_str().as_bytes());
+                from = gap;
+            }
+            out.extend_from_slice(&known[from..stretch.end]);
+        };
         for order in self.orders.drain(..) {
-            out.extend_from_slice(&known[at..order.start]);
+            write(at..order.start);
             at = order.end;
         }
-        out.extend_from_slice(&known[at..]);
+        write(at..known.len());
     }
 }
 

@@ -11,6 +11,7 @@ pub mod header;
 pub mod incoming;
 pub mod offers;
 pub mod outgoing;
+mod qualify;
 pub mod replies;
 pub mod sasl;
 pub mod session;

@@ -15,7 +15,7 @@ mod security;
 
 use std::sync::Arc;
 
-use crate::types::Recipient;
+use crate::types::{Domain, Recipient};
 
 use super::command::{Command, ForwardPath, Mail, Rcpt};
 use super::offers::{LogIn, Offers, Tls};
@@ -101,6 +101,8 @@ pub struct Session {
     /// The client's network is trusted: it may log in without TLS.
     trusted: bool,
     secure: bool,
+    /// For addresses without a domain.
+    qualify: Option<Domain>,
     user: Option<Arc<str>>,
     exchange: Option<Exchange>,
     hello: Option<Hello>,
@@ -123,6 +125,7 @@ impl Session {
             offers,
             trusted,
             secure: offers.tls == Tls::Implicit,
+            qualify: None,
             user: None,
             exchange: None,
             hello: None,
@@ -140,6 +143,11 @@ impl Session {
     pub fn tolerate(&mut self, errors: u32, idle_commands: u32) {
         self.errors_max = errors;
         self.idle_commands_max = idle_commands;
+    }
+
+    /// Addresses without a domain get this one from now on; none: they are refused.
+    pub fn qualify(&mut self, domain: Option<Domain>) {
+        self.qualify = domain;
     }
 
     pub fn greet(&self, out: &mut Vec<u8>) {
@@ -165,7 +173,7 @@ impl Session {
             let step = exchange.answer(line);
             return self.log_in_step(exchange, step, out);
         }
-        let command = Command::parse(line);
+        let command = Command::parse_for(line, self.qualify.as_ref());
         if std::mem::take(&mut self.data_refused) && command.is_err() {
             return self.out_of_sync(out);
         }

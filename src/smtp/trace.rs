@@ -13,6 +13,8 @@ pub struct Trace<'a> {
     /// The client's name for itself.
     pub helo: &'a str,
     pub client: IpAddr,
+    /// Neither of the two is told.
+    pub private: bool,
     pub hostname: &'a str,
     /// ESMTP, SMTP or UTF8SMTP, with S for TLS and A for a log-in (RFC 3848, RFC 6531 section 4.3).
     pub protocol: &'static str,
@@ -28,10 +30,14 @@ impl Trace<'_> {
         // The clause of RFC 8314 section 4.3 names the suite alone.
         let suite = self.tls.and_then(|tls| tls.split(' ').next_back());
         let tls = suite.map(|suite| format!(" tls {}", name(suite))).unwrap_or_default();
+        let from = match self.private {
+            true => String::new(),
+            false => {
+                format!("from {} ({})\r\n\t", name(self.helo), Domain::literal_of(self.client.to_canonical()))
+            }
+        };
         format!(
-            "Received: from {} ({})\r\n\tby {} with {} id {}{tls};\r\n\t{}\r\n",
-            name(self.helo),
-            Domain::literal_of(self.client.to_canonical()),
+            "Received: {from}by {} with {} id {}{tls};\r\n\t{}\r\n",
             name(self.hostname),
             self.protocol,
             self.id,
@@ -67,6 +73,7 @@ mod tests {
         Trace {
             helo,
             client: "192.0.2.7".parse().unwrap(),
+            private: false,
             hostname: "relay.example",
             protocol: "ESMTP",
             tls: None,
@@ -80,6 +87,15 @@ mod tests {
         assert_eq!(
             trace("client.example").received(),
             "Received: from client.example ([192.0.2.7])\r\n\tby relay.example with ESMTP id 0000000000005;\r\n\tSat, 21 Nov 2026 20:33:40 +0000\r\n"
+        );
+    }
+
+    #[test]
+    fn a_private_trace_says_nothing_of_the_client() {
+        let trace = Trace { private: true, ..trace("client.example") };
+        assert_eq!(
+            trace.received(),
+            "Received: by relay.example with ESMTP id 0000000000005;\r\n\tSat, 21 Nov 2026 20:33:40 +0000\r\n"
         );
     }
 

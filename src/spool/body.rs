@@ -11,10 +11,11 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
+use super::space::Space;
 use crate::types::{Body, QueueId};
 
 /// Contents up to this stand in the database (measured: beyond it a file is cheaper).
@@ -24,11 +25,10 @@ const MEMORY_MAX: usize = 24 << 20;
 /// A content's memory grows by doubling from here; most messages need one or two steps.
 const MEMORY_FIRST: usize = 16 * 1024;
 
-/// What is in flight: memory, and bytes that are promised to the disk.
+/// Memory of what is in flight.
 #[derive(Debug, Default)]
 pub struct InFlight {
     memory: AtomicUsize,
-    bytes: AtomicU64,
     /// The system is short of memory.
     short: AtomicBool,
 }
@@ -45,11 +45,6 @@ impl InFlight {
         let take = |held: usize| held.checked_add(memory).filter(|&sum| sum <= MEMORY_MAX);
         self.memory.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
     }
-
-    /// Bytes of contents that were begun and are not committed yet.
-    pub fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
-    }
 }
 
 /// Gives back on drop what a content held.
@@ -57,13 +52,11 @@ impl InFlight {
 pub(super) struct Hold {
     flight: Arc<InFlight>,
     memory: usize,
-    bytes: u64,
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
         self.flight.memory.fetch_sub(self.memory, Ordering::Relaxed);
-        self.flight.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -99,6 +92,7 @@ impl Drop for BodyFile {
 pub struct Content {
     pub body: Body,
     pub file: Option<BodyFile>,
+    pub(super) space: Space,
     _hold: Hold,
 }
 
@@ -112,14 +106,15 @@ pub struct BodyWriter {
     file: Option<(BodyFile, Arc<File>)>,
     /// A write failed: what follows would leave a hole.
     failed: bool,
+    space: Space,
     hold: Hold,
 }
 
 impl BodyWriter {
-    /// `folder`: where files of contents lie.
-    pub fn new(id: QueueId, folder: Arc<PathBuf>, flight: Arc<InFlight>) -> BodyWriter {
-        let hold = Hold { flight, memory: 0, bytes: 0 };
-        BodyWriter { id, folder, memory: Vec::new(), size_bytes: 0, file: None, failed: false, hold }
+    /// `folder`: where files of contents lie. `space`: what is set aside of the disk.
+    pub(super) fn new(id: QueueId, folder: Arc<PathBuf>, flight: Arc<InFlight>, space: Space) -> BodyWriter {
+        let hold = Hold { flight, memory: 0 };
+        BodyWriter { id, folder, memory: Vec::new(), size_bytes: 0, file: None, failed: false, space, hold }
     }
 
     pub fn id(&self) -> QueueId {
@@ -138,9 +133,10 @@ impl BodyWriter {
         }
         let length = piece.len() as u64;
         self.size_bytes += length;
-        self.hold.bytes += length;
-        self.hold.flight.bytes.fetch_add(length, Ordering::Relaxed);
-        let result = self.take(piece).await;
+        let result = match self.space.take(length) {
+            Ok(()) => self.take(piece).await,
+            Err(full) => Err(full),
+        };
         self.failed |= result.is_err();
         result
     }
@@ -184,6 +180,7 @@ impl BodyWriter {
     async fn write_out(&mut self, piece: &[u8]) -> io::Result<()> {
         let Some((_, file)) = &self.file else { return Ok(()) };
         let (file, mut waiting, piece) = (Arc::clone(file), std::mem::take(&mut self.memory), piece.to_vec());
+        let written = waiting.len() + piece.len();
         self.memory = blocking(move || {
             (&*file).write_all(&waiting)?;
             (&*file).write_all(&piece)?;
@@ -191,6 +188,7 @@ impl BodyWriter {
             Ok(waiting)
         })
         .await?;
+        self.space.wrote(written as u64);
         Ok(())
     }
 
@@ -202,13 +200,14 @@ impl BodyWriter {
         if self.file.is_some() {
             self.write_out(&[]).await?;
         }
+        self.space.settle();
         let Some((file, handle)) = self.file.take() else {
             let body = Body::Inline(Bytes::from(self.memory));
-            return Ok(Content { body, file: None, _hold: self.hold });
+            return Ok(Content { body, file: None, space: self.space, _hold: self.hold });
         };
         blocking(move || handle.sync_all()).await?;
         let body = Body::File { path: Arc::clone(&file.path), size_bytes: self.size_bytes };
-        Ok(Content { body, file: Some(file), _hold: self.hold })
+        Ok(Content { body, file: Some(file), space: self.space, _hold: self.hold })
     }
 }
 
@@ -242,9 +241,20 @@ pub(super) fn sweep(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
+    use crate::spool::Options;
+    use crate::spool::room::Room;
+    use crate::spool::space::Disk;
 
     fn writer(folder: &Path, flight: &Arc<InFlight>, key: i64) -> BodyWriter {
-        BodyWriter::new(QueueId::from_key(key).unwrap(), Arc::new(folder.to_owned()), Arc::clone(flight))
+        let space = Space::unlimited(&plenty());
+        BodyWriter::new(QueueId::from_key(key).unwrap(), Arc::new(folder.to_owned()), Arc::clone(flight), space)
+    }
+
+    /// A disk that has room for all.
+    fn plenty() -> Arc<Disk> {
+        let options = Options { folder: "/".into(), queue_messages: u64::MAX, min_free_bytes: 0 };
+        Arc::new(Disk::new(Room::new(&options), "/".into(), Clock::system()))
     }
 
     fn files(folder: &Path) -> usize {
@@ -274,7 +284,7 @@ mod tests {
             };
             assert_eq!((found == text, content.file.is_some()), (true, in_file), "{size}");
         }
-        assert_eq!((files(folder.path()), flight.bytes(), flight.memory.load(Ordering::Relaxed)), (0, 0, 0));
+        assert_eq!((files(folder.path()), flight.memory.load(Ordering::Relaxed)), (0, 0));
     }
 
     #[tokio::test]
@@ -315,7 +325,7 @@ mod tests {
         writer.write(&vec![0; INLINE_MAX + 1]).await.unwrap();
         assert_eq!(files(folder.path()), 1);
         drop(writer);
-        assert_eq!((files(folder.path()), flight.bytes()), (0, 0));
+        assert_eq!(files(folder.path()), 0);
     }
 
     #[tokio::test]
@@ -325,6 +335,29 @@ mod tests {
         assert!(writer.write(&vec![0; INLINE_MAX + 1]).await.is_err());
         assert!(writer.write(b"x").await.is_err());
         assert!(writer.finish().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_content_that_would_leave_less_than_the_limit_ends_there() {
+        let (folder, flight) = (tempfile::tempdir().unwrap(), Arc::new(InFlight::default()));
+        let options = Options { folder: "/".into(), queue_messages: u64::MAX, min_free_bytes: 0 };
+        let (room, clock) = (Room::new(&options), Clock::system());
+        room.pretend(clock.now(), 1 << 20);
+        let disk = Arc::new(Disk::new(room, "/nowhere".into(), clock));
+        let space = Space::limited(&disk, None).unwrap();
+        let folder_of_bodies = Arc::new(folder.path().to_owned());
+        let mut writer = BodyWriter::new(QueueId::from_key(1).unwrap(), folder_of_bodies, flight, space);
+        let mut written = 0;
+        let error = loop {
+            match writer.write(&[b'x'; 10_000]).await {
+                Ok(()) => written += 10_000,
+                Err(error) => break error,
+            }
+        };
+        assert!(written <= 1 << 20, "{written}");
+        assert!(error.to_string().contains("cannot be asked") || error.kind() == io::ErrorKind::StorageFull, "{error}");
+        assert!(writer.finish().await.is_err());
+        assert_eq!((files(folder.path()), disk.promised()), (0, 0));
     }
 
     #[test]

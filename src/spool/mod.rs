@@ -15,6 +15,7 @@ mod read;
 mod room;
 mod row;
 mod schema;
+mod space;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 pub use body::BodyWriter;
 pub use read::{Counts, Filter, Listed, Page, Reader, Summary};
+pub use space::Space;
 pub use writer::Writer;
 
 use crate::clock::Clock;
@@ -108,6 +110,9 @@ pub struct Stored {
 pub enum SpoolError {
     #[error("{0}")]
     Failed(String),
+    /// The disk has been filled while the message came.
+    #[error("{0}")]
+    NoRoom(String),
 }
 
 /// Why no message can be taken now: `452 4.3.1`.
@@ -146,7 +151,7 @@ struct Shared {
     /// Every id given out in this run is above it.
     first: QueueId,
     flight: Arc<body::InFlight>,
-    room: room::Room,
+    disk: Arc<space::Disk>,
     requests: mpsc::Sender<writer::Request>,
     /// Bounded by the work in flight: dispatch hands over the outcomes of deliveries it has taken out (at most
     /// `delivery.max_connections` transactions), and takes out no more while `healthy` says no.
@@ -171,6 +176,22 @@ pub fn make_folder(folder: &Path) -> Result<(), SpoolError> {
     crate::sqlite::make_folder(folder).map_err(|error| SpoolError::Failed(error.to_string()))
 }
 
+/// Takes rights of others to a folder of ours away, or says that they have them.
+pub fn keep_private(folder: &Path) {
+    sqlite::keep_private(folder, true);
+}
+
+/// Does nothing lie in the data folder but what weir puts there? Not so where somebody gave it a folder of other things.
+fn holds_only_ours(folder: &Path) -> bool {
+    const OURS: [&str; 9] =
+        ["spool", "bodies", "lock", "events", "suppression", "state", "control", "http-token", "lost+found"];
+    std::fs::read_dir(folder).is_ok_and(|entries| {
+        entries
+            .flatten()
+            .all(|entry| entry.file_name().to_str().is_some_and(|name| OURS.iter().any(|ours| name.starts_with(ours))))
+    })
+}
+
 /// Takes possession of a data folder, which is made if it is not there, for as long as the file is held: for work on it
 /// while no relay runs.
 pub fn own_folder(folder: &Path) -> Result<File, SpoolError> {
@@ -192,15 +213,17 @@ impl Spool {
         sqlite::make_folder(&folder)?;
         let lock = lock::take(&folder)?;
         sqlite::make_folder(&bodies)?;
+        sqlite::keep_private(&folder, holds_only_ours(&folder));
+        sqlite::keep_private(&bodies, true);
         sqlite::sync_folder(&folder)?;
         let store = store::Store::open(&folder, journal, clock.clone())?;
         let counters = store.counters();
         let stands = store.after()?;
         let ids = QueueIds::new(counters.last_id, fastrand::u64(..));
         let first = ids.next(clock.now());
-        let room = room::Room::new(&options);
+        let disk = Arc::new(space::Disk::new(room::Room::new(&options), folder.clone(), clock.clone()));
         // A drained queue that was left large has room from the first moment on.
-        room.update(stands.messages, stands.spare);
+        disk.room.update(stands.messages, stands.spare);
         let (requests, incoming) = mpsc::channel(REQUESTS_MAX);
         let (durable_now, durable) = watch::channel(0);
         let shared = Arc::new(Shared {
@@ -209,7 +232,7 @@ impl Spool {
             ids,
             first,
             flight: Arc::default(),
-            room,
+            disk,
             requests,
             queue: Mutex::default(),
             settled: Notify::new(),
@@ -241,9 +264,20 @@ impl Spool {
         &self.0.ids
     }
 
-    /// Begins the content of a message.
+    /// Begins the content of a message of our own: it is kept while the disk takes it at all.
     pub fn body(&self, id: QueueId) -> BodyWriter {
-        BodyWriter::new(id, Arc::clone(&self.0.bodies), Arc::clone(&self.0.flight))
+        self.body_within(id, Space::unlimited(&self.0.disk))
+    }
+
+    /// Begins the content of a message from outside, for which this was set aside.
+    pub fn body_within(&self, id: QueueId, space: Space) -> BodyWriter {
+        BodyWriter::new(id, Arc::clone(&self.0.bodies), Arc::clone(&self.0.flight), space)
+    }
+
+    /// Sets room aside for a message of `size` bytes (0: not announced), which may become more as it comes. None: nothing yet.
+    pub fn set_aside(&self, size: Option<u64>) -> Result<Space, Shortage> {
+        self.room(0)?;
+        Space::limited(&self.0.disk, size)
     }
 
     /// Is there room for a message of `size` bytes? Cheap enough for every MAIL.
@@ -254,12 +288,12 @@ impl Spool {
         if let Some(text) = self.memory_fault() {
             return Err(Shortage::Memory(text));
         }
-        self.0.room.check(&self.0.folder, self.0.clock.now(), size, self.0.flight.bytes())
+        self.0.disk.check(size)
     }
 
     /// Bytes the file system of the data folder has free (for metrics and alerts).
     pub fn free_bytes(&self) -> std::io::Result<u64> {
-        self.0.room.free_bytes(&self.0.folder, self.0.clock.now())
+        self.0.disk.free_bytes()
     }
 
     /// Takes as much memory from now on as there is.
@@ -286,6 +320,7 @@ impl Spool {
         check(&envelope, &deliveries, &body)?;
         let fault = |error| SpoolError::Failed(format!("the content of {}: {error}", envelope.id));
         let content = body.finish().await.map_err(fault)?;
+        content.space.check().map_err(|shortage| SpoolError::NoRoom(shortage.to_string()))?;
         let (answer, answered) = oneshot::channel();
         let accept = store::Accept { envelope, deliveries, content, events, fault: None, told: false };
         let closed = || SpoolError::Failed("the spool is closed".to_string());

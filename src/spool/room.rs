@@ -1,8 +1,8 @@
-//! Is there room for another message? Asked at MAIL, before a client sends what could not be kept.
+//! Is there room for another message? Asked at MAIL, before a client sends what could not be kept, and again as it comes.
 //!
 //! Rules that always hold:
-//! - bytes that were begun but are not written yet count as taken, and so does what was written since the file system was
-//!   asked;
+//! - bytes that were set aside but are not written yet count as taken (`space`), and so does what was written since the file system
+//!   was asked;
 //! - pages of the database that hold nothing, and what the log's file has to spare, count as free, or a drained queue would
 //!   still refuse; but the log must be able to grow and a large content needs a file, so some of the file system must be
 //!   free in any case;
@@ -37,7 +37,7 @@ pub(super) struct Room {
     page_bytes: AtomicU64,
     log_bytes: AtomicU64,
     owed_bytes: AtomicU64,
-    /// Contents committed since the file system was asked.
+    /// What was written to the disk since the file system was asked, in bytes of the disk.
     written: AtomicU64,
     answer: Mutex<Option<Answer>>,
 }
@@ -75,9 +75,22 @@ impl Room {
         self.owed_bytes.store(spare.owed_bytes, Ordering::Relaxed);
     }
 
-    /// Contents of so many bytes are in the spool now, and in flight no more.
+    /// Contents of so many bytes are in the database now, and in flight no more: they stand in the log, and soon in the file as well.
     pub(super) fn wrote(&self, bytes: u64) {
+        self.written.fetch_add(bytes.saturating_mul(2), Ordering::Relaxed);
+    }
+
+    /// So many bytes of a content are in a file of their own now.
+    pub(super) fn wrote_file(&self, bytes: u64) {
         self.written.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// As if the file system had said this.
+    #[cfg(test)]
+    pub(super) fn pretend(&self, at: Timestamp, free_bytes: u64) {
+        let answer = Answer { at, free_bytes, free_inodes: None, read_only: false, taken: 0 };
+        *self.answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
+        self.written.store(0, Ordering::Relaxed);
     }
 
     /// Messages in the spool.
@@ -112,8 +125,7 @@ impl Room {
                 folder.display()
             )));
         }
-        // What was written stands in the log, and soon in the database as well.
-        let written = self.written.load(Ordering::Relaxed).saturating_mul(2);
+        let written = self.written.load(Ordering::Relaxed);
         let wanted = size.saturating_add(in_flight).saturating_add(written);
         let free = answer.free_bytes.saturating_sub(self.owed_bytes.load(Ordering::Relaxed));
         let with_log = free.saturating_add(self.log_bytes.load(Ordering::Relaxed));
@@ -243,9 +255,9 @@ mod tests {
         assert!(!asked(NOW, TAKEN_MAX));
         assert!(asked(NOW, 1));
         *room.answer.lock().unwrap() = Some(free(7));
-        room.wrote(TAKEN_MAX - 1);
+        room.wrote(TAKEN_MAX / 2 - 1);
         assert!(!asked(NOW, 0));
-        room.wrote(1);
+        room.wrote_file(2);
         assert!(asked(NOW, 0));
         *room.answer.lock().unwrap() = Some(free(7));
         assert!(asked(NOW + Duration::from_secs(1), 1));

@@ -541,6 +541,8 @@ mod tests {
 
     use super::*;
     use crate::spool::body::{BodyWriter, INLINE_MAX};
+    use crate::spool::room::Room;
+    use crate::spool::space::{Disk, Space};
     use crate::spool::tests::{delivery, envelope};
     use crate::types::{Origin, Timestamp};
 
@@ -566,7 +568,10 @@ mod tests {
     }
 
     async fn accept(folder: &Path, key: i64, size: usize) -> Accept {
-        let mut body = BodyWriter::new(id(key), Arc::new(schema::bodies(folder)), Arc::default());
+        let options = crate::spool::Options { folder: folder.to_owned(), queue_messages: 9, min_free_bytes: 0 };
+        let disk = Arc::new(Disk::new(Room::new(&options), folder.to_owned(), Clock::starting_at(NOW)));
+        let space = Space::unlimited(&disk);
+        let mut body = BodyWriter::new(id(key), Arc::new(schema::bodies(folder)), Arc::default(), space);
         body.write(&vec![b'x'; size]).await.unwrap();
         let mut event = Event::new(NOW, EventKind::Accepted);
         event.id = Some(id(key));

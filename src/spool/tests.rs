@@ -661,3 +661,25 @@ async fn a_walk_and_what_is_due_come_in_pages_without_gap_or_repetition() {
     assert_eq!(due, messages / 2);
     running.end().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn rights_of_others_to_the_folders_are_taken_away_and_a_shared_folder_is_left_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let bodies = folder.path().join("bodies");
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let set = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    start(folder.path()).end().await;
+    set(folder.path(), 0o755);
+    set(&bodies, 0o777);
+    start(folder.path()).end().await;
+    assert_eq!((mode(folder.path()), mode(&bodies)), (0o700, 0o700));
+    // A group that somebody has chosen stays, and so does a folder with other things in it.
+    set(folder.path(), 0o750);
+    start(folder.path()).end().await;
+    assert_eq!(mode(folder.path()), 0o750);
+    std::fs::write(folder.path().join("homework.txt"), b"x").unwrap();
+    set(folder.path(), 0o755);
+    start(folder.path()).end().await;
+    assert_eq!(mode(folder.path()), 0o755);
+}

@@ -206,7 +206,7 @@ impl Writer {
         after: After,
         stop: &CancellationToken,
     ) {
-        self.shared.room.update(after.messages, after.spare);
+        self.shared.disk.room.update(after.messages, after.spare);
         self.tidy_after = Some(IDLE);
         self.log_pages = after.log.pages;
         let is_long = after.log.pages > store::LOG_PAGES_MAX;
@@ -221,7 +221,9 @@ impl Writer {
         let mut news: Vec<Committed> = reports.collect();
         let mut results = Vec::with_capacity(answers.len());
         for accept in batch.accepts {
-            self.shared.room.wrote(accept.envelope.size_bytes);
+            if let Body::Inline(content) = &accept.content.body {
+                self.shared.disk.room.wrote(content.len() as u64);
+            }
             results.push(match accept.fault {
                 Some(text) => Err(SpoolError::Failed(text)),
                 None => Ok(()),
@@ -301,7 +303,7 @@ impl Writer {
     async fn tidy(&mut self) {
         let (more, after) = self.with_store(|store| (store.tidy(), store.after())).await;
         if let Ok(after) = after {
-            self.shared.room.update(after.messages, after.spare);
+            self.shared.disk.room.update(after.messages, after.spare);
         }
         self.tidy_after = match more {
             Ok(true) => Some(SLICE),

@@ -26,7 +26,7 @@ pub mod units;
 pub use address::{AddressError, Domain, Mailbox, ReversePath};
 pub use alert::{ALL_CLEAR, Alert};
 pub use body::Body;
-pub use client::client_of;
+pub use client::{client_of, network_of};
 pub use delivery::{Delivery, DeliveryState, Failed, Refusal};
 pub use envelope::{BodyType, Envelope, Notify, Origin, Recipient, Ret};
 pub use event::{Event, EventKind};

@@ -14,3 +14,15 @@ words! {
         Bulk = "bulk",
     }
 }
+
+impl Priority {
+    /// This one, but no more urgent than `most`.
+    pub fn at_most(self, most: Priority) -> Priority {
+        let rank = |priority: Priority| match priority {
+            Priority::High => 0,
+            Priority::Normal => 1,
+            Priority::Bulk => 2,
+        };
+        if rank(self) < rank(most) { most } else { self }
+    }
+}

@@ -9,7 +9,7 @@ use crate::kit::{Config, Relay, World, is_long, mail, now};
 const CLEAR_MAX: u64 = 24 << 10;
 const TLS_MAX: u64 = 48 << 10;
 /// Held besides the connections by databases, logs and the start itself.
-const DESCRIPTORS_RESERVED: u64 = 200;
+const DESCRIPTORS_RESERVED: u64 = 328;
 
 #[test]
 fn idle_connections_cost_little_and_keep_nobody_waiting() {

@@ -13,6 +13,8 @@ const BESIEGERS: usize = 90;
 const MESSAGES: usize = 20;
 /// Where somebody can make room it is a matter of milliseconds; the machine may be busy.
 const SOON: Duration = Duration::from_secs(3);
+/// Who is worth no more waits until one of the others has been idle for a while, and for those who came before.
+const IN_TURN: Duration = Duration::from_secs(15);
 
 #[test]
 fn whoever_takes_all_places_keeps_no_known_client_waiting() {
@@ -37,7 +39,8 @@ fn whoever_takes_all_places_keeps_no_known_client_waiting() {
         });
         let slowest = slowest.max().unwrap_or_default();
         eprintln!("{kind} on all places: the slowest message took {slowest:?}");
-        assert!(slowest < SOON, "{kind}: {slowest:?}");
+        let allowed = if kind == "idle-friend" { IN_TURN } else { SOON };
+        assert!(slowest < allowed, "{kind}: {slowest:?}");
         siege.order("rest");
     }
     let seen = siege.seen();

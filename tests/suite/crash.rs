@@ -146,3 +146,34 @@ fn a_relay_killed_at_random_moments_loses_nothing_and_repeats_next_to_nothing() 
         );
     }
 }
+
+#[test]
+fn what_was_told_as_accepted_and_not_stored_before_a_kill_ends_at_the_next_start() {
+    let (world, mx) = World::with_domain("x.test");
+    let mut relay = world.config().start();
+    relay.submit("app@sender.test", &["u@x.test"], b"Subject: x\r\n\r\nx\r\n");
+    mx.wait_accepted(1);
+    relay.assert_settled();
+    relay.kill();
+    // As if the kill had come between the line and the commit.
+    let log = relay.data_dir().join("events/current.jsonl");
+    let mut text = std::fs::read_to_string(&log).expect("read the event log");
+    let accepted =
+        text.lines().find(|line| line.contains("\"accepted\"")).expect("a line of an acceptance").to_string();
+    let mut lost: serde_json::Value = serde_json::from_str(&accepted).unwrap();
+    let last: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    lost["id"] = "38HCWEZMM2ZZT".into();
+    lost["recipients"] = 2.into();
+    lost["seq"] = (last["seq"].as_u64().unwrap() + 1).into();
+    lost["time"] = last["time"].clone();
+    text.push_str(&format!("{lost}\n"));
+    std::fs::write(&log, text).expect("write the event log");
+    for _ in 0..2 {
+        relay.run();
+        relay.assert_settled();
+        let removed = relay.events_of("removed");
+        assert_eq!(removed.len(), 2, "{removed:?}");
+        assert!(removed.iter().all(|e| e["id"] == "38HCWEZMM2ZZT" && e["rule"] == "not-stored"), "{removed:?}");
+        relay.kill();
+    }
+}

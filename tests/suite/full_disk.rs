@@ -108,6 +108,55 @@ fn without_inodes_it_is_the_same() {
 }
 
 #[test]
+fn many_large_messages_at_once_leave_the_reserve_free() {
+    const RESERVE: u64 = 32 * MIB;
+    let Some(disk) = Disk::mount(96, 10_000) else { return };
+    let (_world, mx, config) = world();
+    mx.always(At::Mail, say("451 4.3.0 later"));
+    mx.count_only();
+    let relay = start_on(&disk, &config.set("limits", "min_free_disk", "\"32 MiB\"").set("queue", "retry", "[\"1h\"]"));
+    let content = mail("large", &"0123456789abcdef\r\n".repeat(8 << 20 >> 4));
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let (relay, content) = (&relay, &content[..]);
+    let (taken, least) = std::thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            let mut least = u64::MAX;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let found = rustix::fs::statvfs(disk.path()).unwrap();
+                least = least.min(found.f_bavail * found.f_frsize);
+            }
+            least
+        });
+        let senders: Vec<_> = (0..20)
+            .map(|n| if n % 2 == 0 { "" } else { " SIZE=9500000" })
+            .map(|size| scope.spawn(move || is_taken(relay, content, size)))
+            .collect();
+        let taken = senders.into_iter().map(|sender| sender.join().unwrap()).filter(|taken| *taken).count();
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        (taken, watch.join().unwrap())
+    });
+    eprintln!("{taken} messages of 9 MiB taken, {} MiB free at least", least >> 20);
+    assert!(least >= RESERVE - MIB, "{} KiB free", least >> 10);
+    assert!(taken > 0);
+}
+
+/// Hands in one message, which is taken or put off for want of room.
+fn is_taken(relay: &Relay, content: &[u8], size: &str) -> bool {
+    let mut client = relay.client();
+    client.send(&format!("MAIL FROM:<app@sender.test>{size}"));
+    let mut reply = client.reply();
+    if reply.starts_with("250") {
+        client.ask("RCPT TO:<u@x.test>", "250");
+        client.ask("DATA", "354");
+        client.try_send(content);
+        client.try_send(b".\r\n");
+        reply = client.reply();
+    }
+    assert!(reply.starts_with("250") || reply.starts_with("452 4.3.1"), "{reply}");
+    reply.starts_with("250")
+}
+
+#[test]
 fn a_drained_spool_has_room_again_at_once_and_after_a_kill() {
     let Some(disk) = Disk::mount(32, 10_000) else { return };
     let (_world, mx, config) = world();

@@ -155,6 +155,30 @@ fn an_ordinary_user_on_a_read_only_system_relays() {
 /// Secrets with an unmistakable word in them stand wherever one can stand, and everything happens that is logged: nothing shows
 /// the word but the files it was put into.
 #[test]
+fn secrets_of_the_environment_are_taken_out_of_it_and_hold_over_a_reload() {
+    let (world, _mx) = World::with_domain("receiver.test");
+    let config = world.config();
+    let mut relay = Relay::prepare(PathBuf::from(WEIR), config.clone());
+    relay.environment("WEIR_USERS", Path::new("app:Xyzzy7Plugh"));
+    relay.environment("WEIR_QUEUE__EXPIRE", Path::new("2d"));
+    relay.run();
+    let logs_in = |relay: &Relay| {
+        let mut client = relay.client();
+        let credentials = base64::engine::general_purpose::STANDARD.encode("\0app\0Xyzzy7Plugh");
+        client.ask(&format!("AUTH PLAIN {credentials}"), "235");
+    };
+    logs_in(&relay);
+    let environment = std::fs::read(format!("/proc/{}/environ", relay.pid())).unwrap();
+    let environment = String::from_utf8_lossy(&environment);
+    assert!(environment.contains("WEIR_QUEUE__EXPIRE=2d"), "{environment}");
+    assert!(!environment.contains("Xyzzy7Plugh") && !environment.contains("WEIR_USERS="), "{environment}");
+    relay.reload(&config);
+    logs_in(&relay);
+    assert!(!relay.log().contains("names no key"), "{}", relay.log());
+    assert!(relay.stop().success());
+}
+
+#[test]
 fn no_secret_shows_anywhere() {
     const WORD: &str = "Xyzzy7Plugh";
     let (world, mx) = World::with_domain("receiver.test");

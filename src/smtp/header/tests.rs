@@ -12,6 +12,7 @@ fn trace() -> Trace<'static> {
         client: "192.0.2.7".parse().unwrap(),
         hostname: "relay.example",
         protocol: "ESMTP",
+        private: false,
         tls: None,
         id: QueueId::from_key(5).unwrap(),
         now: Timestamp::from_secs(1_795_293_220),
@@ -183,9 +184,62 @@ fn a_message_says_how_urgent_it_is() {
         ("X-Weir-Expire: 15m\r\nX-Weir-Class: bulk", Priority::Bulk),
     ] {
         let (out, facts) = pass(format!("{field}\r\n\r\nList-Id: x\r\n").as_bytes(), &[3, 9]);
-        assert_eq!(facts.priority(Priority::Normal), class, "{field}");
+        assert_eq!(facts.priority(Priority::Normal, Priority::High), class, "{field}");
         assert!(!out.contains("X-Weir"), "{field}");
     }
+}
+
+#[test]
+fn a_message_is_never_more_urgent_than_it_may_be() {
+    use Priority::{Bulk, High, Normal};
+    for (field, usual, most, class) in [
+        ("X-Weir-Class: high", Bulk, Bulk, Bulk),
+        ("X-Weir-Class: high", Bulk, Normal, Normal),
+        ("X-Weir-Class: normal", Bulk, High, Normal),
+        ("X-Weir-Expire: 15m", Normal, Normal, Normal),
+        ("X-Weir-Class: bulk", High, High, Bulk),
+        ("Subject: s", Bulk, High, Bulk),
+        ("Subject: s", High, Normal, Normal),
+    ] {
+        let (_, facts) = pass(format!("{field}\r\n\r\nx\r\n").as_bytes(), &[]);
+        assert_eq!(facts.priority(usual, most), class, "{field}, {usual:?}, {most:?}");
+    }
+}
+
+#[test]
+fn domains_are_put_in_where_they_are_missing_however_it_is_cut() {
+    let content = "Date: x\r\nFrom: root (Cron Daemon)\r\nX-Weir-Class: bulk\r\nTo: a,\r\n b@c, d\r\nSubject: root\r\n\
+                   Message-ID: <a@b>\r\nCc: e\r\n\r\nTo: body\r\n";
+    let expected = "Date: x\r\nFrom: root@own.example (Cron Daemon)\r\nTo: a@own.example,\r\n b@c, d@own.example\r\nSubject: root\r\n\
+                    Message-ID: <a@b>\r\nCc: e@own.example\r\n\r\nTo: body\r\n";
+    for cut in 0..content.len() {
+        if content.as_bytes()[cut] == b'\n' {
+            continue;
+        }
+        let mut header = Header::new(&trace()).qualifying(Domain::parse("own.example").ok()).reading_from();
+        let mut out = Vec::new();
+        for piece in [&content.as_bytes()[..cut], &content.as_bytes()[cut..]] {
+            let rest = header.pass(piece, &mut out).to_vec();
+            out.extend_from_slice(&rest);
+        }
+        header.finish(&mut out);
+        let out = String::from_utf8(out).unwrap();
+        assert_eq!(out.strip_prefix(&trace().received()), Some(expected), "cut at {cut}");
+        assert_eq!(header.facts().authors, Authors::Mailboxes(vec![Mailbox::parse("root@own.example").unwrap()]));
+    }
+    // A header that ends with its last field, and one that is not held.
+    let mut header = Header::new(&trace()).qualifying(Domain::parse("own.example").ok());
+    let mut out = Vec::new();
+    header.pass(b"Date: x\r\nMessage-ID: <a@b>\r\nTo: a\r\n", &mut out);
+    header.finish(&mut out);
+    assert!(out.ends_with(b"To: a@own.example\r\n\r\n"));
+    let mut header = Header::new(&trace()).qualifying(Domain::parse("own.example").ok());
+    let mut out = Vec::new();
+    header.pass(b"From: a\r\nTo: a", &mut out);
+    header.release(&mut out);
+    header.pass(b"b\r\nCc: c\r\n\r\n", &mut out);
+    assert!(out.windows(9).any(|w| w == b"From: a@o"), "what was known is whole");
+    assert!(String::from_utf8(out).unwrap().contains("To: ab\r\nCc: c\r\n"));
 }
 
 proptest! {
