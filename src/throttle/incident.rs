@@ -35,6 +35,8 @@ pub(super) struct Incident {
     pub first: Timestamp,
     /// The wait before the next question, in seconds.
     wait: f64,
+    /// The wait before the first one.
+    pub first_wait: f64,
     /// Questions that were refused.
     pub refused: u32,
     /// What each span held at the refusal, with what was on its way and accepted after it.
@@ -47,7 +49,7 @@ pub(super) struct Incident {
 
 impl Incident {
     pub(super) fn new(counts: Counts, pace: f64, wait: f64, now: Timestamp) -> Incident {
-        Incident { first: now, wait, refused: 0, counts, excluded: Places::default(), pace }
+        Incident { first: now, wait, first_wait: wait, refused: 0, counts, excluded: Places::default(), pace }
     }
 
     pub(super) fn wait(&self) -> Duration {

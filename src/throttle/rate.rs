@@ -66,6 +66,9 @@ const EASED_MOST: u8 = 3;
 const NEED_PART: f64 = 0.25;
 const NEED_MOST: f64 = 360.0;
 const NEED_FADES: f64 = 0.6;
+/// And twice as long as a first wait of so many units or more that was too short; that counts less with each that was not.
+const TOO_SHORT_FADES: f64 = 0.9;
+const TOO_SHORT_FROM: f64 = 60.0;
 /// Until this wait, in units, the next incident soon after it waits as long at once.
 const NEED_AGAIN: f64 = 90.0;
 /// A window that is only guessed is filled within so many units, at that part of what was refused at most.
@@ -161,6 +164,8 @@ pub(super) struct Rate {
     cycles: Vec<Cycle>,
     /// The longest wait that was needed lately, in seconds.
     need: f64,
+    /// A first wait that was too short lately, where no span explains why, in seconds.
+    too_short: f64,
     /// The receiver was full at the last incident.
     was_full: bool,
     full_times: u32,
@@ -361,7 +366,7 @@ impl Rate {
         if part >= 2.0 {
             wait = wait.max(FIRST_WAIT.1 * unit * kind);
         }
-        wait = wait.max(FIRST_WAIT_SECS);
+        wait = wait.max(FIRST_WAIT_SECS).max((2.0 * self.too_short).min(NEED_MOST * unit));
         wait = wait.max(self.pace.map_or(0.0, |pace| 1.5 / pace.max(FLOOR)).min(600.0 * unit));
         let held = |window: &Window| window.held(at.history, unit, at.now);
         if self.guess.is_none_or(|guess| held(&guess) > 1.15 * guess.count) {
@@ -403,6 +408,7 @@ impl Rate {
         let hold = (cycle.secs / 4.0).clamp(HOLD.0 * unit, HOLD.1 * unit);
         let is_full = incident.refused >= if self.noise.is_known(total) { 2 } else { 1 };
         let ending = Ending { is_first, cycle, run: run.max(incident.pace), hold, incident };
+        let first_wait = ending.incident.first_wait;
         match again.filter(|_| is_full || self.trial.is_none()) {
             Some(window) => {
                 let is_same = self.window.is_some_and(|own| own.span == window.span);
@@ -411,6 +417,11 @@ impl Rate {
             None if is_full => self.full(&ending, before.as_ref(), at),
             None => self.light(&ending, at),
         }
+        self.too_short = match (self.was_full, self.window.or(self.guess)) {
+            (true, None) if first_wait >= TOO_SHORT_FROM * unit => first_wait,
+            (true, _) => 0.0,
+            (false, _) => TOO_SHORT_FADES * self.too_short,
+        };
     }
 
     /// The receiver was full: it refused the question too.
