@@ -1,10 +1,11 @@
 //! A table of rules, read: one of `config/providers`, or the `[[provider.rule]]` of one provider.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::options::{RULES_MAX, RuleOptions};
+use super::options::{ConditionOptions, RULES_MAX, RuleOptions};
 use super::rule::Rule;
 
 /// A table cannot be used.
@@ -43,17 +44,23 @@ struct FileText {
     /// The throttle's part of the file.
     #[serde(default, rename = "profile")]
     _profile: serde::de::IgnoredAny,
+    /// Words that several rules ask for, by a name: `"@us"` in a list stands for all of them.
+    #[serde(default)]
+    words: BTreeMap<String, Vec<String>>,
     #[serde(default)]
     rule: Vec<RuleOptions>,
 }
 
 impl RuleFile {
     pub(super) fn parse(file: &str, text: &str) -> Result<RuleFile, RuleError> {
-        let read: FileText = toml::from_str(text).map_err(|e| {
+        let mut read: FileText = toml::from_str(text).map_err(|e| {
             let rule = e.span().and_then(|span| rule_around(text, span.start));
             RuleError::new(file, rule, e.to_string().trim_end().to_string())
         })?;
-        for rule in &read.rule {
+        for rule in &mut read.rule {
+            for condition in &mut rule.conditions {
+                spell_out(condition, &read.words).map_err(|fault| RuleError::new(file, Some(&rule.name), fault))?;
+            }
             for (key, words) in [("remedy", &rule.remedy), ("source", &rule.source)] {
                 if words.trim().is_empty() {
                     let fault = format!("`{key}` is missing: a table of the program says it for each rule");
@@ -63,6 +70,24 @@ impl RuleFile {
         }
         Ok(RuleFile { order: read.order, delisting: read.delisting, rules: checked(file, &read.rule)? })
     }
+}
+
+/// Puts the lists that are named into the place of their names.
+fn spell_out(condition: &mut ConditionOptions, lists: &BTreeMap<String, Vec<String>>) -> Result<(), String> {
+    for words in [&mut condition.all, &mut condition.any, &mut condition.and, &mut condition.not] {
+        let mut spelled = Vec::with_capacity(words.len());
+        for word in words.drain(..) {
+            match word.strip_prefix('@') {
+                None => spelled.push(word),
+                Some(name) => {
+                    let list = lists.get(name).ok_or_else(|| format!("`{word}` is no list of words of this file"))?;
+                    spelled.extend(list.iter().cloned());
+                }
+            }
+        }
+        *words = spelled;
+    }
+    Ok(())
 }
 
 /// The rules an operator wrote for `provider`.

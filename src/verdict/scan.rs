@@ -57,6 +57,12 @@ impl<'r> Scan<'r> {
         places.filter_map(|&(start, end)| folded.text.get(usize::from(start)..usize::from(end)))
     }
 
+    /// Does an IP address stand in it?
+    pub(super) fn names_ip(&self) -> bool {
+        let is_of_address = |b: &u8| b.is_ascii_hexdigit() || matches!(b, b'.' | b':');
+        self.text().split(|b| !is_of_address(b)).any(is_ip)
+    }
+
     fn folded(&self) -> &Folded {
         self.folded.get_or_init(|| Folded::of(self.reply))
     }
@@ -184,6 +190,20 @@ fn without_code(line: &[u8]) -> &[u8] {
         Some(_) => line.iter().position(|&b| b == b' ' || b == b'\n').map_or(&[], |end| &line[end..]),
         None => line,
     }
+}
+
+/// `run`: digits, dots and colons, with the dot or colon that may follow in a sentence.
+fn is_ip(run: &[u8]) -> bool {
+    // The shortest are `1.1.1.1` and `::1`; what is longer than the longest is none.
+    if !(3..=46).contains(&run.len()) {
+        return false;
+    }
+    let run = run.trim_ascii_end();
+    let run = run.strip_suffix(b".").or(run.strip_suffix(b":")).unwrap_or(run);
+    let text = std::str::from_utf8(run).unwrap_or_default().trim_start_matches('.');
+    let text = text.strip_prefix(':').filter(|rest| !rest.starts_with(':')).unwrap_or(text);
+    // "::" may be a slip of punctuation.
+    text.parse::<std::net::IpAddr>().is_ok_and(|ip| !ip.is_unspecified())
 }
 
 fn is_blank(byte: u8) -> bool {
@@ -394,6 +414,24 @@ mod tests {
     fn the_enhanced_code_is_found_in_odd_places() {
         for text in ["5.1.0 x", "#5.1.0 x", "(5.1.0) x", "[5.1.0] x", "x\n5.1.0 y"] {
             assert_eq!(Scan::of(&Reply::new(550, text)).enhanced(), Some(Enhanced::new(5, 1, 0)), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_ip_address_is_found_in_any_surroundings() {
+        for text in [
+            "[192.0.2.1]",
+            "IP=192.0.2.1 - no",
+            "from 192.0.2.1.",
+            "192.0.2.1: go",
+            "x (2001:db8::1) y",
+            "https://x.test/?ip=2001:db8:0:0:0:0:0:1&c=1",
+            "client:192.0.2.1>",
+        ] {
+            assert!(Scan::of(&Reply::new(550, text)).names_ip(), "{text}");
+        }
+        for text in ["", "5.7.1 no", "1.2.3", "192.0.2.256", "12:30:15", "a::b::c", "::", "mx1.2.3.4.5.test", "cafe"] {
+            assert!(!Scan::of(&Reply::new(550, text)).names_ip(), "{text}");
         }
     }
 
