@@ -31,7 +31,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 pub use decision::WAVE_KEEP;
-pub use entry::{Entry, Filter, Hit, Noted, Page, Place, Source, Standing, Wave};
+pub use entry::{Doubt, Entry, Filter, Hit, Noted, Page, Place, Source, Standing, Wave};
 pub use sorted::{Sorted, Sorter};
 pub use transfer::{CSV_HEADER, LineReader, csv_line};
 
@@ -226,6 +226,15 @@ impl List {
         self.change_all(&filter, confirm).await
     }
 
+    /// Changes how a recipient stands on the list by what the receiver says of others. `wave`: under which he stands there
+    /// provisionally, or is to. False: there was nothing to change.
+    pub async fn doubt(&self, recipient: &Mailbox, wave: &str, doubt: Doubt) -> Result<bool, ListError> {
+        let place = Place { recipient: recipient.key(), sender_domain: String::new() };
+        let (wave, policy, now) = (wave.to_string(), self.policy(), self.0.clock.now());
+        let operation = Operation::Doubt { place, wave, doubt, policy, now };
+        Ok(changed(&self.write(vec![operation]).await?) > 0)
+    }
+
     /// Does `operation` to each entry that `filter` chooses, a piece at a time, so that others write between.
     async fn change_all(&self, filter: &Filter, operation: impl Fn(&Entry) -> Operation) -> Result<u64, ListError> {
         let (mut after, mut rows) = (None, 0);
@@ -412,7 +421,9 @@ impl Writer {
 impl Write {
     /// The operations once more, if all of them are what a receiver said.
     fn lasting(&self) -> Option<Vec<Operation>> {
-        let is_heard = |operation: &Operation| matches!(operation, Operation::Hit(..) | Operation::Delivered { .. });
+        let is_heard = |operation: &Operation| {
+            matches!(operation, Operation::Hit(..) | Operation::Delivered { .. } | Operation::Doubt { .. })
+        };
         self.operations.iter().all(is_heard).then(|| self.operations.clone())
     }
 }

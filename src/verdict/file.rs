@@ -31,6 +31,8 @@ pub(super) struct RuleFile {
     pub order: Vec<String>,
     /// Where this provider takes requests for removal from its block lists.
     pub delisting: String,
+    /// Words by which its replies are known.
+    pub signs: Vec<String>,
     pub rules: Vec<Arc<Rule>>,
 }
 
@@ -41,6 +43,8 @@ struct FileText {
     order: Vec<String>,
     #[serde(default)]
     delisting: String,
+    #[serde(default)]
+    signs: Vec<String>,
     /// The throttle's part of the file.
     #[serde(default, rename = "profile")]
     _profile: serde::de::IgnoredAny,
@@ -68,7 +72,8 @@ impl RuleFile {
                 }
             }
         }
-        Ok(RuleFile { order: read.order, delisting: read.delisting, rules: checked(file, &read.rule)? })
+        let rules = checked(file, file, &read.rule)?;
+        Ok(RuleFile { order: read.order, delisting: read.delisting, signs: read.signs, rules })
     }
 }
 
@@ -103,17 +108,21 @@ pub(super) fn own_rules(provider: &str, written: &[toml::Table]) -> Result<Vec<A
         rule.map_err(|error| RuleError::new(&file, name, error.message().to_string()))
     };
     let rules = written.iter().map(read).collect::<Result<Vec<RuleOptions>, RuleError>>()?;
-    checked(&file, &rules)
+    checked(&file, OWN, &rules)
 }
 
-fn checked(file: &str, written: &[RuleOptions]) -> Result<Vec<Arc<Rule>>, RuleError> {
+/// The table of an operator's rules.
+const OWN: &str = "own";
+
+fn checked(file: &str, table: &str, written: &[RuleOptions]) -> Result<Vec<Arc<Rule>>, RuleError> {
     let mut rules: Vec<Arc<Rule>> = Vec::with_capacity(written.len());
     for rule in written {
         let fault = |fault| RuleError::new(file, Some(&rule.name), fault);
         if rules.iter().any(|other| *other.name == *rule.name) {
             return Err(fault("the name is used twice".to_string()));
         }
-        rules.push(Arc::new(Rule::new(rule).map_err(fault)?));
+        let read = Rule::new(rule).map_err(fault)?;
+        rules.push(Arc::new(Rule { table: table.into(), ..read }));
     }
     Ok(rules)
 }

@@ -22,6 +22,8 @@ const TEXT_MAX: usize = 2000;
 #[derive(Debug)]
 pub(super) struct Rule {
     pub name: Arc<str>,
+    /// The table that it stands in.
+    pub table: Arc<str>,
     pub class: Class,
     pub scope: Scope,
     pub suppress: bool,
@@ -47,6 +49,7 @@ impl Rule {
         }
         Ok(Rule {
             name: text.name.as_str().into(),
+            table: Arc::from(""),
             class: text.class,
             scope: text.scope,
             suppress: text.suppress,

@@ -6,7 +6,7 @@
 
 use std::cell::OnceCell;
 
-use crate::types::{Enhanced, Reply};
+use crate::types::{Enhanced, Mailbox, Reply};
 
 /// How much of a reply is read. Microsoft's longest have about 700 bytes, and what decides stands at the beginning.
 const READ_MAX: usize = 4096;
@@ -190,6 +190,20 @@ fn without_code(line: &[u8]) -> &[u8] {
         Some(_) => line.iter().position(|&b| b == b' ' || b == b'\n').map_or(&[], |end| &line[end..]),
         None => line,
     }
+}
+
+/// The words of a reply without what differs from one recipient, moment and server to the next: addresses, the recipient's own
+/// name, and whatever has digits in it.
+pub fn bare_words(reply: &Reply, recipient: &Mailbox) -> String {
+    let folded = fold(reply.bytes());
+    let text = String::from_utf8_lossy(&folded);
+    let name = recipient.local_part().to_ascii_lowercase();
+    let is_bare = |word: &&str| {
+        let word = word.trim_matches(|c: char| !c.is_alphanumeric());
+        !word.is_empty() && word != name && !word.bytes().any(|b| b.is_ascii_digit())
+    };
+    let words: Vec<&str> = text.split(' ').filter(is_bare).collect();
+    format!("{} {}", reply.code(), words.join(" "))
 }
 
 /// `run`: digits, dots and colons, with the dot or colon that may follow in a sentence.
@@ -415,6 +429,20 @@ mod tests {
         for text in ["5.1.0 x", "#5.1.0 x", "(5.1.0) x", "[5.1.0] x", "x\n5.1.0 y"] {
             assert_eq!(Scan::of(&Reply::new(550, text)).enhanced(), Some(Enhanced::new(5, 1, 0)), "{text}");
         }
+    }
+
+    #[test]
+    fn bare_words_are_the_same_for_every_recipient() {
+        let bare =
+            |text: &str, recipient: &str| bare_words(&Reply::parse(text).unwrap(), &Mailbox::parse(recipient).unwrap());
+        let one = bare("550 5.1.1 <Ann@x.test>: Ann is not here [192.0.2.1] q7si123", "ann@x.test");
+        assert_eq!(one, "550 is not here");
+        assert_eq!(
+            one,
+            bare("550-5.1.1 <bob.b@x.test>: bob.b\n550 5.1.1 is NOT here [192.0.2.9] zz99", "bob.b@x.test")
+        );
+        assert_ne!(one, bare("550 5.1.1 is not there", "ann@x.test"));
+        assert_ne!(one, bare("554 5.1.1 is not here", "ann@x.test"));
     }
 
     #[test]
