@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::queue::RecipientKey;
+use crate::suppress::UNPROVEN;
 use crate::types::{Mailbox, Timestamp};
 
 /// Different recipients whom the same words refuse.
@@ -207,7 +208,7 @@ impl Receiver {
 
 /// Under which those of a receiver are listed of whom it is not known whether it means them.
 pub(super) fn unproven(receiver: &str) -> Arc<str> {
-    format!("{receiver}-unproven").into()
+    format!("{receiver}{UNPROVEN}").into()
 }
 
 #[cfg(test)]

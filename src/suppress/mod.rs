@@ -45,6 +45,8 @@ use options::Policy;
 const WRITES_MAX: usize = 256;
 /// Refusals that are kept in memory while the disk fails: as many as can be told before deliveries stop, and more.
 const KEPT_MAX: usize = 10_000;
+/// The end of the id of a wave that the receiver itself decides about, by whom else it takes.
+pub const UNPROVEN: &str = "-unproven";
 /// Entries of one piece of an import or of a removal: some milliseconds of writing.
 pub const PIECE: usize = 500;
 /// Connections for look-ups; one more is opened while all are in use, and closed again.
@@ -209,10 +211,12 @@ impl List {
         self.change_all(filter, remove).await
     }
 
-    /// The waves that wait for a decision, latest first.
+    /// The waves that wait for a person's decision, latest first.
     pub fn waves(&self) -> Result<Vec<Wave>, ListError> {
         let now = self.0.clock.now();
-        self.read(|on| store::waves(on, now))
+        let mut waves = self.read(|on| store::waves(on, now))?;
+        waves.retain(|wave| !wave.id.ends_with(UNPROVEN));
+        Ok(waves)
     }
 
     /// What stands provisionally in this wave holds as long as any refusal from now on. Says how many those were.

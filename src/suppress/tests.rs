@@ -409,6 +409,7 @@ async fn what_a_receiver_says_of_others_changes_how_long_one_is_listed() {
         let entry = list.check(&mailbox(name), None).unwrap()?;
         Some((entry.source, entry.expires.map(|end| end.since(START).as_secs() / 86_400), entry.terms))
     };
+    assert_eq!(list.waves().unwrap(), [], "nobody has to decide about these");
     // It takes others: as long as any other.
     assert!(list.doubt(&mailbox("a@x.example"), "x-unproven", Doubt::Settled).await.unwrap());
     assert_eq!(stands("a@x.example"), Some((Source::Bounce, Some(90), 1)));
