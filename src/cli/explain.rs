@@ -1,7 +1,7 @@
 //! `weir explain`: what a reply of a receiver means, in weir's reading, and by which rules it reads.
 //!
 //! Reads by the rules of the configuration, as the relay does; asks nobody. The same words stand in bounces and in the
-//! events.
+//! events. Whose rules those are is said; where nobody says whose reply it is, its words may tell.
 
 use std::process::ExitCode;
 
@@ -20,9 +20,9 @@ pub(super) struct Explain {
     /// The reply, word for word; further lines behind line feeds
     #[arg(required_unless_present = "rules")]
     reply: Option<String>,
-    /// Who said it: a provider with rules of its own, or any name
-    #[arg(long, default_value = "outlook", value_name = "NAME")]
-    provider: String,
+    /// Who said it: a provider with rules of its own, or any name. Default: whom its words name, else outlook
+    #[arg(long, value_name = "NAME")]
+    provider: Option<String>,
     /// Where it was said: connect, ehlo, mail, rcpt or data. Default: where the rule expects it, else rcpt
     #[arg(long)]
     stage: Option<Stage>,
@@ -40,6 +40,10 @@ struct Explained<'a> {
     enhanced: Option<String>,
     tag: Option<&'a str>,
     provider: &'a str,
+    /// How the provider came about: `asked` for, told by the `words`, or by `default`.
+    chosen: &'a str,
+    /// The table of rules that read it: a provider's, or what stands before or behind several.
+    rules: &'a str,
     stage: Stage,
     class: Class,
     scope: Scope,
@@ -55,11 +59,16 @@ struct Explained<'a> {
     rule: &'a str,
 }
 
+/// Whom nothing names.
+const USUAL: &str = "outlook";
+
 /// A rule as `--rules --json` prints it.
 #[derive(Serialize)]
 struct RuleLine<'a> {
     rule: &'a str,
     provider: &'a str,
+    /// The table in which it stands.
+    rules: &'a str,
     class: Class,
     scope: Scope,
     suppress: bool,
@@ -88,13 +97,21 @@ fn one(explain: &Explain, text: &str, rules: &Rules, config: &Config, output: &m
     let Some(reply) = Reply::parse(text) else {
         return Err(super::usage("the reply must begin with its three-digit code, as in \"550 5.1.1 no such user\""));
     };
-    let (reading, stage) = rules.explain(&explain.provider, explain.stage, &reply);
-    let pause = Profiles::new(&config.settings.provider).get(&explain.provider).pause;
+    let (provider, chosen) = match (explain.provider.as_deref(), rules.recognize(&reply)) {
+        (Some(asked), _) => (asked, "asked"),
+        (None, Some(named)) => (named, "words"),
+        (None, None) => (USUAL, "default"),
+    };
+    let (reading, stage) = rules.explain(provider, explain.stage, &reply);
+    let pause = Profiles::new(&config.settings.provider).get(provider).pause;
+    let table = rules.list(provider).find(|rule| *rule.name == *reading.rule).map_or("none", |rule| rule.table);
     let explained = Explained {
         code: reply.code(),
         enhanced: reply.enhanced().map(|enhanced| enhanced.to_string()),
         tag: reading.tag.as_deref(),
-        provider: &explain.provider,
+        provider,
+        chosen,
+        rules: table,
         stage,
         class: reading.class,
         scope: reading.scope,
@@ -125,16 +142,42 @@ fn lines(explained: &Explained<'_>) -> Vec<String> {
         ("whose", explained.whose.to_string()),
         ("weir does", explained.does.clone()),
         ("what to do", explained.remedy.to_string()),
-        ("rule", explained.rule.to_string()),
+        ("rule", format!("{}, {}", explained.rule, table_in_words(explained))),
+        ("rules of", rules_of(explained)),
     ];
     let said = rows.iter().filter(|(_, text)| !text.is_empty());
     said.map(|(name, text)| format!("{:<12}{text}", format!("{name}:"))).collect()
 }
 
+/// Whose rule it is.
+fn table_in_words(explained: &Explained<'_>) -> String {
+    match explained.rules {
+        "certain" => "one of those for words that cannot be mistaken, whoever says them".to_string(),
+        "default" => "one of those for receivers of all kinds".to_string(),
+        "own" => "one of your own".to_string(),
+        "none" => "none".to_string(),
+        table => format!("one of {table}'s"),
+    }
+}
+
+/// As whose reply, and why.
+fn rules_of(explained: &Explained<'_>) -> String {
+    let provider = match explained.provider {
+        "default" => "a receiver without rules of its own".to_string(),
+        name => format!("{name}'s"),
+    };
+    match explained.chosen {
+        "words" => format!("{provider}, by its words; --provider NAME reads it as another's"),
+        "default" => format!("{provider}: nothing in it says whose it is; --provider NAME reads it as another's"),
+        _ => provider,
+    }
+}
+
 fn list(explain: &Explain, rules: &Rules, output: &mut Output) -> anyhow::Result<()> {
-    for rule in rules.list(&explain.provider) {
+    let provider = explain.provider.as_deref().unwrap_or(USUAL);
+    for rule in rules.list(provider) {
         if explain.format.json {
-            output.json(&rule_line(&rule, &explain.provider))?;
+            output.json(&rule_line(&rule, provider))?;
         } else {
             let row = format!("{:<30} {:<20} {:<17} {}", rule.name, rule.class, rule.scope, asks(&rule));
             output.line(row.trim_end())?;
@@ -147,6 +190,7 @@ fn rule_line<'a>(rule: &Listed<'a>, provider: &'a str) -> RuleLine<'a> {
     RuleLine {
         rule: rule.name,
         provider,
+        rules: rule.table,
         class: rule.class,
         scope: rule.scope,
         suppress: rule.suppress,

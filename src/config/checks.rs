@@ -24,6 +24,8 @@ const RECIPIENTS_MIN: usize = 100;
 const MICROSOFT: [&str; 2] = ["outlook", "microsoft365"];
 const MICROSOFT_DOMAINS: [&str; 7] =
     ["outlook.*", "hotmail.*", "live.*", "msn.com", "windowslive.com", "passport.com", "onmicrosoft.com"];
+/// What holds for every receiver without a profile.
+const OTHERS: &str = "default";
 /// Below this the event log would be deleted while somebody reads it.
 const EVENTS_SIZE_MIN: u64 = 1 << 20;
 
@@ -278,6 +280,24 @@ impl Checks<'_> {
                 self.fault(&format!("provider.{at}.initial_connections"), what, format!("write at most {max}"));
             }
             self.pace(at, provider);
+            if provider.name == OTHERS {
+                let own = [
+                    ("mx", provider.mx.is_some()),
+                    ("domains", provider.domains.is_some()),
+                    ("canary", provider.canary.is_some()),
+                ];
+                for (key, _) in own.into_iter().filter(|(_, is_given)| *is_given) {
+                    let what = format!(
+                        "`{key}` of provider \"{OTHERS}\": it is every receiver without a profile, and no one of them"
+                    );
+                    self.fault(
+                        &format!("provider.{at}.{key}"),
+                        what,
+                        "give the one receiver a name of its own".to_string(),
+                    );
+                }
+                continue;
+            }
             let routed = config.route.iter().any(|route| route.limits == provider.name);
             let matched = provider.mx.is_some() || provider.domains.is_some() || routed;
             if !matched && !self.profiles.contains(&provider.name) {

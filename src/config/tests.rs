@@ -208,6 +208,7 @@ fn settings_that_do_not_go_together_are_faults() {
         ("[[provider]]\nname = 'outlook'\nmax_rate = 600", "`provider.max_rate` is an integer: write a rate"),
         ("[delivery]\nchunking = 'off'", "write true or false"),
         ("[[provider]]\nname = 'outlook'\ngrowth_floor = '0/h'", "write a rate, as in \"500/h\" (s, min, h, d)"),
+        ("[[provider]]\nname = 'default'\nmx = ['*.x.test']", "it is every receiver without a profile"),
         ("[[provider]]\nname = 'outlook'\ncanary = 'probe'", "write a mail address of your own there"),
         (
             "[[provider]]\nname = 'outlook'\nwarm_up = [50, 0]",

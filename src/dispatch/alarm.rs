@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::core::Core;
+use super::doubt::MANY;
 use super::lanes::Said;
 use super::message::Action;
 use crate::queue::Place;
@@ -33,6 +34,7 @@ pub(super) const PORT_KEY: &str = "port 25";
 const HELD_FOR: Duration = Duration::from_secs(3600);
 const EXPIRING: &str = "expiring ";
 const PAUSED_DOMAIN: &str = "paused mail to ";
+const SAME_WORDS_FOR: Duration = Duration::from_secs(86_400);
 const IPV6_FOR: Duration = Duration::from_secs(86_400);
 
 pub(super) fn wave_key(id: &str) -> String {
@@ -150,6 +152,35 @@ impl Core {
         );
         let provider = Some(lane.provider.clone());
         self.raise(Alert { key: wave_key(id), raised: true, text: text.to_string(), remedy, provider }, now);
+    }
+
+    /// One wording refuses everybody there: it is about us, whatever it says.
+    pub(super) fn raise_same_words(&mut self, receiver: &Arc<str>, reply: &str, taken_off: usize, now: Timestamp) {
+        let undone = match taken_off {
+            0 => String::new(),
+            1 => " One who was listed for it was taken off the suppression list again.".to_string(),
+            n => format!(" {n} who were listed for it were taken off the suppression list again."),
+        };
+        let alert = Alert {
+            key: same_words_key(receiver),
+            raised: true,
+            text: format!(
+                "{receiver} refuses {MANY} different recipients with the same words and takes nobody: \"{reply}\". \
+                 That is about us and not about them: nobody is listed for it.{undone}"
+            ),
+            remedy: "Read the words: they may mean a block, a limit or a policy. `weir pause` keeps further mail from being returned; \
+                     a [[provider.rule]] teaches weir to read them (docs/rules.md)."
+                .to_string(),
+            provider: Some(receiver.clone()),
+        };
+        self.raise_until(alert, now + SAME_WORDS_FOR, now);
+    }
+
+    pub(super) fn same_words_over(&mut self, receiver: &str, now: Timestamp) {
+        let key = same_words_key(receiver);
+        if self.ending_alerts.remove(&key).is_some() {
+            self.over_with(&key, &format!("{receiver}: recipients are taken there again,"), now);
+        }
     }
 
     /// A user or client of ours writes to names that do not exist: it is slowed down and named.
@@ -373,6 +404,10 @@ impl Core {
         };
         self.raise(alert, now);
     }
+}
+
+fn same_words_key(receiver: &str) -> String {
+    format!("same words {receiver}")
 }
 
 /// Whose mail is about to expire.

@@ -28,9 +28,11 @@ use super::attempt::Attempt;
 use super::bdat::BdatHosts;
 use super::command::Commands;
 use super::destination::{Destinations, DomainId, TargetId};
+use super::doubt::Doubts;
 use super::fresh::Fresh;
 use super::gate::Gate;
 use super::hungry::{Among, Hungry};
+use super::listing::Listing;
 use super::message::{Action, ConnectionId, Input, Row};
 use super::options::Bounces;
 use super::pump::Connection;
@@ -45,7 +47,7 @@ use crate::route::order::FailureMemory;
 use crate::route::port25::Port25Watcher;
 use crate::route::{Route, Unroutable};
 use crate::throttle::{LaneName, LaneRecord, Profiles, Throttle};
-use crate::types::{DeliveryId, Domain, Event, Mailbox, NextHop, QueueId, Timestamp};
+use crate::types::{DeliveryId, Domain, Mailbox, NextHop, QueueId, Timestamp};
 use crate::verdict::Rules;
 
 /// How often expiry is looked for among what is due and cannot go, and the unused is forgotten.
@@ -120,7 +122,8 @@ pub struct Core {
     pub(super) places: Destinations,
     pub(super) gate: Gate,
     /// Refusals that the suppression list was told of, each with the event for the case that it puts the recipient there.
-    pub(super) listings: BTreeMap<RecipientKey, VecDeque<Event>>,
+    pub(super) listings: BTreeMap<RecipientKey, VecDeque<Listing>>,
+    pub(super) doubts: Doubts,
     pub(super) fresh: Fresh,
     pub(super) failing: FailureMemory,
     pub(super) port25: Port25Watcher,
@@ -216,6 +219,7 @@ impl Core {
             places: Destinations::default(),
             gate: Gate::default(),
             listings: BTreeMap::new(),
+            doubts: Doubts::default(),
             fresh: Fresh::default(),
             failing: FailureMemory::default(),
             port25: Port25Watcher::default(),

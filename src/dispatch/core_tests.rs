@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::core::{Core, Settings, SourceAddress};
+use super::doubt::Relist;
 use super::message::*;
 use super::options::Bounces;
 use crate::outbound::options::TlsMode;
@@ -396,6 +397,11 @@ impl World {
                     && self.suppressed.insert(hit.mailbox.key());
                 let wait = self.soon();
                 self.say_in(wait, Input::Suppressed { key, listed });
+            }
+            Action::Relist { whom, .. } => {
+                for (mailbox, _) in whom.iter().filter(|(_, how)| *how == Relist::Off) {
+                    self.suppressed.remove(&mailbox.key());
+                }
             }
             Action::Load { .. } | Action::LoadAll | Action::Warn(_) | Action::Slow { .. } => {}
             Action::LaneAnswer { answer, .. } => self.lane_answers.push(answer),

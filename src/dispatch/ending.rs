@@ -165,6 +165,10 @@ impl Ending {
         event
     }
 
+    pub(super) fn now(&self) -> Timestamp {
+        self.now
+    }
+
     /// Who handed the message in; none: we did.
     pub(super) fn submitter(&self) -> Option<Submitter> {
         self.envelope.client.map(|client| Submitter::new(self.envelope.user.as_deref(), client))

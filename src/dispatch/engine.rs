@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::carrier::{Carrier, Parts, Said, excerpt};
 use super::core::{Core, Settings};
+use super::doubt::Relist;
 use super::message::{Action, Adjust, ConnectionId, Fetched, Input, Job, Row, Ticket};
 use super::status::{Snapshot, Standing};
 use super::unreached::{NO_ROUTE, UNREACHABLE};
@@ -22,7 +23,7 @@ use crate::outbound::Connector;
 use crate::queue::RecipientKey;
 use crate::route::Router;
 use crate::spool::{Change, Committed, Listed, Spool, Summary};
-use crate::suppress::{Hit, List};
+use crate::suppress::{Doubt, Hit, List};
 use crate::throttle::{LaneOrder, LaneRecord};
 use crate::types::{
     Alert, DeliveryId, DeliveryState, Domain, Event, EventKind, Mailbox, NextHop, QueueId, ReversePath, Seldom,
@@ -465,6 +466,7 @@ impl Engine {
             Action::Fetch { id } => self.fetch(id),
             Action::Commit(changes) => self.commit(changes),
             Action::Suppress { hit, key } => self.suppress(hit, key),
+            Action::Relist { whom, wave } => self.relist(whom, wave),
             Action::Load { until } => self.load(until),
             Action::LoadAll => {
                 let handle = Handle(self.sender.clone());
@@ -566,6 +568,22 @@ impl Engine {
                 }
             };
             let _ = sender.send(Message::Input(Input::Suppressed { key, listed })).await;
+        });
+    }
+
+    fn relist(&self, whom: Vec<(Mailbox, Relist)>, wave: Arc<str>) {
+        let parts = self.parts.clone();
+        self.tasks.spawn(async move {
+            for (mailbox, how) in whom {
+                let (wave, doubt) = match how {
+                    Relist::Firmly => (&wave, Doubt::Settled),
+                    Relist::Provisionally(ref other) => (other, Doubt::Raised),
+                    Relist::Off => (&wave, Doubt::Justified),
+                };
+                if let Err(error) = parts.suppressions.doubt(&mailbox, wave, doubt).await {
+                    tracing::error!(recipient = %mailbox, %error, "cannot write the suppression list");
+                }
+            }
         });
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::doubt::Relist;
 use crate::outbound::{Bdat, OpenError, Outcome, Plan};
 use crate::queue::{Keys, Lifetime, RecipientKey};
 use crate::route::{Route, Unroutable};
@@ -11,7 +12,8 @@ use crate::spool::{Change, Committed, Stored};
 use crate::suppress::Hit;
 use crate::throttle::{LaneOrder, LaneRecord};
 use crate::types::{
-    Alert, Body, Class, Delivery, DeliveryId, Domain, Envelope, NextHop, Priority, Recipient, Submitter, Timestamp,
+    Alert, Body, Class, Delivery, DeliveryId, Domain, Envelope, Mailbox, NextHop, Priority, Recipient, Submitter,
+    Timestamp,
 };
 
 /// Numbers a connection from the decision to open it until its socket is closed.
@@ -288,6 +290,12 @@ pub enum Action {
     Suppress {
         hit: Box<Hit>,
         key: RecipientKey,
+    },
+    /// What a receiver said of others has changed what is known of these, who came onto the list by its words.
+    Relist {
+        whom: Vec<(Mailbox, Relist)>,
+        /// Under which they stand there until now, if provisionally.
+        wave: Arc<str>,
     },
     /// A user or client of ours seems to guess names: its mail is to come slowly until then.
     Slow {

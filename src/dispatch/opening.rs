@@ -351,10 +351,11 @@ impl Core {
         if error.stage == OpenStage::Tls {
             return Next::Address;
         }
-        if self.stands_back(id, &reading, waits) || (stage == Stage::Ehlo && reading.breaker) {
+        // No message was offered: what is said of our address or our name here returns none.
+        if self.stands_back(id, &reading, waits) || waits || reading.breaker {
             return Next::Wait;
         }
-        match reply.is_permanent() && stage == Stage::Connect {
+        match reply.is_permanent() && stage == Stage::Connect && reading.scope != Scope::Source {
             true if self.throttle.is_microsoft(&candidate.provider) => Next::Final,
             true => Next::Host,
             // At EHLO it is about our name, not about the message.

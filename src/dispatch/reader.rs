@@ -5,13 +5,18 @@ use std::sync::Arc;
 use super::message::Resolved;
 use crate::outbound::Outcome;
 use crate::throttle::LaneName;
-use crate::types::{Reading, Recipient, Reply, Stage, Timestamp, Verdict};
+use crate::types::{Class, Reading, Recipient, Reply, Scope, Stage, Timestamp, Verdict};
 
 /// The host offers no SMTPUTF8, and the message needs it (RFC 6531 section 3.2): another MX host may.
 pub(super) fn lacks_extension(results: &[(Recipient, Resolved)]) -> bool {
     let lacks =
         |resolved: &Resolved| matches!(resolved, Resolved::Outcome(Outcome::Unsendable { status: "5.6.7", .. }));
     !results.is_empty() && results.iter().all(|(_, resolved)| lacks(resolved))
+}
+
+/// RCPT was answered with yes.
+fn was_accepted(resolved: &Resolved) -> bool {
+    matches!(resolved, Resolved::Outcome(Outcome::Replied { stage: Stage::Data, .. } | Outcome::InDoubt { .. }))
 }
 
 /// On which connection a transaction was held.
@@ -34,6 +39,8 @@ pub(super) struct Reader {
     pub goes_by_data: bool,
     /// Some recipient's RCPT was accepted.
     pub anyone_accepted: bool,
+    /// How many were.
+    accepted: usize,
     /// The peer answered something.
     pub anything_said: bool,
     /// Recipients delivered to.
@@ -63,6 +70,7 @@ impl Reader {
             readings: Vec::new(),
             goes_by_data: false,
             anyone_accepted: said(Some(Stage::Data)),
+            accepted: results.iter().filter(|(_, resolved)| was_accepted(resolved)).count(),
             anything_said: said(None),
             delivered: 0,
             waits: Vec::new(),
@@ -90,6 +98,29 @@ impl Reader {
         self.readings.push((reading.clone(), reply.to_string()));
         self.memory.push((stage, reply.clone(), reading.clone()));
         reading
+    }
+
+    /// How many recipients were taken where others were refused for good because they were too many.
+    pub(super) fn taken_before_too_many(&self) -> Option<usize> {
+        let is_final = |(reading, _): &(Reading, String)| {
+            reading.class == Class::TooManyRecipients && reading.verdict == Verdict::Bounce
+        };
+        (self.accepted > 0 && self.readings.iter().any(is_final)).then_some(self.accepted)
+    }
+
+    pub(super) fn provider(&self) -> &Arc<str> {
+        &self.provider
+    }
+
+    /// Does the refusal concern this recipient alone, so that the list should know of it? What is said of the whole message
+    /// and names somebody is about whom it names.
+    pub(super) fn is_about(&self, recipient: &Recipient, stage: Stage, reply: &Reply, reading: &Reading) -> bool {
+        if stage == Stage::Rcpt {
+            return reading.suppress || reading.scope == Scope::Recipient;
+        }
+        let text = String::from_utf8_lossy(reply.bytes()).to_ascii_lowercase();
+        let is_named = text.contains(&recipient.address.as_str().to_ascii_lowercase());
+        reading.suppress && (is_named || !text.contains('@'))
     }
 
     /// The one deferral that was said of the message as a whole, if recipients are left that were not offered.

@@ -12,7 +12,6 @@
 //!   the connection that met it carries nothing more;
 //! - an answer lost after the end of data is in doubt: deferred by schedule and told as that.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,14 +22,13 @@ use super::lanes::Said;
 use super::message::{Action, ConnectionId, Done, Excerpt, Resolved, Transacted};
 use super::reader::{Reader, Where, lacks_extension};
 use crate::outbound::Outcome;
-use crate::queue::{Place, RecipientKey};
+use crate::queue::Place;
 use crate::route::order::candidates;
 use crate::spool::Change;
-use crate::suppress::Hit;
 use crate::throttle::{About, Signal};
 use crate::types::{
-    Class, Delivery, DeliveryId, DeliveryState, Envelope, Event, Mailbox, Reading, Recipient, Refusal, Reply, Scope,
-    Stage, Submitter, Timestamp, Verdict,
+    Class, Delivery, DeliveryId, DeliveryState, Envelope, Event, Mailbox, Reading, Recipient, Refusal, Scope, Stage,
+    Timestamp, Verdict,
 };
 
 /// What goes with a deferral.
@@ -118,6 +116,9 @@ impl Core {
         let mut reader = Reader::new(&held.results, place);
         reader.goes_by_data = self.bdat.note(&place.mx, held.bdat);
         reader.read_all(&self.rules, &held.results);
+        if reader.anyone_accepted {
+            self.took_somebody(&place.lane.provider, now);
+        }
         // The lane first: it says whether the delivery waits with it.
         self.tell_lane_of(&mut reader, place, &envelope, &delivery, now);
         for (recipient, resolved) in held.results {
@@ -225,8 +226,8 @@ impl Core {
                     Verdict::Bounce if !(reply.code() == 530 && reading.class == Class::Tls) => {
                         ending.bounced(&recipient, &reply, &reading);
                         self.own_wait(&recipient, &reading, place);
-                        if reading.suppress || (reading.scope == Scope::Recipient && stage == Stage::Rcpt) {
-                            self.suppress(&recipient, &reply, &reading, wave, ending);
+                        if reader.is_about(&recipient, stage, &reply, &reading) {
+                            self.suppress(&recipient, &reply, &reading, wave, ending, reader);
                         }
                         if is_misrouted(&reading) {
                             // Too late for this one; the next goes by what the DNS says then.
@@ -273,31 +274,6 @@ impl Core {
         !attempt.candidates.is_empty()
     }
 
-    /// Counts an answer about a recipient; names the wave of unknown users it belongs to.
-    fn note_recipient(
-        &mut self,
-        reading: &Reading,
-        stage: Stage,
-        who: Option<Submitter>,
-        place: &Where,
-    ) -> Option<Arc<str>> {
-        let is_about =
-            reading.verdict == Verdict::Delivered || (stage == Stage::Rcpt && reading.scope == Scope::Recipient);
-        if !is_about {
-            return None;
-        }
-        let unknown = reading.class == Class::RecipientUnknown;
-        let wave = self.throttle.note_recipient(&place.lane, unknown, place.now);
-        self.tell_counted(place.now);
-        // While a receiver calls everybody unknown, that says nothing about those who write.
-        if let Some(who) = who.filter(|_| wave.is_none())
-            && let Some(mining) = self.throttle.note_client(&who.to_string(), unknown, place.now)
-        {
-            self.raise_mining(who, &mining, place.now);
-        }
-        wave
-    }
-
     /// Once at once: the recipients that a transaction found misrouted are offered again by a fresh route.
     fn routes_afresh(&mut self, id: DeliveryId, reader: &mut Reader, now: Timestamp) -> bool {
         reader.routes_afresh = reader.routes_afresh || self.route_afresh(id, now);
@@ -313,41 +289,6 @@ impl Core {
         let slows = self.stands_back(id, reading, waits);
         reader.slows.push((reading.rule.clone(), slows));
         slows
-    }
-
-    fn suppress(
-        &mut self,
-        recipient: &Recipient,
-        reply: &Reply,
-        reading: &Reading,
-        wave: Option<Arc<str>>,
-        ending: &Ending,
-    ) {
-        let key = super::key_of(&recipient.address);
-        // Nobody asks for this recipient again before the list has decided.
-        self.gate.hold(key);
-        let event = ending.on_list(recipient, reply, reading);
-        self.listings.entry(key).or_default().push_back(event);
-        let hit = Box::new(Hit { wave, ..ending.hit(recipient, reply, reading) });
-        self.act(Action::Suppress { hit, key });
-    }
-
-    /// The list has decided: if it holds the recipient back now, those that waited for the answer are told by the list, not by
-    /// the receiver.
-    pub(super) fn suppressed(&mut self, key: RecipientKey, listed: bool, now: Timestamp) {
-        let told = self.listings.get_mut(&key).and_then(VecDeque::pop_front);
-        if self.listings.get(&key).is_some_and(VecDeque::is_empty) {
-            self.listings.remove(&key);
-        }
-        if let Some(event) = told.filter(|_| listed) {
-            self.act(Action::Commit(vec![Change::Note(Event { time: now, ..event })]));
-        }
-        let mut free = self.gate.let_go(key);
-        while let Some(id) = free.pop() {
-            if !self.unpark(id) {
-                free.extend(self.gate.pass_on(&[key]));
-            }
-        }
     }
 
     fn tell_lane_of(
@@ -383,6 +324,9 @@ impl Core {
         }
         if reader.delivered > 0 {
             self.has_delivered(&place.lane.provider, now);
+        }
+        if let Some(taken) = reader.taken_before_too_many() {
+            self.throttle.took_at_once(&place.lane, taken, now);
         }
         if was_held && !self.is_held_back(delivery.id, &place.lane, now) {
             self.wake_held_back(now);

@@ -1,6 +1,7 @@
 //! Settles deliveries without a transaction: expired, without a route or a host, held, returned or removed by an operator.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::attempt::{Attempt, Said};
 use super::core::Core;
@@ -93,14 +94,15 @@ impl Core {
                 }
             }
             Purpose::Unroutable(failure) => {
-                self.defer_all(id, &envelope, delivery, &excerpt, ending, NO_ROUTE, &failure.text, now);
+                self.defer_all(id, &envelope, delivery, &excerpt, ending, (NO_ROUTE, &failure.text, None), now);
                 return self.note_unreached(id);
             }
             Purpose::Unreachable { said, .. } => {
+                let again = self.named_by_all(&said, ending.facts.provider.as_deref());
                 let is_silent = said.iter().all(|s| s.reply.is_none());
                 let texts: Vec<String> = said.into_iter().map(|s| s.text).collect();
                 let text = if texts.is_empty() { "no address to connect to".to_string() } else { texts.join("; ") };
-                self.defer_all(id, &envelope, delivery, &excerpt, ending, UNREACHABLE, &text, now);
+                self.defer_all(id, &envelope, delivery, &excerpt, ending, (UNREACHABLE, &text, again), now);
                 if is_silent {
                     self.note_unreached(id);
                 }
@@ -108,7 +110,7 @@ impl Core {
             }
             Purpose::Lost => {
                 let text = "the connection's task ended without a report; it may have been delivered all the same";
-                return self.defer_all(id, &envelope, delivery, &excerpt, ending, "in-doubt", text, now);
+                return self.defer_all(id, &envelope, delivery, &excerpt, ending, ("in-doubt", text, None), now);
             }
         }
         let mut failed = std::mem::take(&mut delivery.failed);
@@ -138,8 +140,7 @@ impl Core {
         mut delivery: Delivery,
         excerpt: &Excerpt,
         mut ending: Ending,
-        rule: &'static str,
-        text: &str,
+        (rule, text, again): (&'static str, &str, Option<Duration>),
         now: Timestamp,
     ) {
         for recipient in &delivery.recipients {
@@ -147,7 +148,17 @@ impl Core {
         }
         delivery.refusal = ending.refusal.take();
         let changes = ending.take_events().into_iter().map(Change::Note).collect();
-        self.defer(id, envelope, delivery, Some(excerpt), Deferral { changes, again: None }, now);
+        self.defer(id, envelope, delivery, Some(excerpt), Deferral { changes, again }, now);
+    }
+
+    /// The longest wait, where each host has asked for one.
+    fn named_by_all(&self, said: &[Said], provider: Option<&str>) -> Option<Duration> {
+        let waits = said.iter().map(|said| {
+            let reading = self.rules.read(provider.unwrap_or("default"), Stage::Connect, said.reply.as_ref()?);
+            reading.effects.again_secs
+        });
+        let longest = waits.collect::<Option<Vec<u16>>>()?.into_iter().max()?;
+        Some(Duration::from_secs(u64::from(longest)))
     }
 
     /// Moves a delivery to the line of an operator's next hop; the try of it that may have begun is forgotten.

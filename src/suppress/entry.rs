@@ -155,6 +155,17 @@ pub struct Hit {
     pub at: Timestamp,
 }
 
+/// What a receiver says of others changes what its word about one is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// It takes others: who was listed provisionally stays as long as any other.
+    Settled,
+    /// It takes nobody: who was listed is listed provisionally.
+    Raised,
+    /// It means us: who was listed provisionally is not any more.
+    Justified,
+}
+
 /// What a refusal came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Noted {

@@ -31,7 +31,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 pub use decision::WAVE_KEEP;
-pub use entry::{Entry, Filter, Hit, Noted, Page, Place, Source, Standing, Wave};
+pub use entry::{Doubt, Entry, Filter, Hit, Noted, Page, Place, Source, Standing, Wave};
 pub use sorted::{Sorted, Sorter};
 pub use transfer::{CSV_HEADER, LineReader, csv_line};
 
@@ -45,6 +45,8 @@ use options::Policy;
 const WRITES_MAX: usize = 256;
 /// Refusals that are kept in memory while the disk fails: as many as can be told before deliveries stop, and more.
 const KEPT_MAX: usize = 10_000;
+/// The end of the id of a wave that the receiver itself decides about, by whom else it takes.
+pub const UNPROVEN: &str = "-unproven";
 /// Entries of one piece of an import or of a removal: some milliseconds of writing.
 pub const PIECE: usize = 500;
 /// Connections for look-ups; one more is opened while all are in use, and closed again.
@@ -209,10 +211,12 @@ impl List {
         self.change_all(filter, remove).await
     }
 
-    /// The waves that wait for a decision, latest first.
+    /// The waves that wait for a person's decision, latest first.
     pub fn waves(&self) -> Result<Vec<Wave>, ListError> {
         let now = self.0.clock.now();
-        self.read(|on| store::waves(on, now))
+        let mut waves = self.read(|on| store::waves(on, now))?;
+        waves.retain(|wave| !wave.id.ends_with(UNPROVEN));
+        Ok(waves)
     }
 
     /// What stands provisionally in this wave holds as long as any refusal from now on. Says how many those were.
@@ -224,6 +228,15 @@ impl List {
             Operation::Confirm { place, wave, policy, now }
         };
         self.change_all(&filter, confirm).await
+    }
+
+    /// Changes how a recipient stands on the list by what the receiver says of others. `wave`: under which he stands there
+    /// provisionally, or is to. False: there was nothing to change.
+    pub async fn doubt(&self, recipient: &Mailbox, wave: &str, doubt: Doubt) -> Result<bool, ListError> {
+        let place = Place { recipient: recipient.key(), sender_domain: String::new() };
+        let (wave, policy, now) = (wave.to_string(), self.policy(), self.0.clock.now());
+        let operation = Operation::Doubt { place, wave, doubt, policy, now };
+        Ok(changed(&self.write(vec![operation]).await?) > 0)
     }
 
     /// Does `operation` to each entry that `filter` chooses, a piece at a time, so that others write between.
@@ -412,7 +425,9 @@ impl Writer {
 impl Write {
     /// The operations once more, if all of them are what a receiver said.
     fn lasting(&self) -> Option<Vec<Operation>> {
-        let is_heard = |operation: &Operation| matches!(operation, Operation::Hit(..) | Operation::Delivered { .. });
+        let is_heard = |operation: &Operation| {
+            matches!(operation, Operation::Hit(..) | Operation::Delivered { .. } | Operation::Doubt { .. })
+        };
         self.operations.iter().all(is_heard).then(|| self.operations.clone())
     }
 }

@@ -8,7 +8,7 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use super::Failed;
 use super::decision::{self, Count, Decision};
-use super::entry::{Entry, Hit, Noted, Place, Source, scope};
+use super::entry::{Doubt, Entry, Hit, Noted, Place, Source, scope};
 use super::options::Policy;
 use super::store::{self, delete, forget_counts, get, get_count, insert, put, put_count};
 use crate::sqlite;
@@ -48,6 +48,14 @@ pub(super) enum Operation {
     Confirm {
         place: Place,
         wave: String,
+        policy: Policy,
+        now: Timestamp,
+    },
+    /// This entry, by what its receiver said of others.
+    Doubt {
+        place: Place,
+        wave: String,
+        doubt: Doubt,
         policy: Policy,
         now: Timestamp,
     },
@@ -133,6 +141,14 @@ fn apply(on: &Connection, operation: Operation) -> rusqlite::Result<Outcome> {
         Operation::Remove(key) => store::forget(on, &key).map(rows),
         Operation::RemoveOne { place, last, now } => remove_one(on, &place, last, now),
         Operation::Confirm { place, wave, policy, now } => confirm(on, &place, &wave, &policy, now),
+        Operation::Doubt { place, wave, doubt, policy, now } => match doubt {
+            Doubt::Settled => confirm(on, &place, &wave, &policy, now),
+            Doubt::Raised => make_provisional(on, &place, wave, now),
+            Doubt::Justified => match get(on, &place)? {
+                Some(entry) if stands_in(&entry, &wave, now) => remove_one(on, &place, entry.last, now),
+                _ => Ok(Outcome::Changed(0)),
+            },
+        },
         Operation::Tidy { place, now } => tidy(on, &place, now),
         Operation::SetRight { place, now } => set_right(on, &place, now),
         Operation::TidyCounts { before } => store::forget_old_counts(on, before).map(rows),
@@ -202,10 +218,29 @@ fn remove_one(on: &Connection, place: &Place, last: Timestamp, now: Timestamp) -
     Ok(Outcome::Changed(1))
 }
 
+/// Provisionally, in this wave.
+fn stands_in(entry: &Entry, wave: &str, now: Timestamp) -> bool {
+    entry.is_provisional() && entry.wave.as_deref() == Some(wave) && entry.is_in_force(now)
+}
+
+/// Only a receiver's own first word is taken back in part: what a person, a list or a second refusal put there stays.
+fn make_provisional(on: &Connection, place: &Place, wave: String, now: Timestamp) -> rusqlite::Result<Outcome> {
+    let Some(entry) = get(on, place)?.filter(|entry| entry.is_in_force(now)) else { return Ok(Outcome::Changed(0)) };
+    match entry.source {
+        Source::Wave => put(on, &Entry { wave: Some(wave), ..entry })?,
+        Source::Bounce if entry.terms == 1 => {
+            let expires = Some(entry.last + decision::WAVE_KEEP);
+            put(on, &Entry { source: Source::Wave, wave: Some(wave), terms: 0, expires, ..entry })?;
+        }
+        _ => return Ok(Outcome::Changed(0)),
+    }
+    Ok(Outcome::Changed(1))
+}
+
 fn confirm(on: &Connection, place: &Place, wave: &str, policy: &Policy, now: Timestamp) -> rusqlite::Result<Outcome> {
-    let stands =
-        |entry: &Entry| entry.is_provisional() && entry.wave.as_deref() == Some(wave) && entry.is_in_force(now);
-    let Some(entry) = get(on, place)?.filter(stands) else { return Ok(Outcome::Changed(0)) };
+    let Some(entry) = get(on, place)?.filter(|entry| stands_in(entry, wave, now)) else {
+        return Ok(Outcome::Changed(0));
+    };
     let rule = policy.rule(entry.class);
     let expires = rule.and_then(|rule| decision::lasting(entry.terms, entry.last, rule));
     let terms = entry.terms.saturating_add(1);

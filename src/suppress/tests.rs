@@ -394,3 +394,34 @@ async fn a_wave_of_many_pieces_is_confirmed_whole_and_no_other_is() {
     let waves = list.waves().unwrap();
     assert!(waves.len() == 1 && waves[0].id == "odd" && waves[0].entries == count as u64, "{waves:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_receiver_says_of_others_changes_how_long_one_is_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = open(folder.path());
+    let unknown = Class::RecipientUnknown;
+    for (name, message) in [("a@x.example", 1), ("b@x.example", 2)] {
+        list.note_refusal(in_wave("x-unproven", hit(name, unknown, message, START))).await.unwrap();
+    }
+    list.note_refusal(hit("c@x.example", unknown, 3, START)).await.unwrap();
+    list.add(Entry::new(&mailbox("d@x.example"), unknown, "by hand", Source::Manual, START)).await.unwrap();
+    let stands = |name: &str| {
+        let entry = list.check(&mailbox(name), None).unwrap()?;
+        Some((entry.source, entry.expires.map(|end| end.since(START).as_secs() / 86_400), entry.terms))
+    };
+    assert_eq!(list.waves().unwrap(), [], "nobody has to decide about these");
+    // It takes others: as long as any other.
+    assert!(list.doubt(&mailbox("a@x.example"), "x-unproven", Doubt::Settled).await.unwrap());
+    assert_eq!(stands("a@x.example"), Some((Source::Bounce, Some(90), 1)));
+    // It means us: off the list, and only who stands there for that.
+    assert!(list.doubt(&mailbox("b@x.example"), "x-unproven", Doubt::Justified).await.unwrap());
+    assert!(!list.doubt(&mailbox("a@x.example"), "x-unproven", Doubt::Justified).await.unwrap());
+    assert!(stands("b@x.example").is_none() && stands("a@x.example").is_some());
+    // It calls everybody unknown: for some days, whoever it was that it said so of first; a person's word stands.
+    assert!(list.doubt(&mailbox("c@x.example"), "x-unproven", Doubt::Raised).await.unwrap());
+    assert_eq!(stands("c@x.example"), Some((Source::Wave, Some(7), 0)));
+    assert!(list.doubt(&mailbox("c@x.example"), "w1", Doubt::Raised).await.unwrap());
+    assert_eq!(list.confirm("w1").await.unwrap(), 1);
+    assert!(!list.doubt(&mailbox("d@x.example"), "w1", Doubt::Raised).await.unwrap());
+    assert_eq!(stands("d@x.example"), Some((Source::Manual, None, 1)));
+}

@@ -384,6 +384,12 @@ impl Throttle {
         noted.wave
     }
 
+    /// The receiver took no more than so many recipients of one transaction and refused the others for good: no later one has more.
+    pub fn took_at_once(&mut self, name: &LaneName, recipients: usize, now: Timestamp) {
+        let (_, lane) = self.lane(name, now);
+        lane.took_at_once(recipients, now);
+    }
+
     /// Counts one answer about a recipient of a client of ours; tells when the client seems to guess names.
     pub fn note_client(&mut self, client: &str, unknown: bool, now: Timestamp) -> Option<Mining> {
         self.clients.note(client, unknown, now)

@@ -66,7 +66,12 @@ struct ProviderFile {
 #[derive(Clone, Debug)]
 pub struct Profiles {
     by_name: BTreeMap<Arc<str>, Profile>,
+    /// What holds for a receiver that nobody has described: `[[provider]] name = "default"`.
+    others: Profile,
 }
+
+/// The name under which an operator says what holds for every receiver without a profile.
+const OTHERS: &str = "default";
 
 impl Profiles {
     /// The shipped profiles with `overrides` laid over them.
@@ -75,18 +80,27 @@ impl Profiles {
             let file: ProviderFile = toml::from_str(text).expect("a shipped provider table is valid, a test holds it");
             file.profile
         });
+        let (for_others, overrides): (Vec<ProviderOptions>, Vec<ProviderOptions>) =
+            overrides.iter().cloned().partition(|options| options.name == OTHERS);
+        let mut others = Profile::unknown(OTHERS);
+        for options in for_others {
+            others.lay_over(ProviderOptions { mx: None, domains: None, ..options });
+        }
         let mut by_name = BTreeMap::new();
-        for options in shipped.chain(overrides.iter().cloned()) {
+        let is_shipped = shipped.map(|options| (options, true));
+        for (options, is_shipped) in is_shipped.chain(overrides.into_iter().map(|options| (options, false))) {
             let name: Arc<str> = options.name.as_str().into();
-            let profile = by_name.entry(name.clone()).or_insert_with(|| Profile::unknown(&name));
+            // A profile of the program says what it means; what an operator leaves out of a new one is as for all others.
+            let new = || if is_shipped { Profile::unknown(&name) } else { others.named(&name) };
+            let profile = by_name.entry(name.clone()).or_insert_with(new);
             profile.lay_over(options);
         }
-        Profiles { by_name }
+        Profiles { by_name, others }
     }
 
     /// The profile of `name`, or what holds for a receiver nobody has described.
     pub fn get(&self, name: &str) -> Profile {
-        self.by_name.get(name).cloned().unwrap_or_else(|| Profile::unknown(name))
+        self.by_name.get(name).cloned().unwrap_or_else(|| self.others.named(name))
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Profile> {
@@ -114,6 +128,11 @@ impl Profile {
             canary: None,
             warm_up: WARM_UP.to_vec(),
         }
+    }
+
+    /// The same for a receiver of this name.
+    fn named(&self, name: &str) -> Profile {
+        Profile { name: name.into(), ..self.clone() }
     }
 
     fn lay_over(&mut self, options: ProviderOptions) {
@@ -166,6 +185,25 @@ mod tests {
     #[test]
     fn a_receiver_nobody_described_has_the_ceiling_all_the_same() {
         assert_eq!(Profiles::new(&[]).get("mx.example.com").max_connections, MAX_CONNECTIONS);
+    }
+
+    #[test]
+    fn what_is_said_of_default_holds_for_all_that_no_profile_names() {
+        let said: Vec<ProviderOptions> =
+            ["name = 'corp'\npause = '3s'", "name = 'default'\nmax_connections = 7\nmax_rate = '60/min'"]
+                .iter()
+                .map(|text| toml::from_str(text).unwrap())
+                .collect();
+        let profiles = Profiles::new(&said);
+        for (name, connections, pause) in [("mx.example.com", 7, 600), ("default", 7, 600), ("corp", 7, 3)] {
+            let profile = profiles.get(name);
+            assert_eq!((profile.max_connections, profile.pause.as_secs()), (connections, pause), "{name}");
+            assert_eq!((&*profile.name, profile.max_rate), (name, Some(60.0)));
+        }
+        for name in ["outlook", "gmail", "yahoo"] {
+            assert_eq!(profiles.get(name), Profiles::new(&[]).get(name), "{name} has a profile");
+        }
+        assert!(profiles.iter().all(|profile| &*profile.name != "default"));
     }
 
     #[test]

@@ -132,4 +132,6 @@ pub struct Effects {
     pub again_secs: Option<u16>,
     /// After a block: the first probe goes out early, with mail of another sender.
     pub probe_early: bool,
+    /// Whom it suppresses stands on the list for some days only, until the receiver was seen to take somebody else.
+    pub provisional: bool,
 }

@@ -18,7 +18,9 @@ pub(super) struct Condition {
     /// Numbers of phrases.
     all: Box<[u16]>,
     any: Box<[u16]>,
+    and: Box<[u16]>,
     not: Box<[u16]>,
+    ip: bool,
 }
 
 /// What a reply must have before a condition is worth a closer look.
@@ -46,10 +48,13 @@ impl Condition {
             stages: text.stage.as_slice().into(),
             all: phrases("all", &text.all, lexicon)?,
             any: phrases("any", &text.any, lexicon)?,
+            and: phrases("and", &text.and, lexicon)?,
+            ip: text.ip,
             not: phrases("not", &text.not, lexicon)?,
         };
         let asks = [condition.codes.len(), condition.enhanced.len(), condition.tags.len(), condition.stages.len()];
-        if asks.iter().sum::<usize>() + condition.all.len() + condition.any.len() == 0 {
+        let words = condition.all.len() + condition.any.len() + condition.and.len();
+        if asks.iter().sum::<usize>() + words + usize::from(condition.ip) == 0 {
             return Err(
                 "a `match` names no code, enhanced code, tag, stage or words: it would match every reply".to_string()
             );
@@ -67,8 +72,8 @@ impl Condition {
 
     /// Does it ask for more than code and stage?
     pub(super) fn reads_text(&self) -> bool {
-        let words = self.all.len() + self.any.len() + self.not.len();
-        words + self.tags.len() + self.enhanced.len() > 0
+        let words = self.all.len() + self.any.len() + self.and.len() + self.not.len();
+        self.ip || words + self.tags.len() + self.enhanced.len() > 0
     }
 
     /// What is cheapest to look for first.
@@ -77,6 +82,8 @@ impl Condition {
             Trigger::Phrases(&self.any)
         } else if let Some(first) = self.all.get(..1) {
             Trigger::Phrases(first)
+        } else if !self.and.is_empty() {
+            Trigger::Phrases(&self.and)
         } else if !self.tags.is_empty() {
             Trigger::Tag
         } else if !self.enhanced.is_empty() && !self.enhanced.contains(&EnhancedPattern::None) {
@@ -93,6 +100,8 @@ impl Condition {
             && is_one_of(&self.enhanced, |enhanced| enhanced.matches(scan.enhanced()))
             && is_one_of(&self.tags, |tag| scan.tags().any(|t| tag.matches(t)))
             && is_one_of(&self.any, |&phrase| found.has(phrase))
+            && is_one_of(&self.and, |&phrase| found.has(phrase))
+            && (!self.ip || scan.names_ip())
             && self.all.iter().all(|&phrase| found.has(phrase))
             && !self.not.iter().any(|&phrase| found.has(phrase))
     }
@@ -250,6 +259,11 @@ mod tests {
             ("all = ['user', 'unknown']", "550 user", false),
             ("any = ['nobody', 'unknown']", "550 unknown", true),
             ("any = ['user']\nnot = ['spam']", "550 user spam", false),
+            ("any = ['user', 'box']\nand = ['full', 'gone']", "550 the box is gone", true),
+            ("any = ['user', 'box']\nand = ['full', 'gone']", "550 the box", false),
+            ("and = ['full', 'gone']", "550 gone", true),
+            ("ip = true", "550 go, 192.0.2.1", true),
+            ("ip = true", "550 go, 192.0.2", false),
             ("stage = ['mail', 'rcpt']", "550 x", true),
             ("stage = ['data']", "550 x", false),
         ] {

@@ -1,10 +1,11 @@
 //! A table of rules, read: one of `config/providers`, or the `[[provider.rule]]` of one provider.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::options::{RULES_MAX, RuleOptions};
+use super::options::{ConditionOptions, RULES_MAX, RuleOptions};
 use super::rule::Rule;
 
 /// A table cannot be used.
@@ -30,6 +31,8 @@ pub(super) struct RuleFile {
     pub order: Vec<String>,
     /// Where this provider takes requests for removal from its block lists.
     pub delisting: String,
+    /// Words by which its replies are known.
+    pub signs: Vec<String>,
     pub rules: Vec<Arc<Rule>>,
 }
 
@@ -40,20 +43,28 @@ struct FileText {
     order: Vec<String>,
     #[serde(default)]
     delisting: String,
+    #[serde(default)]
+    signs: Vec<String>,
     /// The throttle's part of the file.
     #[serde(default, rename = "profile")]
     _profile: serde::de::IgnoredAny,
+    /// Words that several rules ask for, by a name: `"@us"` in a list stands for all of them.
+    #[serde(default)]
+    words: BTreeMap<String, Vec<String>>,
     #[serde(default)]
     rule: Vec<RuleOptions>,
 }
 
 impl RuleFile {
     pub(super) fn parse(file: &str, text: &str) -> Result<RuleFile, RuleError> {
-        let read: FileText = toml::from_str(text).map_err(|e| {
+        let mut read: FileText = toml::from_str(text).map_err(|e| {
             let rule = e.span().and_then(|span| rule_around(text, span.start));
             RuleError::new(file, rule, e.to_string().trim_end().to_string())
         })?;
-        for rule in &read.rule {
+        for rule in &mut read.rule {
+            for condition in &mut rule.conditions {
+                spell_out(condition, &read.words).map_err(|fault| RuleError::new(file, Some(&rule.name), fault))?;
+            }
             for (key, words) in [("remedy", &rule.remedy), ("source", &rule.source)] {
                 if words.trim().is_empty() {
                     let fault = format!("`{key}` is missing: a table of the program says it for each rule");
@@ -61,8 +72,27 @@ impl RuleFile {
                 }
             }
         }
-        Ok(RuleFile { order: read.order, delisting: read.delisting, rules: checked(file, &read.rule)? })
+        let rules = checked(file, file, &read.rule)?;
+        Ok(RuleFile { order: read.order, delisting: read.delisting, signs: read.signs, rules })
     }
+}
+
+/// Puts the lists that are named into the place of their names.
+fn spell_out(condition: &mut ConditionOptions, lists: &BTreeMap<String, Vec<String>>) -> Result<(), String> {
+    for words in [&mut condition.all, &mut condition.any, &mut condition.and, &mut condition.not] {
+        let mut spelled = Vec::with_capacity(words.len());
+        for word in words.drain(..) {
+            match word.strip_prefix('@') {
+                None => spelled.push(word),
+                Some(name) => {
+                    let list = lists.get(name).ok_or_else(|| format!("`{word}` is no list of words of this file"))?;
+                    spelled.extend(list.iter().cloned());
+                }
+            }
+        }
+        *words = spelled;
+    }
+    Ok(())
 }
 
 /// The rules an operator wrote for `provider`.
@@ -78,17 +108,21 @@ pub(super) fn own_rules(provider: &str, written: &[toml::Table]) -> Result<Vec<A
         rule.map_err(|error| RuleError::new(&file, name, error.message().to_string()))
     };
     let rules = written.iter().map(read).collect::<Result<Vec<RuleOptions>, RuleError>>()?;
-    checked(&file, &rules)
+    checked(&file, OWN, &rules)
 }
 
-fn checked(file: &str, written: &[RuleOptions]) -> Result<Vec<Arc<Rule>>, RuleError> {
+/// The table of an operator's rules.
+const OWN: &str = "own";
+
+fn checked(file: &str, table: &str, written: &[RuleOptions]) -> Result<Vec<Arc<Rule>>, RuleError> {
     let mut rules: Vec<Arc<Rule>> = Vec::with_capacity(written.len());
     for rule in written {
         let fault = |fault| RuleError::new(file, Some(&rule.name), fault);
         if rules.iter().any(|other| *other.name == *rule.name) {
             return Err(fault("the name is used twice".to_string()));
         }
-        rules.push(Arc::new(Rule::new(rule).map_err(fault)?));
+        let read = Rule::new(rule).map_err(fault)?;
+        rules.push(Arc::new(Rule { table: table.into(), ..read }));
     }
     Ok(rules)
 }

@@ -16,6 +16,7 @@ pub mod options;
 mod phrases;
 mod rule;
 mod scan;
+mod signs;
 mod table;
 mod words;
 
@@ -26,12 +27,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use file::RuleError;
+pub use scan::bare_words;
 pub use words::{does, for_the_message, whose};
 
 use crate::types::{Class, Effects, Reading, Reply, Scope, Stage, Verdict};
 use file::{RuleFile, own_rules};
 use rule::Rule;
 use scan::Scan;
+use signs::Signs;
 use table::Table;
 
 /// The tables that are part of the program, by name.
@@ -56,6 +59,7 @@ pub struct Rules(Arc<Tables>);
 struct Tables {
     providers: BTreeMap<String, Table>,
     default: Table,
+    signs: Signs,
     /// Where providers take requests for removal from their block lists.
     delisting: BTreeMap<String, String>,
 }
@@ -64,6 +68,8 @@ struct Tables {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listed<'a> {
     pub name: &'a str,
+    /// The table that it stands in: a provider's, `certain`, `microsoft`, `default`, or `own` for an operator's.
+    pub table: &'a str,
     pub class: Class,
     pub scope: Scope,
     pub suppress: bool,
@@ -121,9 +127,10 @@ impl Rules {
         let missing =
             || RuleError::new(DEFAULT, None, "the table that reads for everybody else is missing".to_string());
         let default = tables.remove(DEFAULT).ok_or_else(missing)?;
+        let signs = Signs::new(&files)?;
         let delisting = files.into_iter().filter(|(_, file)| !file.delisting.is_empty());
         let delisting = delisting.map(|(name, file)| (name.to_string(), file.delisting)).collect();
-        Ok(Rules(Arc::new(Tables { providers: tables, default, delisting })))
+        Ok(Rules(Arc::new(Tables { providers: tables, default, signs, delisting })))
     }
 
     /// Reads `reply`, which `provider`'s host gave at `stage`. Providers without a table of their own are read by `default`.
@@ -145,6 +152,12 @@ impl Rules {
         (reading, stage)
     }
 
+    /// Whose words these are, if they tell: a provider with a table of its own, or `default` for a receiver that is known to have
+    /// none.
+    pub fn recognize(&self, reply: &Reply) -> Option<&str> {
+        self.0.signs.find(Scan::of(reply).text())
+    }
+
     /// How the rule called `name` reads `reply`: for a reply that it has read before. None if there is no such rule (any more).
     pub fn reread(&self, provider: &str, name: &str, reply: &Reply) -> Option<Reading> {
         let rule = self.table(provider).rules().iter().find(|rule| &*rule.name == name)?;
@@ -161,6 +174,7 @@ impl Rules {
     pub fn list(&self, provider: &str) -> impl Iterator<Item = Listed<'_>> {
         self.table(provider).rules().iter().map(|rule| Listed {
             name: &rule.name,
+            table: &rule.table,
             class: rule.class,
             scope: rule.scope,
             suppress: rule.suppress,

@@ -1,6 +1,7 @@
 //! The wait that a reply names: "try again in 300 seconds", "greylisted for 5 minutes", "come back in 00:05:00".
 //!
-//! Where several stand there the first counts. A wait is kept between a minute and an hour: nobody who is asked sooner has
+//! Where several stand there the first counts. Outside of greylisting a time may be many things ("limit: 100 an hour",
+//! "timed out after 30 seconds"): there it must stand behind a word that asks to come back. A wait is kept between a minute and an hour: nobody who is asked sooner has
 //! changed his mind, and who names days is asked by the schedule.
 
 use std::time::Duration;
@@ -12,7 +13,25 @@ pub(super) const AGAIN_MAX: Duration = Duration::from_secs(3600);
 /// What stands further back in a reply is not looked at.
 const READ_MAX: usize = 4096;
 
-pub(super) fn named_wait(reply: &Reply) -> Option<Duration> {
+/// Words that ask to come back, in the reply's sentence no further before the time than this.
+const CUE_WORDS: usize = 6;
+const CUES: [&str; 12] = [
+    "again",
+    "back",
+    "retry",
+    "retrying",
+    "retried",
+    "retry-after",
+    "wait",
+    "resend",
+    "reconnect",
+    "return",
+    "resubmit",
+    "reattempt",
+];
+
+/// `any`: whatever stands before it.
+pub(super) fn named_wait(reply: &Reply, any: bool) -> Option<Duration> {
     let mut text = String::new();
     for line in reply.lines() {
         text.push_str(&String::from_utf8_lossy(line));
@@ -23,7 +42,11 @@ pub(super) fn named_wait(reply: &Reply) -> Option<Duration> {
     let words = text.split(|c: char| c.is_whitespace() || "(),;[]".contains(c)).filter(|w| !w.contains('@'));
     let words: Vec<String> =
         words.map(|w| w.trim_matches(['.', '!', ':']).to_ascii_lowercase()).filter(|w| !w.is_empty()).collect();
-    let secs = (0..words.len()).find_map(|at| seconds_at(&words, at))?;
+    let asks_back = |at: usize| {
+        let before = words.get(at.saturating_sub(CUE_WORDS)..at).unwrap_or_default();
+        before.iter().any(|word| CUES.contains(&word.as_str()))
+    };
+    let secs = (0..words.len()).find_map(|at| seconds_at(&words, at).filter(|_| any || asks_back(at)))?;
     Some(Duration::from_secs(secs).clamp(AGAIN_MIN, AGAIN_MAX))
 }
 
@@ -84,7 +107,24 @@ mod tests {
     use super::*;
 
     fn secs(text: &str) -> Option<u64> {
-        named_wait(&Reply::parse(text).unwrap()).map(|wait| wait.as_secs())
+        named_wait(&Reply::parse(text).unwrap(), true).map(|wait| wait.as_secs())
+    }
+
+    #[test]
+    fn outside_of_greylisting_a_time_counts_where_it_is_asked_to_come_back() {
+        for (text, expected) in [
+            ("451 4.3.0 Overloaded, please come back in 120 seconds", Some(120)),
+            ("451 busy. Retry after at least 10 minutes", Some(600)),
+            ("452 out of memory; wait 90s", Some(90)),
+            ("421 retry-after: 300 seconds", Some(300)),
+            ("421 please try again in 00:05:00", Some(300)),
+            ("451 4.4.1 connection timed out after 30 seconds", None),
+            ("450 no more than 100 messages in 10 minutes", None),
+            ("450 try again later; the limit of this server is 60 messages per 2 minutes", None),
+        ] {
+            let wait = named_wait(&Reply::parse(text).unwrap(), false);
+            assert_eq!(wait.map(|wait| wait.as_secs()), expected, "{text}");
+        }
     }
 
     #[test]

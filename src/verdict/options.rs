@@ -25,6 +25,10 @@ pub struct RuleOptions {
     /// The recipient comes onto the suppression list.
     #[serde(default)]
     pub suppress: bool,
+    /// With `suppress`: for some days only, unless the receiver takes another recipient within the hour. For rules that
+    /// conclude from what is not said.
+    #[serde(default)]
+    pub provisional: bool,
     /// All mail of the source to the provider stops.
     #[serde(default)]
     pub breaker: bool,
@@ -68,8 +72,12 @@ pub struct ConditionOptions {
     pub stage: Vec<Stage>,
     /// Words that must all be there.
     pub all: Vec<String>,
-    /// Words of which one must be there.
+    /// Words of which one must be there. A blank at an end of them asks for the end of a word there.
     pub any: Vec<String>,
+    /// The same once more: one of these, too.
+    pub and: Vec<String>,
+    /// An IP address must stand in the reply.
+    pub ip: bool,
     /// Words that must not be there.
     pub not: Vec<String>,
 }

@@ -22,6 +22,8 @@ const TEXT_MAX: usize = 2000;
 #[derive(Debug)]
 pub(super) struct Rule {
     pub name: Arc<str>,
+    /// The table that it stands in.
+    pub table: Arc<str>,
     pub class: Class,
     pub scope: Scope,
     pub suppress: bool,
@@ -47,6 +49,7 @@ impl Rule {
         }
         Ok(Rule {
             name: text.name.as_str().into(),
+            table: Arc::from(""),
             class: text.class,
             scope: text.scope,
             suppress: text.suppress,
@@ -85,9 +88,16 @@ impl Rule {
 
     fn effects_of(&self, reply: &Reply) -> Effects {
         let is_own_wait = self.effects.again_secs.is_some() || self.is_mailbox_limit();
-        let named = if is_own_wait { named_wait(reply) } else { None };
+        let named = if is_own_wait || self.puts_off_alone(reply) { named_wait(reply, is_own_wait) } else { None };
         let named = named.and_then(|wait| u16::try_from(wait.as_secs()).ok());
         Effects { again_secs: named.or(self.effects.again_secs), ..self.effects }
+    }
+
+    /// Where the lane is spoken of, it waits; all else is about this delivery.
+    fn puts_off_alone(&self, reply: &Reply) -> bool {
+        verdict(reply) == Verdict::Retry
+            && !matches!(self.scope, Scope::Source | Scope::Connection | Scope::SenderDomain)
+            && self.class != Class::TooManyRecipients
     }
 
     fn is_mailbox_limit(&self) -> bool {
@@ -159,6 +169,9 @@ fn keeps_the_laws(text: &RuleOptions) -> Result<(), String> {
     if text.suppress && (text.breaker || text.scope != Scope::Recipient) {
         return Err("`suppress` goes with scope `recipient` and without `breaker` only: what is said about somebody else says nothing about the recipient".to_string());
     }
+    if text.provisional && !text.suppress {
+        return Err("`provisional` goes with `suppress` only: it says how long the recipient is listed".to_string());
+    }
     if text.breaker && text.scope != Scope::Source {
         return Err("`breaker` goes with scope `source` only: it stops all mail of the source".to_string());
     }
@@ -205,5 +218,6 @@ fn effects(text: &RuleOptions) -> Result<Effects, String> {
     if text.probe.is_some() && (text.class != Class::IpBlock || !text.breaker) {
         return Err("`probe` goes with class `ip-block` and `breaker` only: nothing else is probed for".to_string());
     }
-    Ok(Effects { wait, after, again_secs, probe_early: text.probe == Some(Probe::Early) })
+    let (probe_early, provisional) = (text.probe == Some(Probe::Early), text.provisional);
+    Ok(Effects { wait, after, again_secs, probe_early, provisional })
 }

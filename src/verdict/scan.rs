@@ -6,7 +6,7 @@
 
 use std::cell::OnceCell;
 
-use crate::types::{Enhanced, Reply};
+use crate::types::{Enhanced, Mailbox, Reply};
 
 /// How much of a reply is read. Microsoft's longest have about 700 bytes, and what decides stands at the beginning.
 const READ_MAX: usize = 4096;
@@ -55,6 +55,12 @@ impl<'r> Scan<'r> {
         let folded = self.folded();
         let places = folded.tags.iter().take(folded.tags_found);
         places.filter_map(|&(start, end)| folded.text.get(usize::from(start)..usize::from(end)))
+    }
+
+    /// Does an IP address stand in it?
+    pub(super) fn names_ip(&self) -> bool {
+        let is_of_address = |b: &u8| b.is_ascii_hexdigit() || matches!(b, b'.' | b':');
+        self.text().split(|b| !is_of_address(b)).any(is_ip)
     }
 
     fn folded(&self) -> &Folded {
@@ -184,6 +190,34 @@ fn without_code(line: &[u8]) -> &[u8] {
         Some(_) => line.iter().position(|&b| b == b' ' || b == b'\n').map_or(&[], |end| &line[end..]),
         None => line,
     }
+}
+
+/// The words of a reply without what differs from one recipient, moment and server to the next: addresses, the recipient's own
+/// name, and whatever has digits in it.
+pub fn bare_words(reply: &Reply, recipient: &Mailbox) -> String {
+    let folded = fold(reply.bytes());
+    let text = String::from_utf8_lossy(&folded);
+    let name = recipient.local_part().to_ascii_lowercase();
+    let is_bare = |word: &&str| {
+        let word = word.trim_matches(|c: char| !c.is_alphanumeric());
+        !word.is_empty() && word != name && !word.bytes().any(|b| b.is_ascii_digit())
+    };
+    let words: Vec<&str> = text.split(' ').filter(is_bare).collect();
+    format!("{} {}", reply.code(), words.join(" "))
+}
+
+/// `run`: digits, dots and colons, with the dot or colon that may follow in a sentence.
+fn is_ip(run: &[u8]) -> bool {
+    // The shortest are `1.1.1.1` and `::1`; what is longer than the longest is none.
+    if !(3..=46).contains(&run.len()) {
+        return false;
+    }
+    let run = run.trim_ascii_end();
+    let run = run.strip_suffix(b".").or(run.strip_suffix(b":")).unwrap_or(run);
+    let text = std::str::from_utf8(run).unwrap_or_default().trim_start_matches('.');
+    let text = text.strip_prefix(':').filter(|rest| !rest.starts_with(':')).unwrap_or(text);
+    // "::" may be a slip of punctuation.
+    text.parse::<std::net::IpAddr>().is_ok_and(|ip| !ip.is_unspecified())
 }
 
 fn is_blank(byte: u8) -> bool {
@@ -394,6 +428,38 @@ mod tests {
     fn the_enhanced_code_is_found_in_odd_places() {
         for text in ["5.1.0 x", "#5.1.0 x", "(5.1.0) x", "[5.1.0] x", "x\n5.1.0 y"] {
             assert_eq!(Scan::of(&Reply::new(550, text)).enhanced(), Some(Enhanced::new(5, 1, 0)), "{text}");
+        }
+    }
+
+    #[test]
+    fn bare_words_are_the_same_for_every_recipient() {
+        let bare =
+            |text: &str, recipient: &str| bare_words(&Reply::parse(text).unwrap(), &Mailbox::parse(recipient).unwrap());
+        let one = bare("550 5.1.1 <Ann@x.test>: Ann is not here [192.0.2.1] q7si123", "ann@x.test");
+        assert_eq!(one, "550 is not here");
+        assert_eq!(
+            one,
+            bare("550-5.1.1 <bob.b@x.test>: bob.b\n550 5.1.1 is NOT here [192.0.2.9] zz99", "bob.b@x.test")
+        );
+        assert_ne!(one, bare("550 5.1.1 is not there", "ann@x.test"));
+        assert_ne!(one, bare("554 5.1.1 is not here", "ann@x.test"));
+    }
+
+    #[test]
+    fn an_ip_address_is_found_in_any_surroundings() {
+        for text in [
+            "[192.0.2.1]",
+            "IP=192.0.2.1 - no",
+            "from 192.0.2.1.",
+            "192.0.2.1: go",
+            "x (2001:db8::1) y",
+            "https://x.test/?ip=2001:db8:0:0:0:0:0:1&c=1",
+            "client:192.0.2.1>",
+        ] {
+            assert!(Scan::of(&Reply::new(550, text)).names_ip(), "{text}");
+        }
+        for text in ["", "5.7.1 no", "1.2.3", "192.0.2.256", "12:30:15", "a::b::c", "::", "mx1.2.3.4.5.test", "cafe"] {
+            assert!(!Scan::of(&Reply::new(550, text)).names_ip(), "{text}");
         }
     }
 

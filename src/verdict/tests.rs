@@ -8,6 +8,9 @@ use crate::types::Enhanced;
 /// One reply a line: provider, reply, class, scope, verdict, suppress, breaker.
 const EXPECTED: &str = include_str!("../../tests/replies/expected.tsv");
 
+/// Replies of all kinds of receivers, one a line: receiver, stage, reply (`\\n` between its lines), class, scope, suppress, breaker.
+const RECEIVERS: &str = include_str!("../../tests/replies/receivers.tsv");
+
 #[derive(Clone, Debug)]
 struct Expected {
     provider: &'static str,
@@ -100,6 +103,107 @@ fn addresses_hosts_dates_letter_case_and_line_ends_change_nothing() {
             let reading = explain(&rules, row.provider, &reply);
             assert_eq!(words(&reading), row.words, "{reply} by {}", reading.rule);
         }
+    }
+}
+
+struct Said {
+    receiver: &'static str,
+    stage: Stage,
+    reply: String,
+    words: [&'static str; 4],
+}
+
+fn receivers() -> Vec<Said> {
+    let rows = RECEIVERS.lines().skip(1).map(|line| {
+        let fields: Vec<&str> = line.split('\t').collect();
+        let [receiver, stage, reply, class, scope, suppress, breaker] = fields[..] else {
+            panic!("seven fields in `{line}`")
+        };
+        let reply = reply.replace("\\n", "\n");
+        Said { receiver, stage: stage.parse().unwrap(), reply, words: [class, scope, suppress, breaker] }
+    });
+    rows.collect()
+}
+
+/// The same, said on another day, by another server, to another sender, of another recipient.
+fn said_otherwise(reply: &str) -> Vec<String> {
+    let one_line = Reply::parse(reply).unwrap();
+    let lines = one_line.lines().map(|line| String::from_utf8_lossy(line).into_owned()).collect::<Vec<_>>().join(" ");
+    let mut all = variations(&format!("{} {lines}", one_line.code()));
+    let ipv4 = ["192.0.2.9", "198.51.100.5", "198.51.100.42", "192.0.2.4", "192.0.2.222"];
+    for other in ["203.0.113.77", "2001:db8::77"] {
+        all.push(ipv4.iter().fold(reply.to_string(), |reply, ip| reply.replace(ip, other)));
+    }
+    for (name, other) in [("example@", "anne.spam-limit@"), ("email@", "your.policy@"), ("user@", "blocked@")] {
+        all.push(reply.replace(name, other));
+    }
+    // Servers count, name their parts and date what they say.
+    all.push(format!("{reply} (q9si1044771wrt.371 mx17-prd 2031-01-02T03:04:05Z 7f3a99)"));
+    all.retain(|other| Reply::parse(other).is_some());
+    all
+}
+
+#[test]
+fn every_receiver_is_understood_however_it_says_it() {
+    let rules = Rules::shipped();
+    let rows = receivers();
+    assert!(rows.len() > 420, "{}", rows.len());
+    let mut wrong = Vec::new();
+    for Said { receiver, stage, reply, words: right } in &rows {
+        for said in std::iter::once(reply.clone()).chain(said_otherwise(reply)) {
+            let reading = rules.read(receiver, *stage, &Reply::parse(&said).unwrap());
+            let [class, scope, _, suppress, breaker] = words(&reading);
+            let is = [class, scope, suppress, breaker];
+            if is != *right {
+                wrong.push(format!("{receiver} at {stage}: {said}\n  is {is:?} by {}\n  not {right:?}", reading.rule));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Whoever knows no rule for its words must not think that people do not exist: what speaks of anything else lists nobody.
+#[test]
+fn the_fall_back_takes_nobody_for_unknown_whose_reply_speaks_of_something_else() {
+    let rules = Rules::shipped();
+    for words in [
+        "Ip frequency limited",
+        "Ip frequency is too high",
+        "192.0.2.9 has sent too many messages this hour. IB504",
+        "rejecting spoofed message",
+        "5.1.90 you have reached your daily limit",
+        "5.1.0 reputation of your host is poor",
+        "rate exceeded",
+        "hourly volume reached",
+        "spam not wanted",
+        "our policy says no",
+        "you are on a list",
+        "no DNS for it",
+        "authentication failed",
+        "SPF says no",
+        "over quota",
+        "5.1.7 sender unknown here",
+        "envelope sender is unknown user",
+        "address of yours is blocked",
+        "5.1.1 mailbox rate is limited",
+        "user unknown to our greylist, slow down",
+        "not while your IP is in jail",
+        "too many unknown users from you",
+        "user not found in the list of those who may write to it by policy",
+    ] {
+        for code in ["550", "551", "553"] {
+            for provider in ["default", "gmail", "yahoo", "outlook", "microsoft365"] {
+                let reply = Reply::parse(&format!("{code} {words}")).unwrap();
+                let reading = rules.read(provider, Stage::Rcpt, &reply);
+                assert!(!reading.suppress, "{provider}: {code} {words} by {}", reading.rule);
+                assert_ne!(reading.class, Class::RecipientUnknown, "{provider}: {code} {words} by {}", reading.rule);
+            }
+        }
+    }
+    // What is concluded from silence alone is only provisional; what is said is not.
+    for (words, provisional) in [("Nobody here", true), ("5.1.0 no", true), ("5.1.1 user unknown", false)] {
+        let reading = rules.read("default", Stage::Rcpt, &Reply::parse(&format!("550 {words}")).unwrap());
+        assert!(reading.suppress && reading.effects.provisional == provisional, "{words} by {}", reading.rule);
     }
 }
 
@@ -263,7 +367,8 @@ fn what_weir_does_is_told_in_words() {
         ("451 4.7.650 x", "pauses for 40m"),
         ("421 RP-002 (x)", "the next connection waits for 30s"),
         ("421 RP-003 (x)", "no new one is opened for 2m"),
-        ("452 4.5.3 Too many recipients", "half as many recipients"),
+        ("452 4.5.3 Too many recipients", "The rest goes in further transactions"),
+        ("552 5.5.3 Too many recipients", "never offered to this recipient again. Further messages go to half as many"),
         ("550 SC-001 (x) x", "another sender soon"),
         ("550 5.7.1 (S3150)", "A rare probe"),
         ("501 5.5.4 Invalid domain name", "until `hostname` is changed"),
@@ -366,6 +471,8 @@ fn a_faulty_own_rule_says_provider_rule_and_fault() {
         (("wait = 2", "probe = 'early'"), "`probe` goes with class `ip-block`"),
         (("wait = 2", "suppress = true"), "`suppress` goes with"),
         (("after lunch", "a@b.example"), "`a@b.example` in `any`"),
+        (("after lunch", "@us"), "`@us` in `any`"),
+        (("wait = 2", "provisional = true"), "`provisional` goes with `suppress`"),
     ] {
         let own = own(&LUNCH.replace(change.0, change.1));
         let error = Rules::with_own([("outlook", own.as_slice())]).unwrap_err();
@@ -516,8 +623,30 @@ fn what_is_no_greylisting_is_not_taken_for_it() {
         if !text.starts_with('5') {
             assert_eq!((reading.class, reading.scope), (class, scope), "{text}, by {}", reading.rule);
         }
-        assert_eq!(reading.effects.again_secs, None, "{text}");
+        // A full mailbox is asked again when it says so; what speaks of our address is waited for by the lane.
+        let again = text.contains("Mailbox full").then_some(3600);
+        assert_eq!(reading.effects.again_secs, again, "{text}");
     }
+}
+
+#[test]
+fn who_asks_to_come_back_is_asked_again_then() {
+    let rules = Rules::shipped();
+    for (text, secs) in [
+        ("451 4.3.0 Overloaded, come back in 120 seconds", 120),
+        ("421 4.3.2 Shutting down, please try again in 5 minutes", 300),
+        ("452 4.3.1 Out of memory, retry after 90 seconds", 90),
+        ("451 4.4.0 Resources busy; please wait 10 minutes", 600),
+        ("450 4.3.0 come back in 3 days and 20 hours", 3600),
+        ("450 4.3.0 come back in 2 seconds", 60),
+    ] {
+        for (provider, stage) in [("default", Stage::Rcpt), ("outlook", Stage::Data), ("yahoo", Stage::Mail)] {
+            let reading = rules.read(provider, stage, &Reply::parse(text).unwrap());
+            assert_eq!(reading.effects.again_secs, Some(secs), "{provider} {text} by {}", reading.rule);
+        }
+    }
+    let never = rules.read("default", Stage::Rcpt, &Reply::parse("550 5.3.0 come back in 5 minutes").unwrap());
+    assert_eq!(never.effects.again_secs, None);
 }
 
 #[test]
@@ -611,6 +740,11 @@ fn a_faulty_table_says_file_rule_and_fault() {
             rule("a", "match = [{ code = ['5xx'] }]\nclass = 'other'\nscope = 'message'\nbreaker = true"),
             Some("a"),
             "`breaker` goes with",
+        ),
+        (
+            rule("a", "match = [{ any = ['@nobody'] }]\nclass = 'other'\nscope = 'message'"),
+            Some("a"),
+            "`@nobody` is no list of words",
         ),
         ("order = ['default', 'nowhere']".to_string(), None, "`nowhere`"),
         ("order = ".to_string(), None, "line 1"),

@@ -66,7 +66,9 @@ fn recipient(reading: &Reading) -> &'static str {
     let counted = matches!(reading.class, Class::MailboxFull | Class::RecipientPolicy | Class::Other)
         && matches!(reading.scope, Scope::Recipient | Scope::RecipientDomain)
         && reading.verdict == Verdict::Bounce;
-    if reading.suppress {
+    if reading.suppress && reading.effects.provisional {
+        "The recipient comes onto the suppression list for 7 days, and for longer if the receiver takes mail for others within the hour."
+    } else if reading.suppress {
         "The recipient comes onto the suppression list: further mail to this address is refused when it is handed in."
     } else if counted {
         "The refusal is counted; several on different days put the recipient onto the suppression list."
@@ -95,6 +97,9 @@ fn others(reading: &Reading, pause: Duration) -> String {
             "Half as many messages go on each connection from now on; the next connection waits {}, others go on.",
             wait(reading, pause)
         ),
+        (Class::TooManyRecipients, _) if reading.verdict == Verdict::Bounce => {
+            "Further messages go to half as many recipients at a time.".to_string()
+        }
         (Class::TooManyRecipients, _) => {
             "The rest goes in further transactions, with half as many recipients in each.".to_string()
         }

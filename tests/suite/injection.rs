@@ -6,7 +6,7 @@ use super::kit::{At, Client, Relay, World, mail, say, until};
 /// An escape sequence, its 8-bit form, a bell, a return over the line, and names that read backwards.
 const HOSTILE: [&str; 4] = [
     "\u{1b}]0;owned\u{7}\u{1b}[2J",
-    "\u{9b}2J\u{85}\u{2028}ERROR forged",
+    "\u{9b}2J\u{85}\u{2028}ERROR made up",
     "\rX-Injected: 1",
     "\u{202e}moc.elpmaxe\u{2066}\u{61c}",
 ];
@@ -20,7 +20,7 @@ fn steers(c: char) -> bool {
 fn assert_plain(what: &str, text: &str) {
     let line = text.lines().find(|line| line.contains(steers));
     assert!(line.is_none(), "{what}: {line:?}");
-    assert!(!text.contains("\nX-Injected") && !text.contains("\nERROR forged"), "{what}: {text}");
+    assert!(!text.contains("\nX-Injected") && !text.contains("\nERROR made up"), "{what}: {text}");
 }
 
 /// What clients say, with the worst a line can hold.

@@ -24,6 +24,7 @@ mod mtas;
 mod operators;
 mod outcomes;
 mod process;
+mod receivers;
 mod refusals;
 mod routes;
 mod shortage;

@@ -335,6 +335,53 @@ fn explain_reads_a_reply_without_a_relay() {
     );
 }
 
+#[test]
+fn explain_says_whose_rules_it_used_and_knows_receivers_by_their_words() {
+    let explain = |reply: &str, more: &[&str]| -> Value {
+        let output = weir(&[&["explain", "--json", reply], more].concat());
+        serde_json::from_slice(&output.stdout).expect("one JSON object")
+    };
+    for (reply, provider, chosen, rules) in [
+        (
+            "550-5.1.1 The email account that you tried to reach does not exist. k8si15 - gsmtp",
+            "gmail",
+            "words",
+            "gmail",
+        ),
+        (
+            "421 4.7.28 Gmail has detected an unusual rate of mail originating from your IP address",
+            "gmail",
+            "words",
+            "gmail",
+        ),
+        ("554 delivery error: dd This user doesn't have a yahoo.com account (a@b.test)", "yahoo", "words", "yahoo"),
+        ("450 4.7.1 busy [DB1PEPF000509EF.eurprd03.prod.outlook.com]", "outlook", "words", "microsoft"),
+        ("421 RP-001 (x) Unfortunately", "outlook", "default", "certain"),
+        ("554 IP=192.0.2.9 - A problem occurred; contact tosa@rx.t-online.de (BL)", "outlook", "default", "default"),
+        ("550 Ip frequency limited. http://service.mail.qq.com/cgi-bin/help", "default", "words", "default"),
+    ] {
+        let read = explain(reply, &[]);
+        assert_eq!(
+            (&read["provider"], &read["chosen"], &read["rules"]),
+            (&provider.into(), &chosen.into(), &rules.into()),
+            "{read}"
+        );
+    }
+    let asked = explain("550 5.1.1 gone - gsmtp", &["--provider", "yahoo"]);
+    assert_eq!((&asked["provider"], &asked["chosen"]), (&"yahoo".into(), &"asked".into()));
+    let text = weir(&["explain", "552 5.5.3 Too many recipients - gsmtp"]).stdout;
+    let text = String::from_utf8_lossy(&text).into_owned();
+    for words in [
+        "too-many-recipients",
+        "rules of:   gmail's, by its words",
+        "goes back to its sender",
+        "half as many recipients",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    assert!(!text.contains("The rest goes"), "{text}");
+}
+
 /// `check` on a configuration; its exit code and what it said.
 fn check(text: &str) -> (i32, String) {
     let folder = tempfile::tempdir().unwrap();

@@ -79,7 +79,7 @@ fn what_speaks_of_the_message_or_the_moment_suppresses_nobody() {
         (At::End, "550 5.1.1 said too late"),
         (At::End, "554 5.7.1 spam"),
         (At::Data, "554 5.5.1 no valid recipients"),
-        (At::Greeting, "554 5.7.1 no"),
+        (At::Greeting, "554 5.3.2 no"),
         (At::Rcpt, "550 5.7.1 relaying denied"),
     ] {
         let (world, mx) = World::with_domain("x.test");
@@ -290,6 +290,8 @@ fn one_refusal_is_enough_where_the_options_say_so_and_what_it_said_is_kept() {
         .set("suppression", "after", "{ mailbox-full = 1, other = 1 }")
         .set("suppression", "keep", "{ mailbox-full = \"1d\", other = \"2d\" }")
         .start();
+    relay.submit("app@sender.test", &["v@x.test"], &mail("one is taken", "x"));
+    relay.wait_event("delivered", "v@x.test");
     refuse_each(&relay, &["full", "odd"]);
     relay.wait_events(2, "suppressed", |_| true);
     let list = relay.json(&["suppress", "list"]);

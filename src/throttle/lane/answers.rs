@@ -271,6 +271,14 @@ impl Lane {
         (fewer < before).then_some(Change::Throttled { text })
     }
 
+    /// Each refusal for good costs mail: the number that was taken is obeyed at once.
+    pub fn took_at_once(&mut self, recipients: usize, now: Timestamp) {
+        if recipients < self.recipients() {
+            self.learned.recipients = Some(recipients.max(1));
+            self.learned.recipients_at = now;
+        }
+    }
+
     fn blocked(&mut self, refusal: &Refusal<'_>) -> Option<Change> {
         let Refusal { reading, reply, started, chance, now } = *refusal;
         let is_name = reading.class == Class::Protocol;
