@@ -107,6 +107,18 @@ impl<T> Slots<T> {
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         (0..).zip(&self.slots).filter_map(|(id, slot)| slot.as_ref().map(|value| (id, value)))
     }
+
+    /// What stands in `count` places, from one on.
+    pub(super) fn slice(&self, from: usize, count: usize) -> impl Iterator<Item = (u32, &T)> {
+        let from = from.min(self.slots.len());
+        let slots = &self.slots[from..from.saturating_add(count).min(self.slots.len())];
+        (from..).zip(slots).filter_map(|(id, slot)| Some((u32::try_from(id).ok()?, slot.as_ref()?)))
+    }
+
+    /// Places there are, those that are free among them.
+    pub(super) fn places(&self) -> usize {
+        self.slots.len()
+    }
 }
 
 #[derive(Debug, Default)]

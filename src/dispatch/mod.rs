@@ -30,6 +30,7 @@ mod senders;
 mod settle;
 pub mod status;
 mod strangers;
+pub mod survey;
 mod waiting;
 mod withdraw;
 

@@ -65,7 +65,10 @@ impl Control for RelayControl {
     async fn answer(&self, request: Request, input: Lines, answer: Answer) -> Result<(), Failed> {
         match request {
             Request::Status => self.status(&answer).await,
-            Request::Health { .. } => Ok(answer.record(&self.relay(&self.snapshot().await?).await).await?),
+            Request::Health { .. } => {
+                let counts = self.engine.counts().await.map_err(failed)?;
+                Ok(answer.record(&self.relay(&counts).await).await?)
+            }
             Request::QueueList { filter } => self.queue_list(filter, &answer).await,
             Request::QueueShow { id } => self.queue_show(id, &answer).await,
             Request::QueueAct { action, filter } => self.queue_act(action, filter, &answer).await,
@@ -110,7 +113,8 @@ impl RelayControl {
     async fn status(&self, answer: &Answer) -> Result<(), Failed> {
         let snapshot = self.snapshot().await?;
         answer.record(&StatusRecord::Relay(self.relay(&snapshot).await)).await?;
-        for lane in lanes::records(&snapshot, &self.rules.get()) {
+        let rules = self.rules.get();
+        for lane in lanes::records(&snapshot, &rules) {
             answer.record(&StatusRecord::Lane(lane)).await?;
         }
         Ok(())
@@ -204,12 +208,11 @@ impl RelayControl {
     }
 
     async fn queue_show(&self, id: QueueId, answer: &Answer) -> Result<(), Failed> {
-        let snapshot = self.snapshot().await?;
-        let lanes = lanes::records(&snapshot, &self.rules.get());
+        let (snapshot, rules) = (self.snapshot().await?, self.rules.get());
         let found = AtomicBool::new(false);
         let filter = Filter { ids: vec![id], ..Filter::default() };
         self.each(&filter, |rows| {
-            let (found, lanes) = (&found, &lanes);
+            let (found, snapshot, rules) = (&found, &snapshot, &rules);
             async move {
                 for (row, standing) in rows {
                     found.store(true, Ordering::Relaxed);
@@ -221,7 +224,8 @@ impl RelayControl {
                         detail.turn_at = standing.turn_at;
                         detail.waits_for = Some(standing.waits_for);
                     }
-                    detail.lane = lane_of(&detail.record, lanes).cloned();
+                    let lanes = lanes::records_for(snapshot, detail.record.provider.as_deref(), rules);
+                    detail.lane = lane_of(&detail.record, &lanes).cloned();
                     answer.record(&detail).await?;
                 }
                 Ok(())

@@ -211,24 +211,34 @@ impl Throttle {
         self.pauses.domains.iter().map(|(domain, since)| (domain, *since))
     }
 
-    /// Lays the pauses over the lines of `status`; each has a line even where there is no lane yet.
-    pub(super) fn show_pauses(&self, lines: &mut Vec<LaneStatus>) {
-        for (provider, since) in &self.pauses.providers {
-            if !lines.iter().any(|line| line.provider == *provider) {
-                lines.push(self.empty_line(provider));
-            }
-            let reason = format!("by an operator since {since}: weir resume {provider}");
-            let of_provider = lines.iter_mut().filter(|line| line.provider == *provider);
-            of_provider.for_each(|line| show_pause(line, &reason, *since));
+    /// Lays the pauses over the line of a lane.
+    pub(super) fn show_pause_of(&self, line: &mut LaneStatus) {
+        if let Some(since) = self.pauses.providers.get(&line.provider) {
+            let reason = format!("by an operator since {since}: weir resume {}", line.provider);
+            show_pause(line, &reason, *since);
+        } else if let Some(since) = self.pauses.all {
+            show_pause(line, &self.all_paused(since), since);
         }
-        if let Some(since) = self.pauses.all {
-            let reason = format!("everything is paused by an operator since {since}: weir resume --all");
-            let others = lines.iter_mut().filter(|line| !self.pauses.providers.contains_key(&line.provider));
-            others.for_each(|line| show_pause(line, &reason, since));
-            let mut line = self.empty_line(&EVERYTHING.into());
-            show_pause(&mut line, &reason, since);
-            lines.insert(0, line);
-        }
+    }
+
+    fn all_paused(&self, since: Timestamp) -> String {
+        format!("everything is paused by an operator since {since}: weir resume --all")
+    }
+
+    /// The pause of everything as a line of `status`.
+    pub fn line_of_everything(&self) -> Option<LaneStatus> {
+        let since = self.pauses.all?;
+        let mut line = self.empty_line(&EVERYTHING.into());
+        show_pause(&mut line, &self.all_paused(since), since);
+        Some(line)
+    }
+
+    /// The pauses of providers without a lane: each has a line all the same.
+    pub fn lines_of_pauses(&self) -> Vec<LaneStatus> {
+        let without = self.pauses.providers.keys().filter(|provider| self.lanes_of(provider).next().is_none());
+        let mut lines: Vec<LaneStatus> = without.map(|provider| self.empty_line(provider)).collect();
+        lines.iter_mut().for_each(|line| self.show_pause_of(line));
+        lines
     }
 
     fn empty_line(&self, provider: &Arc<str>) -> LaneStatus {

@@ -36,9 +36,11 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use forecast::Forecast;
 use hand::Pauses;
 pub use hand::{EVERYTHING, LaneOrder, Ordered};
 pub use hold::{HoldBegan, Side};
@@ -215,6 +217,25 @@ pub struct LaneStatus {
     pub until: Option<Timestamp>,
     /// Since when nothing goes.
     pub since: Option<Timestamp>,
+}
+
+/// All lanes of a provider in numbers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Lanes {
+    /// Lanes, or the pause of a provider that has none.
+    pub count: usize,
+    pub connections: usize,
+    pub allowed: usize,
+    /// One of them at least lets a connection be opened.
+    pub is_open: bool,
+    /// Of the lane that opens first.
+    pub state: &'static str,
+    /// When that is; none: an operator's hand opens it.
+    pub until: Option<Timestamp>,
+    /// Recipients accepted in the last minute.
+    pub rate: f64,
+    /// Recipients a minute that are expected; none: not known yet.
+    pub pace: Option<f64>,
 }
 
 impl Throttle {
@@ -432,18 +453,19 @@ impl Throttle {
 
     /// Recipients a minute that the provider is expected to take, all lanes together; none: not known yet.
     pub fn pace(&self, provider: &str, now: Timestamp) -> Option<f64> {
-        let of_provider = self.lanes.iter().filter(|(name, _)| &*name.provider == provider);
-        let paces: Vec<f64> = of_provider.filter_map(|(_, lane)| lane.pace(now)).collect();
+        let paces: Vec<f64> = self.lanes_of(provider).filter_map(|(_, lane)| lane.pace(now)).collect();
         (!paces.is_empty()).then(|| paces.iter().sum())
     }
 
     /// When so many recipients will have gone to the provider, by playing its lanes forward; none: it cannot be told.
     pub fn done_by(&self, provider: &str, count: usize, now: Timestamp) -> Option<Timestamp> {
-        if self.pauses.stop(provider) {
-            return None;
-        }
-        let players = self.lanes_of(provider).filter_map(|(_, lane)| lane.player(now)).collect();
-        forecast::done_by(players, count, now)
+        self.forecast(provider, now)?.done_by(count, now)
+    }
+
+    /// What is needed to tell the same elsewhere; none: an operator has stopped it.
+    pub fn forecast(&self, provider: &str, now: Timestamp) -> Option<Forecast> {
+        let players = || self.lanes_of(provider).filter_map(|(_, lane)| lane.player(now)).collect();
+        (!self.pauses.stop(provider)).then(|| Forecast::new(players()))
     }
 
     /// What growth guard and warm-up let through to the provider, all lanes together, where nothing lower holds.
@@ -555,23 +577,53 @@ impl Throttle {
         self.providers.retain(|name, provider| provider.open > 0 || used.contains(name));
     }
 
+    /// Every lane and every pause. Costs a pass over all lanes, with words for each: nothing for the loop that decides.
     pub fn status(&self, now: Timestamp) -> Vec<LaneStatus> {
-        let mut lines: Vec<LaneStatus> = self.lanes.iter().map(|(name, lane)| self.line(name, lane, now)).collect();
-        self.show_pauses(&mut lines);
-        lines
+        let lanes = self.lanes.iter().map(|(name, lane)| self.line(name, lane, now));
+        self.line_of_everything().into_iter().chain(lanes).chain(self.lines_of_pauses()).collect()
+    }
+
+    /// The same, a few lanes at a time: the next `count` behind `after`, without the pauses that have a line of their own.
+    pub fn status_after(&self, after: Option<&LaneName>, count: usize, now: Timestamp) -> Vec<LaneStatus> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let lanes = self.lanes.range((from, Bound::Unbounded)).take(count);
+        lanes.map(|(name, lane)| self.line(name, lane, now)).collect()
     }
 
     /// The lanes of one provider alone, as `status` shows them.
     pub fn status_of(&self, provider: &str, now: Timestamp) -> Vec<LaneStatus> {
-        let mut lines: Vec<LaneStatus> =
-            self.lanes_of(provider).map(|(name, lane)| self.line(name, lane, now)).collect();
-        self.show_pauses(&mut lines);
-        lines.retain(|line| *line.provider == *provider);
-        lines
+        let lines: Vec<LaneStatus> = self.lanes_of(provider).map(|(name, lane)| self.line(name, lane, now)).collect();
+        match lines.is_empty() {
+            true => self.lines_of_pauses().into_iter().filter(|line| *line.provider == *provider).collect(),
+            false => lines,
+        }
+    }
+
+    /// How the lanes of a provider stand together, without a word.
+    pub fn lanes_in_numbers(&self, provider: &str, now: Timestamp) -> Lanes {
+        let is_paused = self.pauses.stop(provider);
+        let mut lanes = Lanes { pace: self.pace(provider, now), ..Lanes::default() };
+        for (_, lane) in self.lanes_of(provider) {
+            let allowed = if is_paused { 0 } else { lane.allowed(now) };
+            let until = lane.closed_until(now).filter(|until| *until < Timestamp::NEVER && !is_paused);
+            if lanes.count == 0 || until.is_some_and(|until| lanes.until.is_none_or(|soonest| until < soonest)) {
+                lanes.state = if is_paused { "paused" } else { lane.state(now) };
+            }
+            lanes.count += 1;
+            lanes.is_open |= allowed > 0;
+            lanes.allowed += allowed;
+            lanes.connections += lane.open;
+            lanes.rate += lane.learned.history.count(Duration::from_secs(60), now) as f64;
+            lanes.until = lanes.until.into_iter().chain(until).min();
+        }
+        if lanes.count == 0 && self.is_paused(provider) {
+            (lanes.count, lanes.state) = (1, "paused");
+        }
+        lanes
     }
 
     fn line(&self, name: &LaneName, lane: &Lane, now: Timestamp) -> LaneStatus {
-        LaneStatus {
+        let mut line = LaneStatus {
             provider: name.provider.clone(),
             source: name.source.clone(),
             state: lane.state(now),
@@ -583,7 +635,9 @@ impl Throttle {
             reason: lane.reason(now),
             until: lane.closed_until(now).filter(|until| *until < Timestamp::NEVER),
             since: lane.closed_since(),
-        }
+        };
+        self.show_pause_of(&mut line);
+        line
     }
 
     fn lane(&mut self, name: &LaneName, now: Timestamp) -> (&mut Provider, &mut Lane) {
