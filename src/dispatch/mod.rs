@@ -13,6 +13,7 @@ pub mod core;
 mod destination;
 mod ending;
 pub mod engine;
+mod errand;
 mod fresh;
 mod gate;
 mod hand;
@@ -75,6 +76,8 @@ mod hand_tests;
 mod lane_tests;
 #[cfg(test)]
 mod put_off_tests;
+#[cfg(test)]
+mod scale_tests;
 #[cfg(test)]
 mod status_tests;
 #[cfg(test)]

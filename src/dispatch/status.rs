@@ -87,6 +87,10 @@ pub struct Outlook {
 }
 
 impl Outlook {
+    pub(super) fn has_lanes(&self) -> bool {
+        self.lanes.count > 0
+    }
+
     /// Recipients a minute: what the lanes have learned, else what went in the last minute.
     pub fn pace(&self) -> Option<f64> {
         self.lanes.pace.or(Some(self.lanes.rate)).filter(|pace| *pace > 0.0)
@@ -170,10 +174,10 @@ impl Core {
             ),
         };
         let stop = match entry.place {
-            Place::Ready => target.and_then(|target| self.stop_of(target, now)),
-            Place::Unrouted | Place::Parked | Place::Later(_) if paused.is_some() => {
+            Place::Ready | Place::Unrouted | Place::Parked | Place::Later(_) if paused.is_some() => {
                 Some(Stop { state: "paused", until: None })
             }
+            Place::Ready => target.and_then(|target| self.stop_of(target, now)),
             _ => None,
         };
         let provider = target.map(|target| target.provider.clone());
@@ -228,7 +232,7 @@ impl Core {
         if let Some(lane) = &target.waits_in {
             return Some(self.lane_in_words(lane, now));
         }
-        match target.waits_for.as_deref()? {
+        match target.waits_for? {
             A_CONNECTION => Some(self.connections_in_words(provider, now)),
             what => Some(what.to_string()),
         }

@@ -171,14 +171,20 @@ impl Core {
     }
 
     fn survey_providers(&self, survey: &mut Survey, after: Option<Arc<str>>, count: usize) -> Stage {
-        let Facts { snapshot, outlooks, .. } = &mut survey.facts;
+        let Facts { snapshot: Snapshot { waiting, lanes, .. }, outlooks, .. } = &mut survey.facts;
         let mut last = None;
         // Those whose provider is not known come first of all.
-        for (provider, waiting) in snapshot.waiting.range((Bound::Excluded(after), Bound::Unbounded)).take(count) {
+        for (provider, waiting) in waiting.range((Bound::Excluded(after), Bound::Unbounded)).take(count) {
             let Some(provider) = provider else { continue };
             let is_played = *waiting >= survey.played_from && survey.played < PLAYED_MAX;
             survey.played += usize::from(is_played);
-            outlooks.push((provider.clone(), *waiting, self.outlook(provider, is_played, survey.now)));
+            let outlook = self.outlook(provider, is_played, survey.now);
+            if !outlook.has_lanes()
+                && let Some(source) = self.sources.first()
+            {
+                lanes.push(self.throttle.line_without_lane(source.lane(provider), survey.now));
+            }
+            outlooks.push((provider.clone(), *waiting, outlook));
             last = Some(provider.clone());
         }
         if last.is_some() { Stage::Providers(last) } else { Stage::Done }

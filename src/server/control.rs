@@ -161,8 +161,8 @@ impl RelayControl {
         }
     }
 
-    /// Walks over the deliveries that a filter means, with how each stands.
-    async fn each<F, R>(&self, filter: &Filter, mut visit: F) -> Result<(), Failed>
+    /// Walks over the deliveries that a filter means; with how each stands, where that is wanted or the filter asks for it.
+    async fn each<F, R>(&self, filter: &Filter, wanted: bool, mut visit: F) -> Result<(), Failed>
     where
         F: FnMut(Vec<(Listed, Option<Standing>)>) -> R,
         R: Future<Output = Result<(), Failed>>,
@@ -174,8 +174,10 @@ impl RelayControl {
         while left > 0 {
             let page = self.spool.reader().list(narrow.clone(), after, PAGE).await.map_err(failed)?;
             let ids: Vec<DeliveryId> = page.rows.iter().map(|row| row.delivery.id).collect();
-            let standings =
-                if ids.is_empty() { Vec::new() } else { self.engine.standing(ids).await.map_err(failed)? };
+            let standings = match wanted || filter.provider.is_some() || filter.state.is_some() {
+                true => self.engine.standing(ids).await.map_err(failed)?,
+                false => vec![None; ids.len()],
+            };
             let mut meant: Vec<(Listed, Option<Standing>)> = page
                 .rows
                 .into_iter()
@@ -198,7 +200,7 @@ impl RelayControl {
     }
 
     async fn queue_list(&self, filter: Filter, answer: &Answer) -> Result<(), Failed> {
-        self.each(&filter, |rows| async move {
+        self.each(&filter, true, |rows| async move {
             for (row, standing) in rows {
                 answer.record(&record(&row, standing.as_ref())).await?;
             }
@@ -211,7 +213,7 @@ impl RelayControl {
         let (snapshot, rules) = (self.snapshot().await?, self.rules.get());
         let found = AtomicBool::new(false);
         let filter = Filter { ids: vec![id], ..Filter::default() };
-        self.each(&filter, |rows| {
+        self.each(&filter, true, |rows| {
             let (found, snapshot, rules) = (&found, &snapshot, &rules);
             async move {
                 for (row, standing) in rows {
@@ -284,7 +286,7 @@ impl RelayControl {
     async fn act_on_each(&self, act: Act<'_>, filter: &Filter) -> Result<(Acted, usize), Failed> {
         self.spool.flush().await.map_err(failed)?;
         let state = std::sync::Mutex::new((BTreeSet::new(), Acted::default(), 0));
-        self.each(filter, |rows| {
+        self.each(filter, false, |rows| {
             let state = &state;
             async move {
                 let ids = rows.iter().map(|(row, _)| row_of(row)).collect();

@@ -100,6 +100,9 @@ impl Forecast {
 
 /// When `count` recipients will have gone through these lanes together; none: it cannot be told, or not within weeks.
 pub(super) fn done_by(mut players: Vec<Player>, count: usize, now: Timestamp) -> Option<Timestamp> {
+    if players.is_empty() {
+        return None;
+    }
     let (mut left, mut from) = (count as f64, now);
     for _ in 0..STEPS_MAX {
         let end = next_change(&players, from);

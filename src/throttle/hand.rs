@@ -95,20 +95,20 @@ impl Throttle {
     /// `Pause` holds for the provider whether it has lanes yet or not; it survives a restart.
     pub fn order(&mut self, provider: &str, order: LaneOrder, now: Timestamp) -> Ordered {
         let was_paused = self.pauses.providers.contains_key(provider);
-        let of_provider = self.lanes.iter_mut().filter(|(name, _)| &*name.provider == provider);
+        self.many_changed();
         let mut ordered = Ordered::default();
         match order {
             LaneOrder::Pause if was_paused => return ordered,
             LaneOrder::Pause => {
                 self.pauses.providers.insert(provider.into(), now);
                 let paused = Change::Paused { until: Timestamp::NEVER };
-                ordered.changes.extend(of_provider.map(|(name, _)| (name.clone(), paused.clone())));
+                ordered.changes.extend(self.lanes_of(provider).map(|(name, _)| (name.clone(), paused.clone())));
                 if ordered.changes.is_empty() {
                     ordered.changes.push((of_every_source(provider), paused));
                 }
             }
             LaneOrder::Resume { force } => {
-                for (name, lane) in of_provider {
+                for (name, lane) in self.lanes_of_mut(provider) {
                     if was_paused && lane.closed_since().is_none() && !force {
                         // Not stopped by the receiver: it is asked all the same, much may have changed meanwhile.
                         lane.pause("resumed by an operator: one message goes first", now);
@@ -135,6 +135,7 @@ impl Throttle {
     /// Pauses everything, or lifts that pause; other pauses stay.
     pub fn order_all(&mut self, order: LaneOrder, now: Timestamp) -> Ordered {
         let (was_paused, mut ordered) = (self.pauses.all.is_some(), Ordered::default());
+        self.many_changed();
         match order {
             LaneOrder::Pause if !was_paused => {
                 self.pauses.all = Some(now);
@@ -181,19 +182,25 @@ impl Throttle {
             lane.learned.holds.ask_first(domain, now);
             lane.unsaved = true;
         }
+        self.many_changed();
     }
 
     /// Drops what was learned of a provider's limits, in all its lanes or in that of one source; what that was, in words.
     pub fn forget(&mut self, provider: &str, source: Option<&str>, now: Timestamp) -> Vec<(LaneName, Vec<String>)> {
-        let is_meant =
-            |name: &LaneName| &*name.provider == provider && source.is_none_or(|source| *name.source == *source);
-        let lanes = self.lanes.iter_mut().filter(|(name, _)| is_meant(name));
+        self.many_changed();
+        let is_meant = |name: &LaneName| source.is_none_or(|source| *name.source == *source);
+        let lanes = self.lanes_of_mut(provider).filter(|(name, _)| is_meant(name));
         lanes.map(|(name, lane)| (name.clone(), lane.forget(now))).collect()
     }
 
     /// Has an operator stopped the provider itself?
     pub fn is_paused(&self, provider: &str) -> bool {
         self.pauses.providers.contains_key(provider)
+    }
+
+    /// The providers that an operator has stopped.
+    pub fn providers_paused(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.pauses.providers.keys()
     }
 
     /// Since when an operator has stopped everything.

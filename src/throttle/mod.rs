@@ -197,6 +197,12 @@ pub struct Throttle {
     changes: Vec<(LaneName, Change)>,
     /// Records that are to be emptied.
     forgotten: Vec<LaneName>,
+    /// Lanes with a connection to which no receiver has said anything yet: without it they are as if they had never been.
+    untold: BTreeSet<LaneName>,
+    /// Lanes with something unsaved, as far as they are known.
+    unsaved: BTreeSet<LaneName>,
+    /// Many lanes may have changed at once: all are looked at before the next are saved.
+    all_changed: bool,
     chance: fastrand::Rng,
 }
 
@@ -252,6 +258,9 @@ impl Throttle {
             clients: Clients::default(),
             changes: Vec::new(),
             forgotten: Vec::new(),
+            untold: BTreeSet::new(),
+            unsaved: BTreeSet::new(),
+            all_changed: false,
             chance: fastrand::Rng::with_seed(seed),
         }
     }
@@ -356,7 +365,19 @@ impl Throttle {
             lane.open = lane.open.saturating_sub(1);
             if lane.open == 0 {
                 lane.lost();
+                self.forget_untold(&permit.lane);
             }
+        }
+    }
+
+    /// Hosts that nobody reaches may be very many: nothing is kept of them.
+    fn forget_untold(&mut self, name: &LaneName) {
+        if !self.untold.remove(name) {
+            return;
+        }
+        self.lanes.remove(name);
+        if self.open_at(&name.provider) == 0 && self.lanes_of(&name.provider).next().is_none() {
+            self.providers.remove(&name.provider);
         }
     }
 
@@ -391,6 +412,8 @@ impl Throttle {
     /// Counts one answer about a recipient. Within a wave of unknown users it names the wave: what is listed then is
     /// listed provisionally.
     pub fn note_recipient(&mut self, name: &LaneName, unknown: bool, now: Timestamp) -> Option<Arc<str>> {
+        self.lane(name, now);
+        self.untold.remove(name);
         let (provider, _) = self.lane(name, now);
         let noted = provider.wave.note(&name.provider, unknown, now);
         if let Some(change) = noted.change {
@@ -413,12 +436,12 @@ impl Throttle {
         let change = match change {
             WaveChange::Began { id, unknown, all } => {
                 let answered = self.providers.get(provider).map_or(0, |provider| provider.wave.per_minute(now));
-                let lanes = self.lanes.iter_mut().filter(|(name, _)| name.provider == *provider);
-                let lanes: Vec<_> = lanes.map(|(_, lane)| lane).collect();
+                let lanes: Vec<_> = self.lanes_of_mut(provider).map(|(_, lane)| lane).collect();
                 let each = f64::from(answered) / lanes.len().max(1) as f64;
                 for lane in lanes {
                     lane.slow_down(each, now);
                 }
+                self.many_changed();
                 let text = format!("{unknown} of {all} recipients within 15 minutes are unknown there");
                 Change::Wave { id, text }
             }
@@ -443,12 +466,14 @@ impl Throttle {
     /// The clock was set by so much: every moment that is remembered moves with it.
     pub fn shift(&mut self, by_millis: i64) {
         self.lanes.values_mut().for_each(|lane| lane.shift(by_millis));
+        self.many_changed();
         self.pauses.shift(by_millis);
     }
 
     /// Our HELO name is another one: lanes that were stopped because of it may ask again.
     pub fn renamed(&mut self, now: Timestamp) {
         self.lanes.values_mut().for_each(|lane| lane.renamed(now));
+        self.many_changed();
     }
 
     /// Recipients a minute that the provider is expected to take, all lanes together; none: not known yet.
@@ -477,9 +502,42 @@ impl Throttle {
         restraints.reduce(|a, b| Restraint { worth: a.worth.saturating_add(b.worth), ..a })
     }
 
+    /// The providers for which that is so.
+    pub fn restrained(&self, now: Timestamp) -> BTreeMap<Arc<str>, Restraint> {
+        let mut all = BTreeMap::new();
+        for (name, _) in self.lanes.iter().filter(|(_, lane)| lane.guarded || lane.warming) {
+            if !all.contains_key(&name.provider)
+                && let Some(restraint) = self.restraint(&name.provider, now)
+            {
+                all.insert(name.provider.clone(), restraint);
+            }
+        }
+        all
+    }
+
     fn lanes_of(&self, provider: &str) -> impl Iterator<Item = (&LaneName, &Lane)> {
         let first = LaneName { provider: provider.into(), source: "".into() };
         self.lanes.range(first.clone()..).take_while(move |(name, _)| name.provider == first.provider)
+    }
+
+    fn lanes_of_mut(&mut self, provider: &str) -> impl Iterator<Item = (&LaneName, &mut Lane)> {
+        let first = LaneName { provider: provider.into(), source: "".into() };
+        self.lanes.range_mut(first.clone()..).take_while(move |(name, _)| name.provider == first.provider)
+    }
+
+    /// Is there a lane to it?
+    pub fn knows(&self, provider: &str) -> bool {
+        self.lanes_of(provider).next().is_some() || self.is_paused(provider)
+    }
+
+    /// The lines of `status` of those through which nothing goes; one alone for the lanes that the pause of everything stops.
+    pub fn stopped(&self, now: Timestamp) -> Vec<LaneStatus> {
+        let by_itself = |name: &LaneName, lane: &Lane| {
+            (lane.closed_since().is_some() && self.everything_paused().is_none()) || self.is_paused(&name.provider)
+        };
+        let lanes = self.lanes.iter().filter(|(name, lane)| by_itself(name, lane));
+        let lanes = lanes.map(|(name, lane)| self.line(name, lane, now));
+        self.line_of_everything().into_iter().chain(lanes).chain(self.lines_of_pauses()).collect()
     }
 
     /// The provider that the profiles name for a domain, each domain once: a guess where no MX host is known yet.
@@ -495,19 +553,37 @@ impl Throttle {
         self.max_connections
     }
 
-    /// What has changed since it was last asked and should survive a restart. An empty state: forget it.
-    pub fn unsaved(&mut self, now: Timestamp) -> Vec<LaneRecord> {
-        let changed = self.lanes.iter_mut().filter(|(_, lane)| lane.unsaved);
-        let mut records: Vec<LaneRecord> = changed
-            .map(|(name, lane)| {
+    /// What has changed since it was last asked and should survive a restart, of so many lanes at most: `is_saved` tells whether
+    /// that was all. An empty state: forget it.
+    pub fn unsaved(&mut self, lanes_max: usize, now: Timestamp) -> Vec<LaneRecord> {
+        if std::mem::take(&mut self.all_changed) {
+            let changed = self.lanes.iter().filter(|(_, lane)| lane.unsaved);
+            self.unsaved = changed.map(|(name, _)| name.clone()).collect();
+        }
+        let mut records: Vec<LaneRecord> = Vec::new();
+        while records.len() < lanes_max
+            && let Some(name) = self.unsaved.pop_first()
+        {
+            if let Some(lane) = self.lanes.get_mut(&name).filter(|lane| lane.unsaved) {
                 lane.unsaved = false;
-                LaneRecord { name: name.clone(), state: lane.stamped(now) }
-            })
-            .collect();
+                records.push(LaneRecord { state: lane.stamped(now), name });
+            }
+        }
         let empty = |name| LaneRecord { name, state: String::new() };
         records.extend(std::mem::take(&mut self.forgotten).into_iter().map(empty));
         records.extend(self.pauses.records());
         records
+    }
+
+    /// Lanes were changed by something else than a receiver's word.
+    fn many_changed(&mut self) {
+        self.all_changed = true;
+        self.untold.clear();
+    }
+
+    /// Nothing is left to be saved.
+    pub fn is_saved(&self) -> bool {
+        self.unsaved.is_empty() && !self.all_changed
     }
 
     /// Takes back what was saved; call it before the first permit. What cannot be read is passed over.
@@ -534,7 +610,10 @@ impl Throttle {
         let chance = self.chance.f64();
         let (_, lane) = self.lane(name, now);
         lane.last_used = now;
-        match signal {
+        self.untold.remove(name);
+        let (_, lane) = self.lane(name, now);
+        let was_unsaved = lane.unsaved;
+        let reported = match signal {
             Signal::Accepted { recipients, started, about } => {
                 Reported { change: lane.accepted(*recipients, *started, about, now), waits: false }
             }
@@ -546,7 +625,11 @@ impl Throttle {
                 lane.inconclusive(about, now);
                 Reported::default()
             }
+        };
+        if lane.unsaved && !was_unsaved {
+            self.unsaved.insert(name.clone());
         }
+        reported
     }
 
     /// Is there no room because every connection in all is taken, whoever asks?
@@ -581,6 +664,15 @@ impl Throttle {
     pub fn status(&self, now: Timestamp) -> Vec<LaneStatus> {
         let lanes = self.lanes.iter().map(|(name, lane)| self.line(name, lane, now));
         self.line_of_everything().into_iter().chain(lanes).chain(self.lines_of_pauses()).collect()
+    }
+
+    /// The line of a provider through whose lane nothing has gone yet.
+    pub fn line_without_lane(&self, name: LaneName, now: Timestamp) -> LaneStatus {
+        let mut lane = Lane::new(&self.profile(&name.provider), now);
+        lane.guarded = true;
+        let reason = |line: LaneStatus| line.reason.filter(|_| self.pauses.stop(&name.provider));
+        let line = self.line(&name, &lane, now);
+        LaneStatus { reason: reason(line.clone()), ..line }
     }
 
     /// The same, a few lanes at a time: the next `count` behind `after`, without the pauses that have a line of their own.
@@ -646,6 +738,7 @@ impl Throttle {
             let mut lane = Lane::new(&profile, now);
             lane.warming = self.warming.contains(name);
             self.lanes.insert(name.clone(), lane);
+            self.untold.insert(name.clone());
             self.providers.entry(name.provider.clone()).or_insert(Provider { open: 0, profile, wave: Wave::default() });
         }
         let provider = self.providers.get_mut(&name.provider).expect("a lane's provider is known");

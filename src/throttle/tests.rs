@@ -530,13 +530,13 @@ fn a_pause_holds_for_lanes_that_come_later_and_over_a_restart() {
     let mut bench = Bench::new(5);
     bench.throttle.order("p", LaneOrder::Pause, bench.now);
     assert!(matches!(bench.open(), Answer::At(Timestamp::NEVER)));
-    let records = bench.throttle.unsaved(bench.now);
+    let records = bench.throttle.unsaved(usize::MAX, bench.now);
     let mut again = Bench::new(5);
     again.throttle.restore(records, again.now);
     assert!(matches!(again.open(), Answer::At(Timestamp::NEVER)));
     again.throttle.order("p", LaneOrder::Resume { force: true }, again.now);
     assert!(
-        again.throttle.unsaved(again.now).iter().any(|record| record.state.is_empty()),
+        again.throttle.unsaved(usize::MAX, again.now).iter().any(|record| record.state.is_empty()),
         "forgotten in the store too"
     );
 }
@@ -549,8 +549,8 @@ fn what_was_learned_survives_a_restart() {
         refuse_again(&mut bench, &reading(Class::MessageLimit, Scope::Connection), 20);
     }
     bench.refuse(&reading(Class::RateLimit, Scope::Source), 0);
-    let records = bench.throttle.unsaved(bench.now);
-    assert_eq!(bench.throttle.unsaved(bench.now), [], "asked twice, changed once");
+    let records = bench.throttle.unsaved(usize::MAX, bench.now);
+    assert_eq!(bench.throttle.unsaved(usize::MAX, bench.now), [], "asked twice, changed once");
     let mut again = Bench::new(20);
     again.now = bench.now;
     again.throttle.restore(records, again.now);
