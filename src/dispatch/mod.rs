@@ -67,6 +67,8 @@ fn fold(bytes: &[u8]) -> u32 {
 }
 
 #[cfg(test)]
+mod attempt_tests;
+#[cfg(test)]
 mod clock_tests;
 #[cfg(test)]
 mod core_tests;
