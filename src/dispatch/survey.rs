@@ -17,6 +17,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use super::core::Core;
+use super::destination::Target;
 use super::status::{Estimate, Outlook, Snapshot};
 use crate::throttle::LaneName;
 use crate::types::Timestamp;
@@ -140,7 +141,9 @@ impl Core {
 
     fn survey_targets(&self, survey: &mut Survey, from: usize, count: usize) -> Stage {
         let waits_for = &mut survey.facts.snapshot.waits_for;
-        for (_, target) in self.places.targets.slice(from, count).filter(|(_, target)| !target.line.is_empty()) {
+        let is_down = |target: &Target| target.down_until.is_some_and(|until| until > survey.now);
+        let waits = |(_, target): &(u32, &Target)| !target.line.is_empty() || is_down(target);
+        for (_, target) in self.places.targets.slice(from, count).filter(waits) {
             if !waits_for.contains_key(&target.provider)
                 && let Some(what) = self.line_waits_for(target, survey.now)
             {
