@@ -82,7 +82,7 @@ fn works(throttle: &mut Throttle, lane: &LaneName) {
 
 /// What was saved, read and saved again is the same.
 fn comes_back(throttle: &mut Throttle) {
-    let saved = throttle.unsaved(NOW);
+    let saved = throttle.unsaved(usize::MAX, NOW);
     let again = start(saved.clone());
     for record in saved.iter().filter(|record| !record.state.is_empty() && &*record.name.source != "*") {
         let is_there = again.status(NOW).iter().any(|lane| lane.provider == record.name.provider);

@@ -15,7 +15,7 @@ use super::message::Action;
 use crate::queue::Place;
 use crate::spool::Change;
 use crate::throttle::words::{Grouped, span};
-use crate::throttle::{EVERYTHING, HoldBegan, LaneName, Mining, SLOWED_FOR};
+use crate::throttle::{EVERYTHING, HoldBegan, LaneName, LaneStatus, Mining, SLOWED_FOR};
 use crate::types::{ALL_CLEAR, Alert, DeliveryId, Domain, Event, EventKind, Submitter, Timestamp};
 
 /// A lane that stands still is told of after each of these.
@@ -213,26 +213,18 @@ impl Core {
             self.ending_alerts.remove(&key);
             self.over(&key);
         }
-        let mut lanes = self.throttle.status(now);
-        if self.throttle.everything_paused().is_some() {
-            // One pause for all of them.
-            lanes.retain(|lane| *lane.provider == *EVERYTHING || self.throttle.is_paused(&lane.provider));
-        }
-        let stopped: Vec<LaneName> = lanes
-            .iter()
-            .filter(|lane| matches!(lane.state, "paused" | "blocked" | "stopped" | "probing"))
-            .map(|lane| LaneName { provider: lane.provider.clone(), source: lane.source.clone() })
-            .collect();
-        self.watch_pauses(&stopped, &lanes, now);
+        let stopped = Stopped::new(self.throttle.stopped(now));
+        self.watch_pauses(&stopped, now);
         self.watch_paused_domains(now);
         self.watch_expiry(&stopped, now);
         self.watch_restraint(&stopped, now);
         self.watch_port(now);
     }
 
-    fn watch_pauses(&mut self, stopped: &[LaneName], lanes: &[crate::throttle::LaneStatus], now: Timestamp) {
+    fn watch_pauses(&mut self, stopped: &Stopped, now: Timestamp) {
         let key = |lane: &LaneName, step: &str| format!("paused {} {} {step}", lane.provider, lane.source);
-        let goes: Vec<LaneName> = self.stopped_since.keys().filter(|lane| !stopped.contains(lane)).cloned().collect();
+        let goes: Vec<LaneName> =
+            self.stopped_since.keys().filter(|lane| !stopped.0.contains_key(lane)).cloned().collect();
         for lane in goes {
             let since = self.stopped_since.remove(&lane).unwrap_or(now);
             let words = if *lane.provider == *EVERYTHING {
@@ -249,11 +241,10 @@ impl Core {
                 self.over_with(&own, &words, now);
             }
         }
-        for lane in stopped {
+        for (lane, status) in &stopped.0 {
             let seen = *self.stopped_since.entry(lane.clone()).or_insert(now);
-            let status = lanes.iter().find(|l| l.provider == lane.provider && l.source == lane.source);
-            let since = status.and_then(|status| status.since).unwrap_or(seen);
-            let why = status.and_then(|status| status.reason.as_deref()).unwrap_or("no reason given");
+            let since = status.since.unwrap_or(seen);
+            let why = status.reason.as_deref().unwrap_or("no reason given");
             let reached = PAUSE_STEPS.iter().rposition(|(after, _)| now.since(since) >= *after);
             if let Some((_, step)) = reached.and_then(|reached| PAUSE_STEPS.get(reached)) {
                 let alert = Alert {
@@ -303,7 +294,7 @@ impl Core {
         }
     }
 
-    fn watch_expiry(&mut self, stopped: &[LaneName], now: Timestamp) {
+    fn watch_expiry(&mut self, stopped: &Stopped, now: Timestamp) {
         let counts = self.about_to_expire(stopped, now);
         let standing: Vec<String> = self.raised.iter().filter(|key| key.starts_with(EXPIRING)).cloned().collect();
         for old in standing {
@@ -330,10 +321,10 @@ impl Core {
     }
 
     /// What nothing is sent of, and has little time left, by whom it waits for.
-    fn about_to_expire(&self, stopped: &[LaneName], now: Timestamp) -> BTreeMap<Whom, usize> {
+    fn about_to_expire(&self, stopped: &Stopped, now: Timestamp) -> BTreeMap<Whom, usize> {
         let mut counts = BTreeMap::new();
         let everything = self.throttle.everything_paused().is_some();
-        if stopped.is_empty() && !everything && self.throttle.domains_paused().next().is_none() {
+        if stopped.0.is_empty() && !everything && self.throttle.domains_paused().next().is_none() {
             return counts;
         }
         let is_near = |id: DeliveryId, lifetime| self.retry.expires(id.message, lifetime) <= now + EXPIRY_NEAR;
@@ -347,7 +338,7 @@ impl Core {
             }
             let target = domain.target.and_then(|target| self.places.targets.get(target));
             let Some(target) = target.filter(|_| entry.place == Place::Ready) else { continue };
-            if everything || stopped.iter().any(|lane| lane.provider == target.provider) {
+            if everything || stopped.has(&target.provider) {
                 *counts.entry(Whom::Provider(target.provider.clone())).or_insert(0) += 1;
             }
         }
@@ -355,27 +346,31 @@ impl Core {
     }
 
     /// More waits for growth guard or warm-up than they let through in their hour or day: whoever sends should know.
-    fn watch_restraint(&mut self, stopped: &[LaneName], now: Timestamp) {
+    fn watch_restraint(&mut self, stopped: &Stopped, now: Timestamp) {
+        let restrained = self.throttle.restrained(now);
         let mut waiting: BTreeMap<Arc<str>, usize> = BTreeMap::new();
-        // By domain: what is just asking the DNS again stands in no line.
-        for (_, domain) in self.places.domains.iter().filter(|(_, domain)| domain.deliveries > 0) {
-            let Some(target) = domain.target.and_then(|target| self.places.targets.get(target)) else { continue };
-            *waiting.entry(target.provider.clone()).or_default() += domain.deliveries as usize;
+        if !restrained.is_empty() {
+            // By domain: what is just asking the DNS again stands in no line.
+            for (_, domain) in self.places.domains.iter().filter(|(_, domain)| domain.deliveries > 0) {
+                let target = domain.target.and_then(|target| self.places.targets.get(target));
+                if let Some(target) = target.filter(|target| restrained.contains_key(&target.provider)) {
+                    *waiting.entry(target.provider.clone()).or_default() += domain.deliveries as usize;
+                }
+            }
         }
         let key = |provider: &str| format!("held back {provider}");
         let standing = self.raised.iter().filter_map(|key| key.strip_prefix("held back ")).map(str::to_string);
         for provider in standing.collect::<Vec<_>>() {
             let count = waiting.get(&*provider).copied().unwrap_or(0);
-            if self.throttle.restraint(&provider, now).is_none_or(|restraint| count <= restraint.worth) {
+            if restrained.get(&*provider).is_none_or(|restraint| count <= restraint.worth) {
                 let words = format!("{provider}: no more waits than the growth guard and the warm-up let through,");
                 self.over_with(&key(&provider), &words, now);
             }
         }
-        for (provider, count) in waiting {
+        for (provider, restraint) in restrained {
             // What a receiver or an operator has stopped does not wait for us.
-            let is_stopped = stopped.iter().any(|lane| lane.provider == provider);
-            let Some(restraint) = self.throttle.restraint(&provider, now).filter(|_| !is_stopped) else { continue };
-            if count <= restraint.worth {
+            let count = waiting.get(&provider).copied().unwrap_or(0);
+            if count <= restraint.worth || stopped.has(&provider) {
                 continue;
             }
             let done = self.after(&provider, count, now).map_or_else(
@@ -408,6 +403,21 @@ impl Core {
 
 fn same_words_key(receiver: &str) -> String {
     format!("same words {receiver}")
+}
+
+/// The lanes through which nothing goes.
+struct Stopped(BTreeMap<LaneName, LaneStatus>);
+
+impl Stopped {
+    fn new(lanes: Vec<LaneStatus>) -> Stopped {
+        let name = |lane: &LaneStatus| LaneName { provider: lane.provider.clone(), source: lane.source.clone() };
+        Stopped(lanes.into_iter().map(|lane| (name(&lane), lane)).collect())
+    }
+
+    fn has(&self, provider: &Arc<str>) -> bool {
+        let first = LaneName { provider: provider.clone(), source: "".into() };
+        self.0.range(first..).next().is_some_and(|(lane, _)| lane.provider == *provider)
+    }
 }
 
 /// Whose mail is about to expire.

@@ -29,6 +29,7 @@ use super::bdat::BdatHosts;
 use super::command::Commands;
 use super::destination::{Destinations, DomainId, TargetId};
 use super::doubt::Doubts;
+use super::errand::Errand;
 use super::fresh::Fresh;
 use super::gate::Gate;
 use super::hungry::{Among, Hungry};
@@ -60,6 +61,10 @@ const RESOLVING_MAX: usize = 400;
 const MEMORY_EASY: usize = 200_000;
 /// Beyond it, only what is due within this; the rest is read again when its time comes near.
 const HORIZON: Duration = Duration::from_secs(20 * 60);
+/// So many deliveries become due in one go; the others right after, and what else happens is heard in between.
+const DUE_AT_ONCE: usize = 256;
+/// The same for timers.
+const TIMERS_AT_ONCE: usize = 256;
 /// How often the spool is asked for what comes within the horizon.
 const LOAD_EVERY: Duration = Duration::from_secs(10 * 60);
 /// What lanes know, and what operators have ordered, is written again so often although nothing changes: the spool forgets
@@ -195,6 +200,8 @@ pub(super) enum Timer {
     /// Those who wait for any.
     FeedAmong(Among),
     Save,
+    SaveRest,
+    Errand(Errand),
     Idle(ConnectionId),
     Sweep,
     Load,
@@ -458,7 +465,8 @@ impl Core {
         }
         let mut touched = Vec::new();
         let mut known = BTreeSet::new();
-        while let Some(id) = self.queue.due(now) {
+        for _ in 0..DUE_AT_ONCE {
+            let Some(id) = self.queue.due(now) else { break };
             // In the order in which their mail was due.
             touched.extend(self.due(id, now).filter(|target| known.insert(*target)));
         }
@@ -495,7 +503,7 @@ impl Core {
             }
         }
         self.queue.put(id, Place::Unrouted);
-        domain.pending.push(id);
+        domain.pending.push_back(id);
         self.resolve(domain_id);
         None
     }
@@ -537,20 +545,17 @@ impl Core {
         domain.resolving = false;
         let is_paused = self.throttle.domain_paused(name).is_some();
         // While an operator has stopped everything nobody's mail is returned for want of a route.
-        let is_kept = is_paused || (result.is_err() && self.throttle.everything_paused().is_some());
-        let pending = if is_kept { Vec::new() } else { std::mem::take(&mut domain.pending) };
+        let is_kept = self.throttle.everything_paused().is_some();
         match result {
             _ if is_paused => {}
             Ok(route) => {
                 let Some(target) = self.places.set_route(id, route) else { return };
                 self.unreached.routed(id, Some(target));
                 self.ask_domain_first(id, now);
-                for delivery in pending {
-                    self.join_line(delivery, target);
-                }
-                self.pump(target, now);
+                self.begin(Errand::Join(id), now);
             }
             Err(failure) => {
+                let pending = if is_kept { VecDeque::new() } else { std::mem::take(&mut domain.pending) };
                 let failure = Arc::new(failure);
                 self.places.set_failure(id, failure.clone());
                 self.unreached.routed(id, None);
@@ -562,7 +567,7 @@ impl Core {
     }
 
     /// From waiting for a route into the line of its target.
-    fn join_line(&mut self, id: DeliveryId, target: TargetId) {
+    pub(super) fn join_line(&mut self, id: DeliveryId, target: TargetId) {
         if !self.is_at(id, Place::Unrouted) {
             return;
         }
@@ -687,7 +692,10 @@ impl Core {
     }
 
     fn run_timers(&mut self, now: Timestamp) {
-        while self.timers.first().is_some_and(|(at, _)| *at <= now) {
+        for _ in 0..TIMERS_AT_ONCE {
+            if self.timers.first().is_none_or(|(at, _)| *at > now) {
+                return;
+            }
             let Some((_, timer)) = self.timers.pop_first() else { return };
             match timer {
                 Timer::Target(id) => {
@@ -704,6 +712,8 @@ impl Core {
                     self.save_planned = false;
                     self.save(now);
                 }
+                Timer::SaveRest => self.save(now),
+                Timer::Errand(errand) => self.go_on_errand(errand, now),
                 Timer::Idle(id) => self.idle_too_long(id),
                 Timer::Sweep => self.sweep(now),
                 Timer::Load => {
@@ -772,7 +782,7 @@ impl Core {
 
     fn stop(&mut self, now: Timestamp) {
         self.stopping = true;
-        self.save(now);
+        self.save_all(now);
         let idle: Vec<ConnectionId> = self.connections.iter().filter(|(_, c)| c.is_idle()).map(|(id, _)| *id).collect();
         for id in idle {
             self.close(id);

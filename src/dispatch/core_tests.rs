@@ -63,6 +63,9 @@ pub(super) struct World {
     /// Messages in the order in which they were offered.
     pub(super) log: Vec<QueueId>,
     pub(super) plans: Vec<crate::outbound::Plan>,
+    /// Next attempts that were written, and each try with what was written for the case that it does not end.
+    planned: BTreeMap<DeliveryId, Timestamp>,
+    pub(super) tries: Vec<(Timestamp, QueueId, Option<Timestamp>)>,
     pub(super) resolved_afresh: usize,
     pub(super) remembered: usize,
     /// The newest record of each lane.
@@ -207,6 +210,8 @@ impl World {
             says: BTreeMap::new(),
             log: Vec::new(),
             plans: Vec::new(),
+            planned: BTreeMap::new(),
+            tries: Vec::new(),
             resolved_afresh: 0,
             remembered: 0,
             records: BTreeMap::new(),
@@ -366,10 +371,12 @@ impl World {
             Action::Open { connection, plan, job } => {
                 self.open.insert(connection, Open { recipients: Vec::new(), closing: false });
                 self.peak = self.peak.max(self.open.len());
+                self.note_try(job.id);
                 self.begin_open(connection, &plan, job);
                 self.plans.push(plan);
             }
             Action::Start { connection, job } => {
+                self.note_try(job.id);
                 let wait = self.soon();
                 self.transact(connection, job, wait);
             }
@@ -413,6 +420,11 @@ impl World {
             }
             Action::Answer { ticket, left_alone } => self.answers.push((ticket, left_alone.len())),
         }
+    }
+
+    fn note_try(&mut self, id: DeliveryId) {
+        let planned = self.planned.remove(&id);
+        self.tries.push((self.now, id.message, planned));
     }
 
     fn resolve(&mut self, domain: Domain, hop: Option<NextHop>) {
@@ -596,6 +608,7 @@ impl World {
                 if let Some(delivery) = self.spool.get_mut(&id.message).and_then(|m| m.deliveries.get_mut(&id)) {
                     delivery.next_attempt = Some(next_attempt);
                 }
+                self.planned.insert(id, next_attempt);
             }
             Change::Update(delivery) => {
                 self.updates += 1;

@@ -4,7 +4,7 @@
 //! domains publish alike; deliveries to it stand in one line and share its connections, since every host of the set is
 //! one of theirs. Domains that publish other hosts have another target, and never share a connection with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -34,12 +34,12 @@ pub(super) struct DomainState {
     /// Why there is no route, until `valid_until`.
     pub failure: Option<Arc<Unroutable>>,
     /// Due, but the route is not known yet.
-    pub pending: Vec<DeliveryId>,
+    pub pending: VecDeque<DeliveryId>,
 }
 
 #[derive(Debug)]
 pub(super) struct Target {
-    pub signature: String,
+    pub signature: Arc<str>,
     pub route: Arc<Route>,
     /// Of the most preferred host.
     pub provider: Arc<str>,
@@ -52,13 +52,15 @@ pub(super) struct Target {
     pub turn: u64,
     /// No host could be reached; not before then.
     pub down_until: Option<Timestamp>,
+    /// How often in a row.
+    pub failures: u32,
     /// Not reached since it was down: one connection at a time.
     pub suspect: bool,
     /// The time for which it is set to be looked at again.
     pub timer: Option<Timestamp>,
     pub domains: u32,
     /// What it waits for, for `status`.
-    pub waits_for: Option<Arc<str>>,
+    pub waits_for: Option<&'static str>,
     /// It stands in the waiting list of this lane.
     pub waits_in: Option<LaneName>,
     /// It waits for a connection of this provider.
@@ -107,6 +109,18 @@ impl<T> Slots<T> {
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         (0..).zip(&self.slots).filter_map(|(id, slot)| slot.as_ref().map(|value| (id, value)))
     }
+
+    /// What stands in `count` places, from one on.
+    pub(super) fn slice(&self, from: usize, count: usize) -> impl Iterator<Item = (u32, &T)> {
+        let from = from.min(self.slots.len());
+        let slots = &self.slots[from..from.saturating_add(count).min(self.slots.len())];
+        (from..).zip(slots).filter_map(|(id, slot)| Some((u32::try_from(id).ok()?, slot.as_ref()?)))
+    }
+
+    /// Places there are, those that are free among them.
+    pub(super) fn places(&self) -> usize {
+        self.slots.len()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -115,7 +129,7 @@ pub(super) struct Destinations {
     pub targets: Slots<Target>,
     domain_ids: BTreeMap<Domain, DomainId>,
     hop_ids: BTreeMap<(NextHop, Domain), DomainId>,
-    target_ids: BTreeMap<String, TargetId>,
+    target_ids: BTreeMap<Arc<str>, TargetId>,
 }
 
 impl Destinations {
@@ -133,7 +147,7 @@ impl Destinations {
                 asked_afresh: Timestamp::EPOCH,
                 asks_first: false,
                 failure: None,
-                pending: Vec::new(),
+                pending: VecDeque::new(),
             });
             match next_hop {
                 Some(hop) => self.hop_ids.insert((hop.clone(), name.clone()), id),
@@ -164,11 +178,6 @@ impl Destinations {
     pub(super) fn all_of(&self, name: &Domain) -> Vec<DomainId> {
         let hops = self.hop_ids.iter().filter(|((_, of), _)| of == name);
         self.domain_ids.get(name).into_iter().chain(hops.map(|(_, id)| id)).copied().collect()
-    }
-
-    /// Takes out of every line what `keep` is false for. For the rare order; costs a pass over all.
-    pub(super) fn retain_in_lines(&mut self, mut keep: impl FnMut(DeliveryId) -> bool) {
-        self.targets.slots.iter_mut().flatten().for_each(|target| target.line.retain(&mut keep));
     }
 
     /// Points a domain to the target of its new route.
@@ -221,7 +230,7 @@ impl Destinations {
     }
 
     fn target_of(&mut self, route: Route) -> TargetId {
-        let signature = signature(&route);
+        let signature: Arc<str> = signature(&route).into();
         if let Some(&id) = self.target_ids.get(&signature) {
             if let Some(target) = self.targets.get_mut(id) {
                 target.route = Arc::new(route);
@@ -239,6 +248,7 @@ impl Destinations {
             idle: Vec::new(),
             turn: 0,
             down_until: None,
+            failures: 0,
             suspect: false,
             timer: None,
             domains: 0,

@@ -17,6 +17,7 @@ use super::core::{Core, Settings};
 use super::doubt::Relist;
 use super::message::{Action, Adjust, ConnectionId, Fetched, Input, Job, Row, Ticket};
 use super::status::{Snapshot, Standing};
+use super::survey::{Depth, Facts, Survey};
 use super::unreached::{NO_ROUTE, UNREACHABLE};
 use crate::clock::Clock;
 use crate::outbound::Connector;
@@ -36,8 +37,12 @@ const BATCH: usize = 256;
 const SPARE_PLACES: usize = 1024;
 /// Up to so many deliveries are told their place in the line: each costs a pass over it.
 const STANDINGS_IN_LINE: usize = 4;
+/// Deliveries that an operator's question or order is about and that are looked at in one go: some 2 ms.
+const AT_ONCE: usize = 128;
+/// Places that a survey looks at in one go.
+const SURVEYED_AT_ONCE: usize = 256;
 /// Rows read from the spool in one go.
-const PAGE: usize = 2000;
+const PAGE: usize = 500;
 /// Outcomes kept for `weir send` and others who ask just after the fact.
 const RECENT_MAX: usize = 2000;
 
@@ -48,7 +53,10 @@ const READ_AGAIN_MAX: u64 = 3600;
 /// What the engine is sent.
 pub enum Message {
     Input(Input),
-    Snapshot(oneshot::Sender<Snapshot>),
+    Survey {
+        depth: Depth,
+        answer: oneshot::Sender<Facts>,
+    },
     Standing {
         ids: Vec<DeliveryId>,
         answer: oneshot::Sender<Vec<Option<Standing>>>,
@@ -146,12 +154,25 @@ impl Handle {
         self.0.send(Message::Input(input)).await.map_err(|_| Stopping)
     }
 
+    /// The state of everything, collected in steps between other work.
     pub async fn snapshot(&self) -> Result<Snapshot, Stopping> {
-        self.ask(Message::Snapshot).await
+        let facts = self.ask(|answer| Message::Survey { depth: Depth::All, answer }).await?;
+        // Forecasts may take seconds where mail waits for a thousand receivers.
+        tokio::task::spawn_blocking(|| facts.finish()).await.map_err(|_| Stopping)
+    }
+
+    /// The same without lanes and forecasts.
+    pub async fn counts(&self) -> Result<Snapshot, Stopping> {
+        let facts = self.ask(|answer| Message::Survey { depth: Depth::Counts, answer }).await?;
+        Ok(facts.finish())
     }
 
     pub async fn standing(&self, ids: Vec<DeliveryId>) -> Result<Vec<Option<Standing>>, Stopping> {
-        self.ask(|answer| Message::Standing { ids, answer }).await
+        let mut standings = Vec::with_capacity(ids.len());
+        for few in ids.chunks(AT_ONCE) {
+            standings.append(&mut self.ask(|answer| Message::Standing { ids: few.to_vec(), answer }).await?);
+        }
+        Ok(standings)
     }
 
     pub async fn begin_read(&self) -> Result<(), Stopping> {
@@ -160,7 +181,7 @@ impl Handle {
 
     /// Returns the deliveries that were left alone: they are in a transaction, or the command means nothing to them.
     pub async fn adjust(&self, adjust: Adjust, rows: Vec<Row>) -> Result<Vec<DeliveryId>, Stopping> {
-        self.ask(|answer| Message::Adjust { adjust, rows, answer }).await
+        self.in_parts(rows, |rows, answer| Message::Adjust { adjust, rows, answer }).await
     }
 
     /// Pauses, resumes or forgets; says in words what changed.
@@ -176,7 +197,22 @@ impl Handle {
     /// Sends deliveries to a next hop instead of the MX hosts of their domains, from now on and over restarts. Returns
     /// those that were left alone, as `adjust` does.
     pub async fn reroute(&self, to: NextHop, rows: Vec<Row>) -> Result<Vec<DeliveryId>, Stopping> {
-        self.ask(|answer| Message::Reroute { to, rows, answer }).await
+        self.in_parts(rows, |rows, answer| Message::Reroute { to: to.clone(), rows, answer }).await
+    }
+
+    /// A few rows after the other: between them the engine does its other work.
+    async fn in_parts(
+        &self,
+        mut rows: Vec<Row>,
+        message: impl Fn(Vec<Row>, oneshot::Sender<Vec<DeliveryId>>) -> Message,
+    ) -> Result<Vec<DeliveryId>, Stopping> {
+        let mut left_alone = Vec::new();
+        while !rows.is_empty() {
+            let rest = rows.split_off(rows.len().min(AT_ONCE));
+            let few = std::mem::replace(&mut rows, rest);
+            left_alone.append(&mut self.ask(|answer| message(few, answer)).await?);
+        }
+        Ok(left_alone)
     }
 
     pub async fn reconfigure(&self, settings: Settings, router: Arc<Router>) -> Result<(), Stopping> {
@@ -206,6 +242,8 @@ enum Wake {
     Messages(usize),
     Committed(Vec<Committed>),
     Time,
+    /// Somebody has asked how everything stands.
+    Survey,
 }
 
 pub struct Engine {
@@ -228,8 +266,49 @@ pub struct Engine {
     healthy: bool,
     health_said: Seldom,
     read_again: Arc<ReadAgain>,
+    surveys: Surveys,
     /// Steps of the wall clock that the core knows of.
     clock_stepped: i64,
+}
+
+/// Who has asked how everything stands. One survey at a time; whoever asks while it goes on shares the next one, whose moment is
+/// later than the question.
+#[derive(Default)]
+struct Surveys {
+    /// With what was found so far.
+    current: Option<(Survey, Asked)>,
+    next: Option<(Depth, Asked)>,
+}
+
+type Asked = Vec<oneshot::Sender<Facts>>;
+
+impl Surveys {
+    fn ask(&mut self, depth: Depth, answer: oneshot::Sender<Facts>) {
+        let (deepest, asked) = self.next.get_or_insert_with(|| (depth, Vec::new()));
+        *deepest = (*deepest).max(depth);
+        asked.push(answer);
+    }
+
+    fn is_any(&self) -> bool {
+        self.current.is_some() || self.next.is_some()
+    }
+
+    /// One step.
+    fn go_on(&mut self, core: &Core, now: Timestamp) {
+        if self.current.is_none() {
+            self.current = self.next.take().map(|(depth, asked)| (core.begin_survey(depth, now), asked));
+        }
+        let Some((survey, asked)) = &mut self.current else { return };
+        // A client that went away needs no answer.
+        asked.retain(|answer| !answer.is_closed());
+        let is_done = asked.is_empty() || core.survey(survey, SURVEYED_AT_ONCE);
+        if is_done && let Some((survey, asked)) = self.current.take() {
+            let facts = survey.facts();
+            for answer in asked {
+                let _ = answer.send(facts.clone());
+            }
+        }
+    }
 }
 
 /// The walk through the whole queue that brings back what could not be read when it was wanted.
@@ -293,6 +372,7 @@ impl Engine {
             healthy: true,
             health_said: Seldom::minutely(),
             read_again: Arc::new(ReadAgain::default()),
+            surveys: Surveys::default(),
             clock_stepped,
         };
         (engine, Handle(sender))
@@ -310,6 +390,7 @@ impl Engine {
                 taken = self.messages.recv_many(&mut batch, BATCH) => Wake::Messages(taken),
                 Some(committed) = self.committed.recv() => Wake::Committed(committed),
                 () = self.clock.wake_at(due) => Wake::Time,
+                () = tokio::task::yield_now(), if self.surveys.is_any() => Wake::Survey,
             };
             self.look_at_clock();
             // Before anything is decided: nothing must begin whose outcome could be lost.
@@ -323,8 +404,11 @@ impl Engine {
                 Wake::Messages(_) => batch.drain(..).for_each(|message| self.take(message)),
                 Wake::Committed(committed) => self.core.handle(Input::Accepted(committed), self.clock.now()),
                 Wake::Time => self.core.handle(Input::Tick, self.clock.now()),
+                Wake::Survey => {}
             }
             self.carry_out();
+            // Each time round, so that an answer comes however much there is to do.
+            self.surveys.go_on(&self.core, self.clock.now());
             if stopping && self.core.is_quiet() {
                 return;
             }
@@ -340,9 +424,7 @@ impl Engine {
                 }
                 self.core.handle(input, now);
             }
-            Message::Snapshot(answer) => {
-                let _ = answer.send(self.core.snapshot(now));
-            }
+            Message::Survey { depth, answer } => self.surveys.ask(depth, answer),
             Message::Standing { ids, answer } => {
                 let in_line = ids.len() <= STANDINGS_IN_LINE;
                 let standing =

@@ -14,8 +14,9 @@ const BYTES_MAX: u64 = 16 << 20;
 const MESSAGES_MAX: usize = 10_000;
 /// The same while the system is short of memory: what is on its way at the moment.
 const BYTES_MAX_SHORT: u64 = 1 << 20;
-/// What a message costs beside its body.
+/// What a message costs beside its body, and each of its recipients.
 const OVERHEAD_BYTES: u64 = 1024;
+const RECIPIENT_BYTES: u64 = 512;
 
 #[derive(Debug, Default)]
 pub(super) struct Fresh {
@@ -78,13 +79,28 @@ fn cost(message: &Committed) -> u64 {
         Body::Inline(bytes) => bytes.len() as u64,
         Body::File { .. } => 0,
     };
-    body + OVERHEAD_BYTES
+    let recipients: usize = message.deliveries.iter().map(|delivery| delivery.recipients.len()).sum();
+    body + OVERHEAD_BYTES + RECIPIENT_BYTES * recipients as u64
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::dispatch::core_tests::committed;
+
+    #[test]
+    fn a_message_to_very_many_costs_what_its_recipients_do() {
+        let mut fresh = Fresh::default();
+        let mut message = committed(1, 10);
+        message.deliveries = vec![message.deliveries[0].clone(); 1000];
+        for n in 1..=100 {
+            let envelope = (*message.envelope).clone();
+            let id = crate::types::QueueId::from_key(n).unwrap();
+            let envelope = Arc::new(crate::types::Envelope { id, ..envelope });
+            fresh.insert(&Arc::new(Committed { envelope, ..message.clone() }));
+        }
+        assert!((20..=33).contains(&fresh.messages.len()), "{}", fresh.messages.len());
+    }
 
     #[test]
     fn while_memory_is_short_the_last_to_come_are_left_out() {

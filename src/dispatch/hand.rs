@@ -10,19 +10,22 @@ use std::sync::Arc;
 
 use super::core::Core;
 use super::destination::DomainId;
+use super::errand::Errand;
 use super::lanes::in_words;
 use super::message::{Action, ConnectionId, Ticket};
 use super::pump::State;
-use crate::queue::Place;
 use crate::spool::Change;
 use crate::throttle::words::count;
 use crate::throttle::{Change as LaneChange, EVERYTHING, LaneName, LaneOrder, Ordered};
 use crate::types::{DeliveryId, Domain, Event, EventKind, Timestamp};
 
+/// So many providers or sources are named to whoever asks for one that does not exist.
+const NAMED_MAX: usize = 50;
+
 impl Core {
     /// Carries out an operator's order to all lanes of a provider.
     pub(super) fn order_lanes(&mut self, ticket: Ticket, provider: &Arc<str>, order: LaneOrder, now: Timestamp) {
-        if let Err(answer) = self.known_provider(provider, now) {
+        if let Err(answer) = self.known_provider(provider) {
             return self.act(Action::LaneAnswer { ticket, answer: Err(answer) });
         }
         let Ordered { changes, asking } = self.throttle.order(provider, order, now);
@@ -72,7 +75,7 @@ impl Core {
             texts.push(format!("{lanes}: one message asks in each; if it is taken the rest follows, slowly at first"));
         }
         if order != LaneOrder::Pause {
-            texts.extend(self.still_paused(now));
+            texts.extend(self.still_paused());
         }
         self.save(now);
         self.act(Action::LaneAnswer { ticket, answer: Ok(texts) });
@@ -80,25 +83,18 @@ impl Core {
 
     fn change_for_all(&mut self, order: LaneOrder, now: Timestamp) {
         if order == LaneOrder::Pause {
-            for lane in self.throttle.status(now) {
-                self.rest(&LaneName { provider: lane.provider, source: lane.source });
-            }
-            return;
+            return self.rest_all();
         }
         // What no route was found for has waited: it is asked for again.
-        let failed: Vec<DomainId> =
-            self.places.domains.iter().filter(|(_, d)| d.failure.is_some()).map(|(id, _)| id).collect();
-        failed.into_iter().for_each(|domain| self.wake_domain(domain, now));
+        self.begin(Errand::WakeUnroutable { from: 0 }, now);
         self.hasten_all(now);
         self.pump_all(now);
     }
 
     /// The pauses that were not lifted, in words: whoever resumes everything should know of them.
-    fn still_paused(&self, now: Timestamp) -> Vec<String> {
-        let lanes = self.throttle.status(now);
-        let providers: BTreeSet<Arc<str>> =
-            lanes.into_iter().map(|lane| lane.provider).filter(|provider| self.throttle.is_paused(provider)).collect();
-        let providers = providers.iter().map(|name| format!("{name} stays paused by itself: weir resume {name}"));
+    fn still_paused(&self) -> Vec<String> {
+        let providers = self.throttle.providers_paused();
+        let providers = providers.map(|name| format!("{name} stays paused by itself: weir resume {name}"));
         let domains = self.throttle.domains_paused();
         let domains = domains.map(|(name, _)| format!("mail to {name} stays paused: weir resume --domain {name}"));
         providers.chain(domains).collect()
@@ -111,7 +107,7 @@ impl Core {
         if self.throttle.order_domain(domain, order, now) {
             texts.push(match order {
                 LaneOrder::Pause => {
-                    ids.iter().for_each(|id| self.set_domain_aside(*id));
+                    ids.iter().for_each(|id| self.set_domain_aside(*id, now));
                     let text = format!(
                         "mail to {domain}: nothing is sent until an operator says `weir resume --domain {domain}`"
                     );
@@ -151,43 +147,33 @@ impl Core {
         self.throttle.ask_first(&name, &lanes, now);
     }
 
-    /// Out of the lines: the mail of the domain stands behind it until an operator lets it go. What is on its way to a
-    /// connection is called back where its dialogue has not begun.
-    fn set_domain_aside(&mut self, id: DomainId) {
+    /// Out of the line as its turns come: the mail of the domain stands behind it until an operator lets it go. What is on its way
+    /// to a connection is called back where its dialogue has not begun.
+    fn set_domain_aside(&mut self, id: DomainId, now: Timestamp) {
         let of_domain = |delivery: DeliveryId| self.queue.get(delivery).is_some_and(|entry| entry.domain == id);
-        let mut waiting = Vec::new();
-        self.places.retain_in_lines(|delivery| {
-            let goes = !of_domain(delivery);
-            if !goes {
-                waiting.push(delivery);
-            }
-            goes
-        });
         let opening = |state: State| matches!(state, State::Opening(delivery) if of_domain(delivery));
         let openings: Vec<ConnectionId> =
             self.connections.iter().filter(|(_, c)| opening(c.state)).map(|(id, _)| *id).collect();
         openings.into_iter().for_each(|connection| self.recall(connection));
-        for delivery in
-            waiting.iter().filter(|delivery| self.is_at(**delivery, Place::Ready)).copied().collect::<Vec<_>>()
-        {
-            self.queue.put(delivery, Place::Unrouted);
-        }
         if let Some(domain) = self.places.domains.get_mut(id) {
-            domain.pending.extend(waiting);
-            // Nothing of it goes to a line without being asked here again.
+            // Nothing of it goes out of a line without being asked here again.
             domain.valid_until = Timestamp::EPOCH;
+            if let Some(target) = domain.target {
+                self.look_again(target, now);
+            }
         }
     }
 
-    /// What stands behind the domain is due now, in its old order, and its way is asked for anew.
-    fn wake_domain(&mut self, id: DomainId, now: Timestamp) {
+    /// What stands behind the domain goes on in its old order when its way is known anew.
+    pub(super) fn wake_domain(&mut self, id: DomainId, now: Timestamp) {
         let Some(domain) = self.places.domains.get_mut(id) else { return };
         domain.valid_until = Timestamp::EPOCH;
-        let pending = if domain.resolving { Vec::new() } else { std::mem::take(&mut domain.pending) };
-        for delivery in
-            pending.into_iter().filter(|delivery| self.is_at(*delivery, Place::Unrouted)).collect::<Vec<_>>()
-        {
-            self.queue.put(delivery, Place::Later(now));
+        let waits = !domain.pending.is_empty();
+        if let Some(target) = domain.target {
+            self.look_again(target, now);
+        }
+        if waits {
+            self.resolve(id);
         }
     }
 
@@ -198,7 +184,7 @@ impl Core {
 
     /// Drops what was learned of a provider's limits; says what that was.
     pub(super) fn order_forget(&mut self, ticket: Ticket, provider: &Arc<str>, source: Option<&str>, now: Timestamp) {
-        let known = self.known_provider(provider, now).and_then(|()| self.known_source(provider, source, now));
+        let known = self.known_provider(provider).and_then(|()| self.known_source(provider, source, now));
         if let Err(answer) = known {
             return self.act(Action::LaneAnswer { ticket, answer: Err(answer) });
         }
@@ -235,34 +221,39 @@ impl Core {
         text.to_string()
     }
 
-    fn known_provider(&self, provider: &Arc<str>, now: Timestamp) -> Result<(), String> {
-        let known = self.providers_known(now);
-        let names: Vec<&str> = known.iter().map(|name| &**name).collect();
-        match known.contains(provider) {
-            true => Ok(()),
-            false => Err(format!("no such provider: {provider}; there are {}", names.join(", "))),
+    /// Those with a profile, with a lane, and with mail.
+    fn known_provider(&self, provider: &Arc<str>) -> Result<(), String> {
+        let has_target = || self.places.targets.iter().any(|(_, target)| target.provider == *provider);
+        if **provider != *EVERYTHING
+            && (self.profile_names.contains(provider) || self.throttle.knows(provider) || has_target())
+        {
+            return Ok(());
         }
+        let targets = self.places.targets.iter().map(|(_, target)| target.provider.clone());
+        let all: BTreeSet<Arc<str>> = self.profile_names.iter().cloned().chain(targets.take(NAMED_MAX)).collect();
+        let names: Vec<&str> = all.iter().map(|name| &**name).collect();
+        Err(format!("no such provider: {provider}; there are {}", named(&names)))
     }
 
     fn known_source(&self, provider: &Arc<str>, source: Option<&str>, now: Timestamp) -> Result<(), String> {
-        let lanes = self.throttle.status(now).into_iter().filter(|lane| lane.provider == *provider);
+        let lanes = self.throttle.status_of(provider, now);
         let known: BTreeSet<Arc<str>> =
-            self.sources.iter().map(|own| own.name.clone()).chain(lanes.map(|lane| lane.source)).collect();
+            self.sources.iter().map(|own| own.name.clone()).chain(lanes.into_iter().map(|lane| lane.source)).collect();
         let names: Vec<&str> =
             known.iter().map(|name| &**name).filter(|name| *name != crate::throttle::EVERY_SOURCE).collect();
         match source {
             Some(source) if !names.contains(&source) => {
-                Err(format!("no such source: {source}; there are {}", names.join(", ")))
+                Err(format!("no such source: {source}; there are {}", named(&names)))
             }
             _ => Ok(()),
         }
     }
+}
 
-    /// Those with a profile, with a lane, and with mail.
-    fn providers_known(&self, now: Timestamp) -> BTreeSet<Arc<str>> {
-        let lanes = self.throttle.status(now).into_iter().map(|lane| lane.provider);
-        let targets = self.places.targets.iter().map(|(_, target)| target.provider.clone());
-        let all = self.profile_names.iter().cloned().chain(lanes).chain(targets);
-        all.filter(|name| **name != *EVERYTHING).collect()
+/// As many as somebody would read.
+fn named(names: &[&str]) -> String {
+    match names.len().checked_sub(NAMED_MAX) {
+        None | Some(0) => names.join(", "),
+        Some(more) => format!("{} and {more} more (weir status)", names[..NAMED_MAX].join(", ")),
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::core::Core;
 use super::destination::{DomainId, TargetId};
+use super::errand::Errand;
 use crate::queue::Place;
 use crate::throttle::{About, Held, LaneName};
 use crate::types::{Class, DeliveryId, Reading, Scope, Timestamp};
@@ -51,20 +52,20 @@ impl Core {
 
     /// A hold has ended before its time: what it kept back is due, by its old order.
     pub(super) fn wake_held_back(&mut self, now: Timestamp) {
-        let is_free = |id: &DeliveryId| {
-            let target = self.target_of(*id);
-            let until = |target| {
-                let entry = self.queue.get(*id)?;
-                self.held_until(target, entry.sender_domain, entry.domain, now)
-            };
-            target.and_then(until).is_none()
+        self.begin(Errand::WakeHeldBack { after: None }, now);
+    }
+
+    pub(super) fn wake_if_free(&mut self, id: DeliveryId, now: Timestamp) {
+        let hold = |target| {
+            let entry = self.queue.get(id)?;
+            self.held_until(target, entry.sender_domain, entry.domain, now)
         };
-        let free: Vec<DeliveryId> = self.held_back.iter().copied().filter(is_free).collect();
-        for id in free {
-            self.held_back.remove(&id);
-            if matches!(self.queue.get(id).map(|entry| entry.place), Some(Place::Later(_))) {
-                self.queue.put(id, Place::Later(now));
-            }
+        if self.target_of(id).and_then(hold).is_some() {
+            return;
+        }
+        self.held_back.remove(&id);
+        if matches!(self.queue.get(id).map(|entry| entry.place), Some(Place::Later(_))) {
+            self.queue.put(id, Place::Later(now));
         }
     }
 

@@ -15,6 +15,10 @@ use crate::types::{Event, EventKind, Reading, Timestamp};
 /// What lanes learned is saved this long after it was learned.
 const SAVE_AFTER: Duration = Duration::from_secs(5);
 
+/// So many lanes are saved at once, and the next ones so much later: a record is a thousand octets to write down.
+const SAVED_AT_ONCE: usize = 256;
+const SAVE_NEXT: Duration = Duration::from_millis(5);
+
 /// What was said when a lane changed.
 #[derive(Clone, Copy)]
 pub(super) struct Said<'a> {
@@ -135,6 +139,18 @@ impl Core {
         }
     }
 
+    /// The same in all lanes.
+    pub(super) fn rest_all(&mut self) {
+        let own: Vec<(ConnectionId, State)> = self.connections.iter().map(|(id, c)| (*id, c.state)).collect();
+        for (id, state) in own {
+            match state {
+                State::Idle(_) => self.close(id),
+                State::Opening(_) => self.recall(id),
+                _ => {}
+            }
+        }
+    }
+
     /// Closes the connections of a lane that carry nothing just now.
     pub(super) fn close_idle(&mut self, lane: &LaneName) {
         let idle: Vec<ConnectionId> = self
@@ -153,8 +169,21 @@ impl Core {
         }
     }
 
+    /// The first of what is to be saved, in one go; the rest follows at once.
     pub(super) fn save(&mut self, now: Timestamp) {
-        let records = self.throttle.unsaved(now);
+        self.save_some(SAVED_AT_ONCE, now);
+        if !self.throttle.is_saved() {
+            self.set_timer(now + SAVE_NEXT, Timer::SaveRest);
+        }
+    }
+
+    /// All of it; for the end.
+    pub(super) fn save_all(&mut self, now: Timestamp) {
+        self.save_some(usize::MAX, now);
+    }
+
+    fn save_some(&mut self, lanes_max: usize, now: Timestamp) {
+        let records = self.throttle.unsaved(lanes_max, now);
         if !records.is_empty() {
             self.act(Action::Remember(records));
         }

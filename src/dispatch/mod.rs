@@ -15,6 +15,7 @@ mod destination;
 mod doubt;
 mod ending;
 pub mod engine;
+mod errand;
 mod fresh;
 mod gate;
 mod hand;
@@ -33,6 +34,7 @@ mod senders;
 mod settle;
 pub mod status;
 mod strangers;
+pub mod survey;
 mod unreached;
 mod waiting;
 mod withdraw;
@@ -69,6 +71,8 @@ fn fold(bytes: &[u8]) -> u32 {
 }
 
 #[cfg(test)]
+mod attempt_tests;
+#[cfg(test)]
 mod clock_tests;
 #[cfg(test)]
 mod core_tests;
@@ -78,6 +82,8 @@ mod hand_tests;
 mod lane_tests;
 #[cfg(test)]
 mod put_off_tests;
+#[cfg(test)]
+mod scale_tests;
 #[cfg(test)]
 mod status_tests;
 #[cfg(test)]

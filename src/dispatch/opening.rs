@@ -13,12 +13,11 @@ use super::core::Core;
 use super::destination::TargetId;
 use super::lanes;
 use super::message::{Action, ConnectionId};
-use super::pump::{Connection, LOOK_AGAIN, NotNow, State, Told};
+use super::pump::{Connection, NotNow, State, Told};
 use super::strangers::NoPlace;
 use super::withdraw::Purpose;
 use crate::outbound::options::TlsMode;
 use crate::outbound::{OpenError, OpenStage, Plan};
-use crate::queue::Place;
 use crate::route::Route;
 use crate::route::order::{Candidate, candidates};
 use crate::route::port25::Connect;
@@ -27,6 +26,12 @@ use crate::types::{DeliveryId, Priority, Reading, Scope, Stage, Timestamp, Verdi
 
 /// Refusals in a row for which a delivery counts no attempt although no lane waits for them.
 const UNTOUCHED_MAX: u8 = 2;
+
+/// Hosts that cannot be reached are tried again after this at the latest.
+const DOWN_MAX: Duration = Duration::from_secs(1800);
+
+/// Messages in the line of such hosts that are kept no longer to be sent at once, in each class: the first to come are those.
+const FRESH_LET_GO: usize = 100;
 
 /// A permit with its first grant, and the source it belongs to.
 struct Granted {
@@ -223,6 +228,7 @@ impl Core {
         if let Some(place) = self.places.targets.get_mut(target) {
             place.down_until = None;
             place.suspect = false;
+            place.failures = 0;
         }
         self.is_reached(target, now);
         // Others may have waited for this greeting.
@@ -388,15 +394,16 @@ impl Core {
             return;
         }
         self.is_lost(target);
-        // The others need not find out one by one; but a long step of the schedule is this delivery's.
-        let again = match self.queue.get(id).map(|entry| entry.place) {
-            Some(Place::Later(next)) => next.min(now + LOOK_AGAIN),
-            _ => now + LOOK_AGAIN,
-        };
-        if let Some(place) = self.places.targets.get_mut(target) {
-            place.suspect = true;
-            place.down_until = Some(again);
-        }
+        // The others need not find out one by one, nor hosts that are gone be asked as often as mail for them is due.
+        let Some(place) = self.places.targets.get_mut(target) else { return };
+        place.suspect = true;
+        place.failures = place.failures.saturating_add(1);
+        let again = self.retry.hosts(place.failures, DOWN_MAX, now, &mut self.chance);
+        place.down_until = Some(again);
+        place.line.shrink();
+        // What waits for long is read from the spool when its time comes.
+        let first = Priority::ALL.iter().flat_map(|class| place.line.iter(*class).take(FRESH_LET_GO));
+        first.for_each(|id| self.fresh.remove(id.message));
         self.look_again(target, again);
     }
 

@@ -125,21 +125,20 @@ impl Core {
         }
     }
 
-    /// The lanes' status, with what keeps them from asking.
-    pub(super) fn lanes_in_words(&self, now: Timestamp) -> Vec<LaneStatus> {
-        let mut lanes = self.throttle.status(now);
-        for lane in &mut lanes {
-            let name = LaneName { provider: lane.provider.clone(), source: lane.source.clone() };
-            if let Some(from) = self.only_urgent.get(&name).filter(|from| **from > now && lane.state == "probing") {
-                let reply = lane.reason.take().unwrap_or_default();
-                lane.until = Some(*from);
-                lane.reason = Some(format!(
-                    "only urgent mail waits, and none of it is risked to ask before {from} (weir resume {} asks now): {reply}",
-                    lane.provider
-                ));
-            }
+    /// Says of a blocked lane what keeps it from asking.
+    pub(super) fn put_in_words(&self, lane: &mut LaneStatus, now: Timestamp) {
+        if self.only_urgent.is_empty() {
+            return;
         }
-        lanes
+        let name = LaneName { provider: lane.provider.clone(), source: lane.source.clone() };
+        if let Some(from) = self.only_urgent.get(&name).filter(|from| **from > now && lane.state == "probing") {
+            let reply = lane.reason.take().unwrap_or_default();
+            lane.until = Some(*from);
+            lane.reason = Some(format!(
+                "only urgent mail waits, and none of it is risked to ask before {from} (weir resume {} asks now): {reply}",
+                lane.provider
+            ));
+        }
     }
 
     fn canary_of(&self, lane: &LaneName) -> Option<Mailbox> {

@@ -18,7 +18,8 @@ use std::time::Duration;
 
 use super::attempt::Attempt;
 use super::core::{Core, Timer};
-use super::destination::{Target, TargetId};
+use super::destination::TargetId;
+use super::errand::Errand;
 use super::message::{Action, ConnectionId, Job};
 use super::withdraw::Purpose;
 use crate::queue::Place;
@@ -30,6 +31,9 @@ use crate::types::{DeliveryId, Priority, Timestamp};
 const IDLE_MAX: Duration = Duration::from_secs(10);
 /// Mail that waits for our name, or for a lane, is looked at again after this at the latest.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// So many deliveries at the head of a line are found to belong elsewhere in one go; the others right after.
+const SET_ASIDE_MAX: usize = 512;
+const SET_ASIDE_AGAIN: Duration = Duration::from_millis(1);
 /// Mail that is held back rests at least this long.
 const HOLD_MIN: Duration = Duration::from_secs(1);
 
@@ -126,19 +130,21 @@ impl Core {
         !self.stopping && self.healthy
     }
 
+    /// Everything that is due gets its turn, a part of it at once.
     pub(super) fn pump_all(&mut self, now: Timestamp) {
-        let has_mail = |(id, place): (TargetId, &Target)| (!place.line.is_empty()).then_some(id);
-        let targets: Vec<TargetId> = self.places.targets.iter().filter_map(has_mail).collect();
-        self.pump_in_turns(targets, now);
+        self.begin(Errand::Pump { only_urgent: true, from: 0 }, now);
     }
 
     /// As `pump` for each, the urgent mail of all first, and one delivery of each before a second one of any.
     pub(super) fn pump_in_turns(&mut self, targets: Vec<TargetId>, now: Timestamp) {
-        for class in [Some(Priority::High), None] {
-            let mut waiting = targets.clone();
-            while self.may_begin() && !waiting.is_empty() {
-                waiting.retain(|target| !self.is_told(*target) && self.step_of(*target, class, now));
-            }
+        self.pump_class_in_turns(targets.clone(), Some(Priority::High), now);
+        self.pump_class_in_turns(targets, None, now);
+    }
+
+    /// None: all classes.
+    pub(super) fn pump_class_in_turns(&mut self, mut waiting: Vec<TargetId>, class: Option<Priority>, now: Timestamp) {
+        while self.may_begin() && !waiting.is_empty() {
+            waiting.retain(|target| !self.is_told(*target) && self.step_of(*target, class, now));
         }
     }
 
@@ -240,11 +246,9 @@ impl Core {
         }
     }
 
-    pub(super) fn say_waits_for(&mut self, target: TargetId, what: Option<&str>) {
-        if let Some(place) = self.places.targets.get_mut(target)
-            && place.waits_for.as_deref() != what
-        {
-            place.waits_for = what.map(Into::into);
+    pub(super) fn say_waits_for(&mut self, target: TargetId, what: Option<&'static str>) {
+        if let Some(place) = self.places.targets.get_mut(target) {
+            place.waits_for = what;
         }
     }
 
@@ -265,7 +269,7 @@ impl Core {
     /// at its recipients. What is none of that goes where it belongs.
     /// `wanted`: within one class.
     fn head(&mut self, target: TargetId, wanted: Option<Priority>, now: Timestamp) -> Option<DeliveryId> {
-        loop {
+        for _ in 0..SET_ASIDE_MAX {
             let place = self.places.targets.get_mut(target)?;
             let class = wanted.or_else(|| place.line.next_class())?;
             let id = place.line.peek_of(class)?;
@@ -287,6 +291,8 @@ impl Core {
             }
             self.set_aside(id, is_here, is_known, hold, now);
         }
+        self.look_again(target, now + SET_ASIDE_AGAIN);
+        None
     }
 
     pub(super) fn is_over(&self, id: DeliveryId, now: Timestamp) -> bool {
@@ -302,7 +308,7 @@ impl Core {
         if !is_known {
             // Asked again before the attempt; it may lead elsewhere then.
             let Some(domain) = self.places.domains.get_mut(domain_id) else { return };
-            domain.pending.push(id);
+            domain.pending.push_back(id);
             self.queue.put(id, Place::Unrouted);
             self.resolve(domain_id);
         } else if !is_here {

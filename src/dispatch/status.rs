@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::core::Core;
 use super::destination::Target;
+use super::survey::Depth;
 use crate::queue::{Place, ahead_in_all};
 use crate::throttle::words::{Grouped, per_minute};
-use crate::throttle::{LaneName, LaneStatus};
+use crate::throttle::{Forecast, LaneName, LaneStatus, Lanes};
 use crate::types::{DeliveryId, Domain, Priority, Timestamp};
 
 /// The state of everything, in numbers.
@@ -60,12 +61,6 @@ pub struct Stop {
     pub until: Option<Timestamp>,
 }
 
-impl Stop {
-    fn of(lane: &LaneStatus) -> Stop {
-        Stop { state: lane.state, until: lane.until }
-    }
-}
-
 /// What `pump` says where every connection is in use.
 const A_CONNECTION: &str = "a connection";
 
@@ -83,47 +78,54 @@ pub struct Standing {
     pub turn_at: Option<Timestamp>,
 }
 
-impl Core {
-    pub fn snapshot(&self, now: Timestamp) -> Snapshot {
-        let mut waiting = BTreeMap::new();
-        // Before a domain's hosts are known, as after a restart, the profiles know those of the large providers.
-        let by_domain = self.throttle.providers_by_domain();
-        for (_, domain) in self.places.domains.iter().filter(|(_, d)| d.deliveries > 0) {
-            let target = domain.target.and_then(|t| self.places.targets.get(t));
-            let guess = || by_domain.get(domain.name.as_str()).filter(|_| domain.next_hop.is_none()).cloned();
-            let provider = target.map(|target| target.provider.clone()).or_else(guess);
-            *waiting.entry(provider).or_insert(0) += domain.deliveries as usize;
-        }
-        let waits = |(_, target): (u32, &Target)| {
-            let what = self.line_waits_for(target, now).filter(|_| !target.line.is_empty())?;
-            Some((target.provider.clone(), what.into()))
-        };
-        let estimates = waiting.iter().filter_map(|(provider, count): (&Option<Arc<str>>, &usize)| {
-            let provider = provider.clone()?;
-            let pace = self.pace(&provider, now);
-            let empty_at = self.after(&provider, *count, now);
-            Some((provider, Estimate { waiting: *count, pace, empty_at }))
-        });
-        let estimates = estimates.collect();
-        Snapshot {
-            deliveries: self.queue.len(),
-            active: self.queue.active(),
-            held: self.queue.held(),
-            connections: self.throttle.open(),
-            lanes: self.lanes_in_words(now),
-            waiting,
-            estimates,
-            waits_for: self.places.targets.iter().filter_map(waits).collect(),
-            port_shut: self.port25.is_shut(),
-            paused_domains: self
-                .throttle
-                .domains_paused()
-                .map(|(name, since)| self.paused_domain(name, since))
-                .collect(),
-        }
+/// What a forecast for a provider is made of.
+#[derive(Clone, Debug)]
+pub struct Outlook {
+    lanes: Lanes,
+    /// None: the pace must do.
+    forecast: Option<Forecast>,
+}
+
+impl Outlook {
+    pub(super) fn has_lanes(&self) -> bool {
+        self.lanes.count > 0
     }
 
-    fn paused_domain(&self, name: &Domain, since: Timestamp) -> PausedDomain {
+    /// Recipients a minute: what the lanes have learned, else what went in the last minute.
+    pub fn pace(&self) -> Option<f64> {
+        self.lanes.pace.or(Some(self.lanes.rate)).filter(|pace| *pace > 0.0)
+    }
+
+    /// When so many will have gone.
+    pub fn after(self, count: usize, now: Timestamp) -> Option<Timestamp> {
+        let (pace, lanes) = (self.pace(), self.lanes);
+        if let Some(done) = self.forecast.and_then(|forecast| forecast.done_by(count, now)) {
+            return Some(done);
+        }
+        let pace = pace?;
+        let is_shut = !lanes.is_open;
+        if is_shut && lanes.until.is_none() && lanes.count > 0 {
+            return None;
+        }
+        let from = if is_shut { lanes.until.unwrap_or(now) } else { now };
+        Some(from.max(now) + Duration::try_from_secs_f64(count as f64 * 60.0 / pace).ok()?)
+    }
+}
+
+impl Core {
+    /// All at once; costs a pass over everything. The loop that decides goes in steps (`survey`).
+    pub fn snapshot(&self, now: Timestamp) -> Snapshot {
+        let mut survey = self.begin_survey(Depth::All, now);
+        while !self.survey(&mut survey, usize::MAX / 2) {}
+        survey.facts().finish()
+    }
+
+    pub(super) fn outlook(&self, provider: &str, is_played: bool, now: Timestamp) -> Outlook {
+        let forecast = if is_played { self.throttle.forecast(provider, now) } else { None };
+        Outlook { lanes: self.throttle.lanes_in_numbers(provider, now), forecast }
+    }
+
+    pub(super) fn paused_domain(&self, name: &Domain, since: Timestamp) -> PausedDomain {
         let ids = self.places.all_of(name);
         let target = ids.iter().find_map(|id| self.places.targets.get(self.places.domains.get(*id)?.target?));
         PausedDomain {
@@ -172,10 +174,10 @@ impl Core {
             ),
         };
         let stop = match entry.place {
-            Place::Ready => target.and_then(|target| self.stop_of(target, now)),
-            Place::Unrouted | Place::Parked | Place::Later(_) if paused.is_some() => {
+            Place::Ready | Place::Unrouted | Place::Parked | Place::Later(_) if paused.is_some() => {
                 Some(Stop { state: "paused", until: None })
             }
+            Place::Ready => target.and_then(|target| self.stop_of(target, now)),
             _ => None,
         };
         let provider = target.map(|target| target.provider.clone());
@@ -190,33 +192,36 @@ impl Core {
         let target = self.places.domains.get(entry.map_or(u32::MAX, |entry| entry.domain)).and_then(|d| d.target);
         if let (Some(entry), Some(target)) = (entry, target.and_then(|target| self.places.targets.get(target))) {
             let own = target.line.ahead_of(entry.class, id);
-            let lines = || self.places.targets.iter().map(|(_, t)| t).filter(|t| t.provider == target.provider);
-            // The lines of a provider take turns, within each class.
-            let in_class = |ahead: usize| -> usize {
-                let before_or_at = lines().map(|t| t.line.len_of(entry.class).min(ahead + 1)).sum::<usize>();
-                before_or_at.saturating_sub(1)
-            };
-            let lens = [Priority::High, Priority::Normal, Priority::Bulk]
-                .map(|class| lines().map(|t| t.line.len_of(class)).sum());
-            standing.ahead = own.map(|ahead| ahead_in_all(entry.class, in_class(ahead), lens));
+            standing.ahead = own.map(|ahead| self.ahead_at(&target.provider, entry.class, ahead));
             standing.turn_at = standing.ahead.and_then(|ahead| self.after(&target.provider, ahead + 1, now));
         }
         Some(standing)
     }
 
+    /// How many go before one that has `ahead` of its class before it in its line: the lines of a provider take turns, within
+    /// each class.
+    fn ahead_at(&self, provider: &Arc<str>, class: Priority, ahead: usize) -> usize {
+        let (mut before_or_at, mut lens) = (0_usize, [0; Priority::ALL.len()]);
+        for (_, target) in self.places.targets.iter().filter(|(_, target)| target.provider == *provider) {
+            before_or_at += target.line.len_of(class).min(ahead + 1);
+            for (len, class) in lens.iter_mut().zip([Priority::High, Priority::Normal, Priority::Bulk]) {
+                *len += target.line.len_of(class);
+            }
+        }
+        ahead_in_all(class, before_or_at.saturating_sub(1), lens)
+    }
+
     /// What keeps all lanes of the target's provider from sending: the soonest end of it.
     fn stop_of(&self, target: &Target, now: Timestamp) -> Option<Stop> {
-        let lanes = self.throttle.status_of(&target.provider, now);
-        let is_open = lanes.iter().any(|lane| lane.connections_allowed > 0);
-        let everything = || self.throttle.everything_paused().map(|_| Stop { state: "paused", until: None });
-        if is_open || lanes.is_empty() {
-            return everything();
+        let lanes = self.throttle.lanes_in_numbers(&target.provider, now);
+        if lanes.is_open || lanes.count == 0 {
+            return self.throttle.everything_paused().map(|_| Stop { state: "paused", until: None });
         }
-        lanes.iter().min_by_key(|lane| lane.until.unwrap_or(Timestamp::NEVER)).map(Stop::of)
+        Some(Stop { state: lanes.state, until: lanes.until })
     }
 
     /// What a line waits for, in words: which lane or which connections, why, until when, and what lifts it.
-    fn line_waits_for(&self, target: &Target, now: Timestamp) -> Option<String> {
+    pub(super) fn line_waits_for(&self, target: &Target, now: Timestamp) -> Option<String> {
         let provider = &target.provider;
         if let Some(until) = target.down_until.filter(|until| *until > now) {
             return Some(format!("{provider}: no host could be reached; again at {until}"));
@@ -227,7 +232,7 @@ impl Core {
         if let Some(lane) = &target.waits_in {
             return Some(self.lane_in_words(lane, now));
         }
-        match target.waits_for.as_deref()? {
+        match target.waits_for? {
             A_CONNECTION => Some(self.connections_in_words(provider, now)),
             what => Some(what.to_string()),
         }
@@ -260,31 +265,13 @@ impl Core {
             let most = Grouped(self.throttle.max_connections() as u64);
             return format!("a free connection: all {most} outbound ones are in use ([delivery] max_connections)");
         }
-        let lanes = self.throttle.status_of(provider, now);
-        let open: usize = lanes.iter().map(|lane| lane.connections).sum();
-        let allowed: usize = lanes.iter().map(|lane| lane.connections_allowed).sum();
+        let Lanes { connections: open, allowed, .. } = self.throttle.lanes_in_numbers(provider, now);
         let allowed = allowed.min(self.throttle.profile(provider).max_connections).max(open);
         format!("a free connection: {open} of {allowed} that {provider} allows now are in use")
     }
 
-    /// Recipients a minute: what the lanes have learned, else what went in the last minute.
-    fn pace(&self, provider: &str, now: Timestamp) -> Option<f64> {
-        let recent = || self.throttle.status_of(provider, now).into_iter().map(|lane| lane.rate).sum::<f64>();
-        self.throttle.pace(provider, now).or_else(|| Some(recent())).filter(|pace| *pace > 0.0)
-    }
-
-    /// When so many will have gone.
+    /// When so many will have gone to the provider.
     pub(super) fn after(&self, provider: &str, count: usize, now: Timestamp) -> Option<Timestamp> {
-        if let Some(done) = self.throttle.done_by(provider, count, now) {
-            return Some(done);
-        }
-        let pace = self.pace(provider, now)?;
-        let lanes = self.throttle.status_of(provider, now);
-        let is_shut = lanes.iter().all(|lane| lane.connections_allowed == 0);
-        if is_shut && lanes.iter().all(|lane| lane.until.is_none()) && !lanes.is_empty() {
-            return None;
-        }
-        let from = if is_shut { lanes.iter().filter_map(|lane| lane.until).min().unwrap_or(now) } else { now };
-        Some(from.max(now) + Duration::try_from_secs_f64(count as f64 * 60.0 / pace).ok()?)
+        self.outlook(provider, true, now).after(count, now)
     }
 }

@@ -134,7 +134,11 @@ impl Core {
 
     /// Forgets providers that nothing leads to.
     pub(super) fn sweep_proven(&mut self) {
-        let used: BTreeSet<&Arc<str>> = self.places.targets.iter().map(|(_, place)| &place.provider).collect();
+        if self.proven.is_empty() {
+            return;
+        }
+        let used = self.places.targets.iter().map(|(_, place)| &place.provider);
+        let used: BTreeSet<Arc<str>> = used.filter(|provider| self.proven.contains(*provider)).cloned().collect();
         self.proven.retain(|provider| used.contains(provider) || self.throttle.open_at(provider) > 0);
     }
 }

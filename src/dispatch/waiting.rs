@@ -16,6 +16,7 @@
 //! get a connection of the provider, and one that rests is given up for it.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use super::core::{Core, Timer};
 #[cfg(test)]
 use super::destination::Target;
 use super::destination::TargetId;
+use super::errand::Errand;
 #[cfg(test)]
 use super::hungry::Among;
 use super::pump::LOOK_AGAIN;
@@ -139,8 +141,9 @@ impl Core {
 
     /// Something changed for the lanes of a provider: what waits for them is looked at again before this input is done with.
     pub(super) fn hasten(&mut self, provider: &str, now: Timestamp) {
-        let lanes: Vec<LaneName> = self.waits.0.keys().filter(|lane| *lane.provider == *provider).cloned().collect();
-        for lane in lanes {
+        let first = LaneName { provider: provider.into(), source: "".into() };
+        let lanes = self.waits.0.range(first..).map(|(lane, _)| lane);
+        for lane in lanes.take_while(|lane| *lane.provider == *provider).cloned().collect::<Vec<_>>() {
             self.look_at_lane(&lane, now);
         }
         self.feed_soon(provider, now);
@@ -148,10 +151,19 @@ impl Core {
 
     /// Everything that waits is looked at again.
     pub(super) fn hasten_all(&mut self, now: Timestamp) {
-        let lanes: Vec<LaneName> = self.waits.0.keys().cloned().collect();
-        for lane in lanes {
-            self.look_at_lane(&lane, now);
+        self.begin(Errand::WakeLanes { after: None }, now);
+    }
+
+    /// The next lanes of it.
+    pub(super) fn hasten_some(&mut self, after: Option<&LaneName>, count: usize, now: Timestamp) -> Option<Errand> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let lanes: Vec<LaneName> =
+            self.waits.0.range((from, Bound::Unbounded)).take(count).map(|(lane, _)| lane.clone()).collect();
+        for lane in &lanes {
+            self.look_at_lane(lane, now);
         }
+        let is_full = lanes.len() == count;
+        lanes.into_iter().next_back().filter(|_| is_full).map(|last| Errand::WakeLanes { after: Some(last) })
     }
 
     /// The lane's time has come: those that wait take turns until it names another.

@@ -19,7 +19,8 @@ use crate::types::{DeliveryId, Priority};
 
 #[derive(Debug, Default)]
 pub struct Line {
-    classes: [ClassLine; CLASSES],
+    /// None: nothing stands in it. There may be very many lines, most of them empty.
+    classes: [Option<Box<ClassLine>>; CLASSES],
     share: Share,
 }
 
@@ -27,25 +28,41 @@ pub struct Line {
 struct ClassLine {
     /// Went back; goes before everything else, oldest first.
     first: VecDeque<DeliveryId>,
-    flows: BTreeMap<u32, VecDeque<DeliveryId>>,
-    /// The flows with something in them, the next one in front.
-    turns: VecDeque<u32>,
+    flows: Flows,
     len: usize,
+}
+
+/// Each sender's own queue.
+#[derive(Debug)]
+enum Flows {
+    /// The mail of one sender, as nearly everywhere.
+    One(u32, VecDeque<DeliveryId>),
+    Many {
+        queues: BTreeMap<u32, VecDeque<DeliveryId>>,
+        /// The senders with something in their queue, the next one in front.
+        turns: VecDeque<u32>,
+    },
+}
+
+impl Default for Flows {
+    fn default() -> Flows {
+        Flows::One(0, VecDeque::new())
+    }
 }
 
 impl Line {
     pub fn push(&mut self, class: Priority, flow: u32, id: DeliveryId) {
-        self.classes[rank(class)].push(flow, id);
+        self.class_mut(class).push(flow, id);
     }
 
     /// Puts back what was taken.
     pub fn put_back(&mut self, class: Priority, id: DeliveryId) {
-        self.classes[rank(class)].put_back(id);
+        self.class_mut(class).put_back(id);
     }
 
     /// What `pop` would take.
     pub fn peek(&self) -> Option<DeliveryId> {
-        self.classes[self.next()?].peek()
+        self.classes[self.next()?].as_ref()?.peek()
     }
 
     pub fn pop(&mut self) -> Option<DeliveryId> {
@@ -54,12 +71,13 @@ impl Line {
 
     /// What is next within one class, whose turn it may not be.
     pub fn peek_of(&self, class: Priority) -> Option<DeliveryId> {
-        self.classes[rank(class)].peek()
+        self.classes[rank(class)].as_ref()?.peek()
     }
 
     /// Takes what `peek_of` shows.
     pub fn pop_of(&mut self, class: Priority) -> Option<DeliveryId> {
-        let id = self.classes[rank(class)].pop()?;
+        let id = self.classes[rank(class)].as_mut()?.pop()?;
+        self.tidy(class);
         self.share.served(rank(class), self.waits());
         Some(id)
     }
@@ -74,48 +92,59 @@ impl Line {
     }
 
     fn waits(&self) -> [bool; CLASSES] {
-        std::array::from_fn(|class| self.classes[class].len > 0)
+        std::array::from_fn(|class| self.classes[class].is_some())
     }
 
     pub fn len_of(&self, class: Priority) -> usize {
-        self.classes[rank(class)].len
+        self.classes[rank(class)].as_ref().map_or(0, |class| class.len)
     }
 
     pub fn len(&self) -> usize {
-        self.classes.iter().map(|class| class.len).sum()
+        self.classes.iter().flatten().map(|class| class.len).sum()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.classes.iter().all(|class| class.len == 0)
+        self.classes.iter().all(Option::is_none)
     }
 
     /// What waits in one class, in no order.
     pub fn iter(&self, class: Priority) -> impl Iterator<Item = DeliveryId> {
-        self.classes[rank(class)].iter()
+        self.classes[rank(class)].iter().flat_map(|class| class.iter())
     }
 
     /// How many of its class go before this one, as if nothing came meanwhile. None if it does not stand in the line. Costs a
     /// pass over its class.
     pub fn ahead_of(&self, class: Priority, id: DeliveryId) -> Option<usize> {
-        self.classes[rank(class)].ahead_of(id)
+        self.classes[rank(class)].as_ref()?.ahead_of(id)
     }
 
     /// Takes one out, wherever it stands; costs a pass over the class where it was not put back.
     pub fn remove(&mut self, class: Priority, id: DeliveryId) {
-        let class = &mut self.classes[rank(class)];
-        match class.first.binary_search(&id) {
+        let Some(line) = &mut self.classes[rank(class)] else { return };
+        match line.first.binary_search(&id) {
             Ok(place) => {
-                class.first.remove(place);
-                class.len -= 1;
+                line.first.remove(place);
+                line.len -= 1;
             }
-            Err(_) => class.retain(|other| other != id),
+            Err(_) => line.retain(|other| other != id),
         }
+        self.tidy(class);
     }
 
-    /// Takes out everything for which `keep` is false. For the rare sweep; costs a pass over all.
-    pub fn retain(&mut self, mut keep: impl FnMut(DeliveryId) -> bool) {
-        for class in &mut self.classes {
-            class.retain(&mut keep);
+    fn class_mut(&mut self, class: Priority) -> &mut ClassLine {
+        self.classes[rank(class)].get_or_insert_default()
+    }
+
+    /// What is empty takes no place.
+    fn tidy(&mut self, class: Priority) {
+        self.classes[rank(class)].take_if(|class| class.len == 0);
+    }
+
+    /// It rests for long: gives room back that it does not need now.
+    pub fn shrink(&mut self) {
+        for class in self.classes.iter_mut().flatten() {
+            class.first.shrink_to_fit();
+            class.flows.shrink();
         }
     }
 
@@ -127,11 +156,7 @@ impl Line {
 
 impl ClassLine {
     fn push(&mut self, flow: u32, id: DeliveryId) {
-        let queue = self.flows.entry(flow).or_default();
-        if queue.is_empty() {
-            self.turns.push_back(flow);
-        }
-        queue.push_back(id);
+        self.flows.push(flow, id);
         self.len += 1;
     }
 
@@ -142,29 +167,17 @@ impl ClassLine {
     }
 
     fn peek(&self) -> Option<DeliveryId> {
-        let next = || self.flows.get(self.turns.front()?)?.front();
-        self.first.front().or_else(next).copied()
+        self.first.front().copied().or_else(|| self.flows.peek())
     }
 
     fn pop(&mut self) -> Option<DeliveryId> {
-        if let Some(id) = self.first.pop_front() {
-            self.len -= 1;
-            return Some(id);
-        }
-        let flow = self.turns.pop_front()?;
-        let queue = self.flows.get_mut(&flow)?;
-        let id = queue.pop_front()?;
-        if queue.is_empty() {
-            self.flows.remove(&flow);
-        } else {
-            self.turns.push_back(flow);
-        }
+        let id = self.first.pop_front().or_else(|| self.flows.pop())?;
         self.len -= 1;
         Some(id)
     }
 
     fn iter(&self) -> impl Iterator<Item = DeliveryId> {
-        self.first.iter().chain(self.flows.values().flatten()).copied()
+        self.first.iter().chain(self.flows.queues().flat_map(|(_, queue)| queue)).copied()
     }
 
     fn ahead_of(&self, id: DeliveryId) -> Option<usize> {
@@ -172,19 +185,91 @@ impl ClassLine {
             return Some(place);
         }
         let place = |queue: &VecDeque<DeliveryId>| queue.iter().position(|other| *other == id);
-        let (flow, place) = self.flows.iter().find_map(|(flow, queue)| Some((*flow, place(queue)?)))?;
-        let others = self.flows.iter().filter(|(other, _)| **other != flow);
+        let (flow, place) = self.flows.queues().find_map(|(flow, queue)| Some((flow, place(queue)?)))?;
+        let others = self.flows.queues().filter(|(other, _)| *other != flow);
         Some(self.first.len() + place + others.map(|(_, queue)| queue.len().min(place + 1)).sum::<usize>())
     }
 
     fn retain(&mut self, mut keep: impl FnMut(DeliveryId) -> bool) {
         self.first.retain(|id| keep(*id));
-        self.flows.retain(|_, queue| {
-            queue.retain(|id| keep(*id));
-            !queue.is_empty()
-        });
-        self.turns.retain(|flow| self.flows.contains_key(flow));
-        self.len = self.first.len() + self.flows.values().map(VecDeque::len).sum::<usize>();
+        self.flows.retain(keep);
+        self.len = self.first.len() + self.flows.queues().map(|(_, queue)| queue.len()).sum::<usize>();
+    }
+}
+
+impl Flows {
+    fn push(&mut self, flow: u32, id: DeliveryId) {
+        match self {
+            Flows::One(own, queue) if *own == flow || queue.is_empty() => {
+                *own = flow;
+                queue.push_back(id);
+            }
+            Flows::One(own, queue) => {
+                let queues = BTreeMap::from([(*own, std::mem::take(queue)), (flow, VecDeque::from([id]))]);
+                *self = Flows::Many { turns: VecDeque::from([*own, flow]), queues };
+            }
+            Flows::Many { queues, turns } => {
+                let queue = queues.entry(flow).or_default();
+                if queue.is_empty() {
+                    turns.push_back(flow);
+                }
+                queue.push_back(id);
+            }
+        }
+    }
+
+    fn peek(&self) -> Option<DeliveryId> {
+        match self {
+            Flows::One(_, queue) => queue.front().copied(),
+            Flows::Many { queues, turns } => queues.get(turns.front()?)?.front().copied(),
+        }
+    }
+
+    fn pop(&mut self) -> Option<DeliveryId> {
+        let Flows::Many { queues, turns } = self else {
+            let Flows::One(_, queue) = self else { return None };
+            return queue.pop_front();
+        };
+        let flow = turns.pop_front()?;
+        let queue = queues.get_mut(&flow)?;
+        let id = queue.pop_front()?;
+        if queue.is_empty() {
+            queues.remove(&flow);
+        } else {
+            turns.push_back(flow);
+        }
+        Some(id)
+    }
+
+    fn queues(&self) -> impl Iterator<Item = (u32, &VecDeque<DeliveryId>)> {
+        let (one, many) = match self {
+            Flows::One(flow, queue) => (Some((*flow, queue)), None),
+            Flows::Many { queues, .. } => (None, Some(queues.iter().map(|(flow, queue)| (*flow, queue)))),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
+
+    fn retain(&mut self, mut keep: impl FnMut(DeliveryId) -> bool) {
+        match self {
+            Flows::One(_, queue) => queue.retain(|id| keep(*id)),
+            Flows::Many { queues, turns } => {
+                queues.retain(|_, queue| {
+                    queue.retain(|id| keep(*id));
+                    !queue.is_empty()
+                });
+                turns.retain(|flow| queues.contains_key(flow));
+            }
+        }
+    }
+
+    fn shrink(&mut self) {
+        match self {
+            Flows::One(_, queue) => queue.shrink_to_fit(),
+            Flows::Many { queues, turns } => {
+                queues.values_mut().for_each(VecDeque::shrink_to_fit);
+                turns.shrink_to_fit();
+            }
+        }
     }
 }
 
@@ -253,12 +338,12 @@ mod tests {
     }
 
     #[test]
-    fn retain_keeps_turns_and_count_right() {
+    fn what_is_taken_out_leaves_turns_and_count_right() {
         let mut line = Line::default();
         for n in 0..6 {
             line.push(Normal, (n % 2) as u32, id(n));
         }
-        line.retain(|d| d.message.key() % 2 == 0);
+        [1, 3, 5].iter().for_each(|n| line.remove(Normal, id(*n)));
         assert_eq!(line.len(), 3);
         line.push(Normal, 1, id(9));
         line.remove(Normal, id(2));

@@ -40,9 +40,18 @@ impl Retry {
         now: Timestamp,
         chance: &mut fastrand::Rng,
     ) -> Timestamp {
-        let step = (attempts.max(1) as usize - 1).min(self.waits.len().saturating_sub(1));
-        let wait = self.waits.get(step).copied().unwrap_or(Duration::from_secs(60));
+        let wait = self.wait(attempts);
         (now + wait.mul_f64(0.9 + 0.2 * chance.f64())).min(self.expires(id, lifetime).max(now))
+    }
+
+    /// When hosts are tried again that could not be reached so often in a row: by the same schedule, and no later than `most`.
+    pub fn hosts(&self, failures: u32, most: Duration, now: Timestamp, chance: &mut fastrand::Rng) -> Timestamp {
+        now + self.wait(failures).min(most).mul_f64(0.9 + 0.2 * chance.f64())
+    }
+
+    fn wait(&self, attempts: u32) -> Duration {
+        let step = (attempts.max(1) as usize - 1).min(self.waits.len().saturating_sub(1));
+        self.waits.get(step).copied().unwrap_or(Duration::from_secs(60))
     }
 
     /// No attempt is planned further ahead than this.
@@ -79,6 +88,38 @@ mod tests {
     fn retry() -> Retry {
         let spans = |secs: &[u64]| secs.iter().map(|s| Span(Duration::from_secs(*s))).collect();
         Retry::new(&options::Queue { retry: spans(&[60, 300, 900]), expire: Span(Duration::from_secs(3600)) })
+    }
+
+    #[test]
+    fn what_was_deferred_together_does_not_come_back_together() {
+        let now = Timestamp::from_secs(1_000_000);
+        let id = QueueIds::new(0, 1).next(now);
+        let mut chance = fastrand::Rng::with_seed(4);
+        let spread = |waits: Vec<f64>| {
+            let least = waits.iter().copied().fold(f64::INFINITY, f64::min);
+            (least, waits.into_iter().fold(0.0, f64::max))
+        };
+        let (least, most) =
+            spread((0..300).map(|_| retry().next(id, None, 2, now, &mut chance).since(now).as_secs_f64()).collect());
+        assert!((270.0..276.0).contains(&least) && (324.0..=330.0).contains(&most), "from {least} to {most}");
+        let wait = Duration::from_secs(600);
+        let (least, most) = spread(
+            (0..300).map(|_| retry().own(id, None, 1, wait, now, &mut chance).since(now).as_secs_f64()).collect(),
+        );
+        assert!((600.0..606.0).contains(&least) && (654.0..=660.0).contains(&most), "from {least} to {most}");
+        let (least, most) =
+            spread((0..300).map(|_| retry().hosts(1, wait, now, &mut chance).since(now).as_secs_f64()).collect());
+        assert!((54.0..55.5).contains(&least) && (64.5..=66.0).contains(&most), "from {least} to {most}");
+    }
+
+    #[test]
+    fn hosts_are_asked_by_the_schedule_up_to_a_limit() {
+        let now = Timestamp::from_secs(1_000_000);
+        let mut chance = fastrand::Rng::with_seed(5);
+        for (failures, secs) in [(1, 60.0), (2, 300.0), (3, 600.0), (9, 600.0)] {
+            let wait = retry().hosts(failures, Duration::from_secs(600), now, &mut chance).since(now).as_secs_f64();
+            assert!((secs * 0.9..=secs * 1.1).contains(&wait), "{failures}: {wait}");
+        }
     }
 
     #[test]

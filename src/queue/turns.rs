@@ -8,8 +8,7 @@
 //! A line stands in each class of which it has mail, so that urgent mail of one line goes before the bulk of all others, and
 //! each class gets its share over all lines as it does within one. Every step costs the logarithm of how many wait.
 
-use std::collections::BTreeMap;
-
+use super::few::Few;
 use super::share::{BY_RANK, CLASSES, Share, rank};
 use crate::types::Priority;
 
@@ -18,8 +17,8 @@ type Stand = (bool, u64);
 
 #[derive(Clone, Debug)]
 pub struct Turns<K> {
-    classes: [BTreeMap<Stand, K>; CLASSES],
-    stands: BTreeMap<K, [Option<Stand>; CLASSES]>,
+    classes: [Few<Stand, K>; CLASSES],
+    stands: Few<K, [Option<Stand>; CLASSES]>,
     /// In each class, lines that have none of the scarce thing.
     without: [usize; CLASSES],
     share: Share,
@@ -30,7 +29,7 @@ impl<K> Default for Turns<K> {
     fn default() -> Turns<K> {
         Turns {
             classes: Default::default(),
-            stands: BTreeMap::new(),
+            stands: Few::default(),
             without: [0; CLASSES],
             share: Share::default(),
             arrivals: 0,
@@ -64,7 +63,14 @@ impl<K: Clone + Ord> Turns<K> {
 
     fn put(&mut self, key: &K, class: Priority, stand: Stand) {
         self.classes[rank(class)].insert(stand, key.clone());
-        self.stands.entry(key.clone()).or_default()[rank(class)] = Some(stand);
+        match self.stands.get_mut(key) {
+            Some(stands) => stands[rank(class)] = Some(stand),
+            None => {
+                let mut stands = [None; CLASSES];
+                stands[rank(class)] = Some(stand);
+                self.stands.insert(key.clone(), stands);
+            }
+        }
         self.without[rank(class)] += usize::from(!stand.0);
     }
 
@@ -96,7 +102,7 @@ impl<K: Clone + Ord> Turns<K> {
 
     /// Whose turn it is within one class.
     pub fn next_of(&self, class: Priority) -> Option<(Priority, K)> {
-        self.classes[rank(class)].values().next().map(|key| (class, key.clone()))
+        self.classes[rank(class)].first().map(|key| (class, key.clone()))
     }
 
     /// One message of this class went.
@@ -116,7 +122,7 @@ impl<K: Clone + Ord> Turns<K> {
     }
 
     pub fn contains(&self, key: &K) -> bool {
-        self.stands.contains_key(key)
+        self.stands.get(key).is_some()
     }
 
     pub fn is_empty(&self) -> bool {

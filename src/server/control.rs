@@ -65,7 +65,10 @@ impl Control for RelayControl {
     async fn answer(&self, request: Request, input: Lines, answer: Answer) -> Result<(), Failed> {
         match request {
             Request::Status => self.status(&answer).await,
-            Request::Health { .. } => Ok(answer.record(&self.relay(&self.snapshot().await?).await).await?),
+            Request::Health { .. } => {
+                let counts = self.engine.counts().await.map_err(failed)?;
+                Ok(answer.record(&self.relay(&counts).await).await?)
+            }
             Request::QueueList { filter } => self.queue_list(filter, &answer).await,
             Request::QueueShow { id } => self.queue_show(id, &answer).await,
             Request::QueueAct { action, filter } => self.queue_act(action, filter, &answer).await,
@@ -110,7 +113,8 @@ impl RelayControl {
     async fn status(&self, answer: &Answer) -> Result<(), Failed> {
         let snapshot = self.snapshot().await?;
         answer.record(&StatusRecord::Relay(self.relay(&snapshot).await)).await?;
-        for lane in lanes::records(&snapshot, &self.rules.get()) {
+        let rules = self.rules.get();
+        for lane in lanes::records(&snapshot, &rules) {
             answer.record(&StatusRecord::Lane(lane)).await?;
         }
         Ok(())
@@ -157,8 +161,8 @@ impl RelayControl {
         }
     }
 
-    /// Walks over the deliveries that a filter means, with how each stands.
-    async fn each<F, R>(&self, filter: &Filter, mut visit: F) -> Result<(), Failed>
+    /// Walks over the deliveries that a filter means; with how each stands, where that is wanted or the filter asks for it.
+    async fn each<F, R>(&self, filter: &Filter, wanted: bool, mut visit: F) -> Result<(), Failed>
     where
         F: FnMut(Vec<(Listed, Option<Standing>)>) -> R,
         R: Future<Output = Result<(), Failed>>,
@@ -170,8 +174,10 @@ impl RelayControl {
         while left > 0 {
             let page = self.spool.reader().list(narrow.clone(), after, PAGE).await.map_err(failed)?;
             let ids: Vec<DeliveryId> = page.rows.iter().map(|row| row.delivery.id).collect();
-            let standings =
-                if ids.is_empty() { Vec::new() } else { self.engine.standing(ids).await.map_err(failed)? };
+            let standings = match wanted || filter.provider.is_some() || filter.state.is_some() {
+                true => self.engine.standing(ids).await.map_err(failed)?,
+                false => vec![None; ids.len()],
+            };
             let mut meant: Vec<(Listed, Option<Standing>)> = page
                 .rows
                 .into_iter()
@@ -194,7 +200,7 @@ impl RelayControl {
     }
 
     async fn queue_list(&self, filter: Filter, answer: &Answer) -> Result<(), Failed> {
-        self.each(&filter, |rows| async move {
+        self.each(&filter, true, |rows| async move {
             for (row, standing) in rows {
                 answer.record(&record(&row, standing.as_ref())).await?;
             }
@@ -204,12 +210,11 @@ impl RelayControl {
     }
 
     async fn queue_show(&self, id: QueueId, answer: &Answer) -> Result<(), Failed> {
-        let snapshot = self.snapshot().await?;
-        let lanes = lanes::records(&snapshot, &self.rules.get());
+        let (snapshot, rules) = (self.snapshot().await?, self.rules.get());
         let found = AtomicBool::new(false);
         let filter = Filter { ids: vec![id], ..Filter::default() };
-        self.each(&filter, |rows| {
-            let (found, lanes) = (&found, &lanes);
+        self.each(&filter, true, |rows| {
+            let (found, snapshot, rules) = (&found, &snapshot, &rules);
             async move {
                 for (row, standing) in rows {
                     found.store(true, Ordering::Relaxed);
@@ -221,7 +226,8 @@ impl RelayControl {
                         detail.turn_at = standing.turn_at;
                         detail.waits_for = Some(standing.waits_for);
                     }
-                    detail.lane = lane_of(&detail.record, lanes).cloned();
+                    let lanes = lanes::records_for(snapshot, detail.record.provider.as_deref(), rules);
+                    detail.lane = lane_of(&detail.record, &lanes).cloned();
                     answer.record(&detail).await?;
                 }
                 Ok(())
@@ -280,7 +286,7 @@ impl RelayControl {
     async fn act_on_each(&self, act: Act<'_>, filter: &Filter) -> Result<(Acted, usize), Failed> {
         self.spool.flush().await.map_err(failed)?;
         let state = std::sync::Mutex::new((BTreeSet::new(), Acted::default(), 0));
-        self.each(filter, |rows| {
+        self.each(filter, false, |rows| {
             let state = &state;
             async move {
                 let ids = rows.iter().map(|(row, _)| row_of(row)).collect();

@@ -64,9 +64,16 @@ impl RelayControl {
     }
 }
 
-/// The lanes of a snapshot, each with what its reason means.
-pub(super) fn records(snapshot: &Snapshot, rules: &Rules) -> Vec<LaneRecord> {
+/// The lanes of a snapshot, each with what its reason means; one at a time, for there may be very many.
+pub(super) fn records<'a>(snapshot: &'a Snapshot, rules: &'a Rules) -> impl Iterator<Item = LaneRecord> + 'a {
     let lanes = snapshot.lanes.iter().map(|lane| record(snapshot, lane, rules));
+    lanes.chain(snapshot.paused_domains.iter().map(of_paused_domain))
+}
+
+/// Those alone that mail for the provider may wait for.
+pub(super) fn records_for(snapshot: &Snapshot, provider: Option<&str>, rules: &Rules) -> Vec<LaneRecord> {
+    let is_meant = |lane: &&LaneStatus| Some(&*lane.provider) == provider || *lane.provider == *EVERYTHING;
+    let lanes = snapshot.lanes.iter().filter(is_meant).map(|lane| record(snapshot, lane, rules));
     lanes.chain(snapshot.paused_domains.iter().map(of_paused_domain)).collect()
 }
 
@@ -141,8 +148,7 @@ fn waiting(snapshot: &Snapshot, provider: &str) -> u64 {
     if provider == EVERYTHING {
         return snapshot.waiting.values().map(|count| *count as u64).sum();
     }
-    let own = snapshot.waiting.iter().find(|(name, _)| name.as_deref() == Some(provider));
-    own.map_or(0, |(_, count)| *count as u64)
+    snapshot.waiting.get(&Some(provider.into())).map_or(0, |count| *count as u64)
 }
 
 #[cfg(test)]

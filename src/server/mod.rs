@@ -70,6 +70,7 @@ const COMMITTED_MAX: usize = 64;
 const LAST_WRITES: Duration = Duration::from_secs(5);
 /// How long a stop waits for look-ups and answers of commands that nobody needs any more.
 const LAST_TASKS: Duration = Duration::from_millis(500);
+const THREADS_MIN: usize = 2;
 /// How long the start line waits for our own name.
 const IDENTITY_WAIT: Duration = Duration::from_millis(500);
 /// How often the routes to the Internet are looked at again.
@@ -82,13 +83,19 @@ pub type Reload = Box<dyn Fn() -> Result<Config, String> + Send>;
 pub fn run(config: Config, files: Vec<PathBuf>, reload: Reload) -> anyhow::Result<()> {
     // Before there is another thread: it would stay outside.
     let walls = Walls::build(&config, &files)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("weir").build()?;
-    runtime.block_on(async {
+    // Two at least: signals and time limits must be heard beside the loop that decides.
+    let threads = std::thread::available_parallelism().map_or(THREADS_MIN, |count| count.get().max(THREADS_MIN));
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(threads).enable_all().thread_name("weir").build()?;
+    let ended = runtime.block_on(async {
         let dns = Arc::new(HickoryDns::new(&config.dns)?);
         let relay = Relay::start(config, dns, Clock::system(), reload).await?;
         relay.watch_memory();
         Relay { walls, files, ..relay }.work().await
-    })
+    });
+    // Whatever is still at work by now (a look-up of the system, an answer of a million lines) holds up no stop.
+    runtime.shutdown_timeout(LAST_TASKS);
+    ended
 }
 
 /// A relay inside a program that does more than that: it heeds no signals and ends when it is told to.

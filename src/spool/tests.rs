@@ -592,12 +592,19 @@ async fn the_log_starts_again_and_a_drained_spool_becomes_small() {
     let folder = tempfile::tempdir().unwrap();
     let mut running = start(folder.path());
     let mut ids = Vec::new();
-    for _ in 0..700 {
-        ids.push(running.accepted(&["a.example"], &[b'x'; 120_000]).await);
-        running.committed.recv().await.unwrap();
-    }
-    let log_bytes = std::fs::metadata(folder.path().join("spool.sqlite-wal")).unwrap().len();
-    assert!(log_bytes < 80 << 20, "84 MB were written, the log has {log_bytes} bytes");
+    // It is copied beside the writing, by a disk that may have much else to do: it starts again sooner or later.
+    let is_shorter = loop {
+        for _ in 0..700 {
+            ids.push(running.accepted(&["a.example"], &[b'x'; 120_000]).await);
+            running.committed.recv().await.unwrap();
+        }
+        let log_bytes = std::fs::metadata(folder.path().join("spool.sqlite-wal")).unwrap().len();
+        let is_shorter = log_bytes < 114_000 * ids.len() as u64;
+        if is_shorter || ids.len() >= 7000 {
+            break is_shorter;
+        }
+    };
+    assert!(is_shorter, "{} messages of 120,000 bytes, and the log holds them all", ids.len());
     running.spool.settle(ids.into_iter().map(|id| Change::Finish(first_part(id))).collect());
     running.spool.flush().await.unwrap();
     tokio::time::sleep(Duration::from_secs(60)).await;

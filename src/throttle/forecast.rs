@@ -83,8 +83,26 @@ impl Player {
     }
 }
 
+/// The lanes of a provider, to be played forward where there is time for it: it may take thousands of steps.
+#[derive(Clone, Debug)]
+pub struct Forecast(Vec<Player>);
+
+impl Forecast {
+    pub(super) fn new(players: Vec<Player>) -> Forecast {
+        Forecast(players)
+    }
+
+    /// When so many recipients will have gone; none: it cannot be told.
+    pub fn done_by(self, count: usize, now: Timestamp) -> Option<Timestamp> {
+        done_by(self.0, count, now)
+    }
+}
+
 /// When `count` recipients will have gone through these lanes together; none: it cannot be told, or not within weeks.
 pub(super) fn done_by(mut players: Vec<Player>, count: usize, now: Timestamp) -> Option<Timestamp> {
+    if players.is_empty() {
+        return None;
+    }
     let (mut left, mut from) = (count as f64, now);
     for _ in 0..STEPS_MAX {
         let end = next_change(&players, from);

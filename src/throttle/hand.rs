@@ -95,20 +95,20 @@ impl Throttle {
     /// `Pause` holds for the provider whether it has lanes yet or not; it survives a restart.
     pub fn order(&mut self, provider: &str, order: LaneOrder, now: Timestamp) -> Ordered {
         let was_paused = self.pauses.providers.contains_key(provider);
-        let of_provider = self.lanes.iter_mut().filter(|(name, _)| &*name.provider == provider);
+        self.many_changed();
         let mut ordered = Ordered::default();
         match order {
             LaneOrder::Pause if was_paused => return ordered,
             LaneOrder::Pause => {
                 self.pauses.providers.insert(provider.into(), now);
                 let paused = Change::Paused { until: Timestamp::NEVER };
-                ordered.changes.extend(of_provider.map(|(name, _)| (name.clone(), paused.clone())));
+                ordered.changes.extend(self.lanes_of(provider).map(|(name, _)| (name.clone(), paused.clone())));
                 if ordered.changes.is_empty() {
                     ordered.changes.push((of_every_source(provider), paused));
                 }
             }
             LaneOrder::Resume { force } => {
-                for (name, lane) in of_provider {
+                for (name, lane) in self.lanes_of_mut(provider) {
                     if was_paused && lane.closed_since().is_none() && !force {
                         // Not stopped by the receiver: it is asked all the same, much may have changed meanwhile.
                         lane.pause("resumed by an operator: one message goes first", now);
@@ -135,6 +135,7 @@ impl Throttle {
     /// Pauses everything, or lifts that pause; other pauses stay.
     pub fn order_all(&mut self, order: LaneOrder, now: Timestamp) -> Ordered {
         let (was_paused, mut ordered) = (self.pauses.all.is_some(), Ordered::default());
+        self.many_changed();
         match order {
             LaneOrder::Pause if !was_paused => {
                 self.pauses.all = Some(now);
@@ -181,19 +182,25 @@ impl Throttle {
             lane.learned.holds.ask_first(domain, now);
             lane.unsaved = true;
         }
+        self.many_changed();
     }
 
     /// Drops what was learned of a provider's limits, in all its lanes or in that of one source; what that was, in words.
     pub fn forget(&mut self, provider: &str, source: Option<&str>, now: Timestamp) -> Vec<(LaneName, Vec<String>)> {
-        let is_meant =
-            |name: &LaneName| &*name.provider == provider && source.is_none_or(|source| *name.source == *source);
-        let lanes = self.lanes.iter_mut().filter(|(name, _)| is_meant(name));
+        self.many_changed();
+        let is_meant = |name: &LaneName| source.is_none_or(|source| *name.source == *source);
+        let lanes = self.lanes_of_mut(provider).filter(|(name, _)| is_meant(name));
         lanes.map(|(name, lane)| (name.clone(), lane.forget(now))).collect()
     }
 
     /// Has an operator stopped the provider itself?
     pub fn is_paused(&self, provider: &str) -> bool {
         self.pauses.providers.contains_key(provider)
+    }
+
+    /// The providers that an operator has stopped.
+    pub fn providers_paused(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.pauses.providers.keys()
     }
 
     /// Since when an operator has stopped everything.
@@ -211,24 +218,34 @@ impl Throttle {
         self.pauses.domains.iter().map(|(domain, since)| (domain, *since))
     }
 
-    /// Lays the pauses over the lines of `status`; each has a line even where there is no lane yet.
-    pub(super) fn show_pauses(&self, lines: &mut Vec<LaneStatus>) {
-        for (provider, since) in &self.pauses.providers {
-            if !lines.iter().any(|line| line.provider == *provider) {
-                lines.push(self.empty_line(provider));
-            }
-            let reason = format!("by an operator since {since}: weir resume {provider}");
-            let of_provider = lines.iter_mut().filter(|line| line.provider == *provider);
-            of_provider.for_each(|line| show_pause(line, &reason, *since));
+    /// Lays the pauses over the line of a lane.
+    pub(super) fn show_pause_of(&self, line: &mut LaneStatus) {
+        if let Some(since) = self.pauses.providers.get(&line.provider) {
+            let reason = format!("by an operator since {since}: weir resume {}", line.provider);
+            show_pause(line, &reason, *since);
+        } else if let Some(since) = self.pauses.all {
+            show_pause(line, &self.all_paused(since), since);
         }
-        if let Some(since) = self.pauses.all {
-            let reason = format!("everything is paused by an operator since {since}: weir resume --all");
-            let others = lines.iter_mut().filter(|line| !self.pauses.providers.contains_key(&line.provider));
-            others.for_each(|line| show_pause(line, &reason, since));
-            let mut line = self.empty_line(&EVERYTHING.into());
-            show_pause(&mut line, &reason, since);
-            lines.insert(0, line);
-        }
+    }
+
+    fn all_paused(&self, since: Timestamp) -> String {
+        format!("everything is paused by an operator since {since}: weir resume --all")
+    }
+
+    /// The pause of everything as a line of `status`.
+    pub fn line_of_everything(&self) -> Option<LaneStatus> {
+        let since = self.pauses.all?;
+        let mut line = self.empty_line(&EVERYTHING.into());
+        show_pause(&mut line, &self.all_paused(since), since);
+        Some(line)
+    }
+
+    /// The pauses of providers without a lane: each has a line all the same.
+    pub fn lines_of_pauses(&self) -> Vec<LaneStatus> {
+        let without = self.pauses.providers.keys().filter(|provider| self.lanes_of(provider).next().is_none());
+        let mut lines: Vec<LaneStatus> = without.map(|provider| self.empty_line(provider)).collect();
+        lines.iter_mut().for_each(|line| self.show_pause_of(line));
+        lines
     }
 
     fn empty_line(&self, provider: &Arc<str>) -> LaneStatus {

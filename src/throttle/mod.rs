@@ -36,9 +36,11 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use forecast::Forecast;
 use hand::Pauses;
 pub use hand::{EVERYTHING, LaneOrder, Ordered};
 pub use hold::{HoldBegan, Side};
@@ -195,6 +197,12 @@ pub struct Throttle {
     changes: Vec<(LaneName, Change)>,
     /// Records that are to be emptied.
     forgotten: Vec<LaneName>,
+    /// Lanes with a connection to which no receiver has said anything yet: without it they are as if they had never been.
+    untold: BTreeSet<LaneName>,
+    /// Lanes with something unsaved, as far as they are known.
+    unsaved: BTreeSet<LaneName>,
+    /// Many lanes may have changed at once: all are looked at before the next are saved.
+    all_changed: bool,
     chance: fastrand::Rng,
 }
 
@@ -217,6 +225,25 @@ pub struct LaneStatus {
     pub since: Option<Timestamp>,
 }
 
+/// All lanes of a provider in numbers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Lanes {
+    /// Lanes, or the pause of a provider that has none.
+    pub count: usize,
+    pub connections: usize,
+    pub allowed: usize,
+    /// One of them at least lets a connection be opened.
+    pub is_open: bool,
+    /// Of the lane that opens first.
+    pub state: &'static str,
+    /// When that is; none: an operator's hand opens it.
+    pub until: Option<Timestamp>,
+    /// Recipients accepted in the last minute.
+    pub rate: f64,
+    /// Recipients a minute that are expected; none: not known yet.
+    pub pace: Option<f64>,
+}
+
 impl Throttle {
     /// `seed`: of the chance that makes waits unequal.
     pub fn new(profiles: Profiles, max_connections: usize, seed: u64) -> Throttle {
@@ -231,6 +258,9 @@ impl Throttle {
             clients: Clients::default(),
             changes: Vec::new(),
             forgotten: Vec::new(),
+            untold: BTreeSet::new(),
+            unsaved: BTreeSet::new(),
+            all_changed: false,
             chance: fastrand::Rng::with_seed(seed),
         }
     }
@@ -341,7 +371,19 @@ impl Throttle {
             }
             if lane.open == 0 {
                 lane.lost();
+                self.forget_untold(&permit.lane);
             }
+        }
+    }
+
+    /// Hosts that nobody reaches may be very many: nothing is kept of them.
+    fn forget_untold(&mut self, name: &LaneName) {
+        if !self.untold.remove(name) {
+            return;
+        }
+        self.lanes.remove(name);
+        if self.open_at(&name.provider) == 0 && self.lanes_of(&name.provider).next().is_none() {
+            self.providers.remove(&name.provider);
         }
     }
 
@@ -376,6 +418,8 @@ impl Throttle {
     /// Counts one answer about a recipient. Within a wave of unknown users it names the wave: what is listed then is
     /// listed provisionally.
     pub fn note_recipient(&mut self, name: &LaneName, unknown: bool, now: Timestamp) -> Option<Arc<str>> {
+        self.lane(name, now);
+        self.untold.remove(name);
         let (provider, _) = self.lane(name, now);
         let noted = provider.wave.note(&name.provider, unknown, now);
         if let Some(change) = noted.change {
@@ -404,12 +448,12 @@ impl Throttle {
         let change = match change {
             WaveChange::Began { id, unknown, all } => {
                 let answered = self.providers.get(provider).map_or(0, |provider| provider.wave.per_minute(now));
-                let lanes = self.lanes.iter_mut().filter(|(name, _)| name.provider == *provider);
-                let lanes: Vec<_> = lanes.map(|(_, lane)| lane).collect();
+                let lanes: Vec<_> = self.lanes_of_mut(provider).map(|(_, lane)| lane).collect();
                 let each = f64::from(answered) / lanes.len().max(1) as f64;
                 for lane in lanes {
                     lane.slow_down(each, now);
                 }
+                self.many_changed();
                 let text = format!("{unknown} of {all} recipients within 15 minutes are unknown there");
                 Change::Wave { id, text }
             }
@@ -434,28 +478,31 @@ impl Throttle {
     /// The clock was set by so much: every moment that is remembered moves with it.
     pub fn shift(&mut self, by_millis: i64) {
         self.lanes.values_mut().for_each(|lane| lane.shift(by_millis));
+        self.many_changed();
         self.pauses.shift(by_millis);
     }
 
     /// Our HELO name is another one: lanes that were stopped because of it may ask again.
     pub fn renamed(&mut self, now: Timestamp) {
         self.lanes.values_mut().for_each(|lane| lane.renamed(now));
+        self.many_changed();
     }
 
     /// Recipients a minute that the provider is expected to take, all lanes together; none: not known yet.
     pub fn pace(&self, provider: &str, now: Timestamp) -> Option<f64> {
-        let of_provider = self.lanes.iter().filter(|(name, _)| &*name.provider == provider);
-        let paces: Vec<f64> = of_provider.filter_map(|(_, lane)| lane.pace(now)).collect();
+        let paces: Vec<f64> = self.lanes_of(provider).filter_map(|(_, lane)| lane.pace(now)).collect();
         (!paces.is_empty()).then(|| paces.iter().sum())
     }
 
     /// When so many recipients will have gone to the provider, by playing its lanes forward; none: it cannot be told.
     pub fn done_by(&self, provider: &str, count: usize, now: Timestamp) -> Option<Timestamp> {
-        if self.pauses.stop(provider) {
-            return None;
-        }
-        let players = self.lanes_of(provider).filter_map(|(_, lane)| lane.player(now)).collect();
-        forecast::done_by(players, count, now)
+        self.forecast(provider, now)?.done_by(count, now)
+    }
+
+    /// What is needed to tell the same elsewhere; none: an operator has stopped it.
+    pub fn forecast(&self, provider: &str, now: Timestamp) -> Option<Forecast> {
+        let players = || self.lanes_of(provider).filter_map(|(_, lane)| lane.player(now)).collect();
+        (!self.pauses.stop(provider)).then(|| Forecast::new(players()))
     }
 
     /// What growth guard and warm-up let through to the provider, all lanes together, where nothing lower holds.
@@ -467,9 +514,42 @@ impl Throttle {
         restraints.reduce(|a, b| Restraint { worth: a.worth.saturating_add(b.worth), ..a })
     }
 
+    /// The providers for which that is so.
+    pub fn restrained(&self, now: Timestamp) -> BTreeMap<Arc<str>, Restraint> {
+        let mut all = BTreeMap::new();
+        for (name, _) in self.lanes.iter().filter(|(_, lane)| lane.guarded || lane.warming) {
+            if !all.contains_key(&name.provider)
+                && let Some(restraint) = self.restraint(&name.provider, now)
+            {
+                all.insert(name.provider.clone(), restraint);
+            }
+        }
+        all
+    }
+
     fn lanes_of(&self, provider: &str) -> impl Iterator<Item = (&LaneName, &Lane)> {
         let first = LaneName { provider: provider.into(), source: "".into() };
         self.lanes.range(first.clone()..).take_while(move |(name, _)| name.provider == first.provider)
+    }
+
+    fn lanes_of_mut(&mut self, provider: &str) -> impl Iterator<Item = (&LaneName, &mut Lane)> {
+        let first = LaneName { provider: provider.into(), source: "".into() };
+        self.lanes.range_mut(first.clone()..).take_while(move |(name, _)| name.provider == first.provider)
+    }
+
+    /// Is there a lane to it?
+    pub fn knows(&self, provider: &str) -> bool {
+        self.lanes_of(provider).next().is_some() || self.is_paused(provider)
+    }
+
+    /// The lines of `status` of those through which nothing goes; one alone for the lanes that the pause of everything stops.
+    pub fn stopped(&self, now: Timestamp) -> Vec<LaneStatus> {
+        let by_itself = |name: &LaneName, lane: &Lane| {
+            (lane.closed_since().is_some() && self.everything_paused().is_none()) || self.is_paused(&name.provider)
+        };
+        let lanes = self.lanes.iter().filter(|(name, lane)| by_itself(name, lane));
+        let lanes = lanes.map(|(name, lane)| self.line(name, lane, now));
+        self.line_of_everything().into_iter().chain(lanes).chain(self.lines_of_pauses()).collect()
     }
 
     /// The provider that the profiles name for a domain, each domain once: a guess where no MX host is known yet.
@@ -485,19 +565,37 @@ impl Throttle {
         self.max_connections
     }
 
-    /// What has changed since it was last asked and should survive a restart. An empty state: forget it.
-    pub fn unsaved(&mut self, now: Timestamp) -> Vec<LaneRecord> {
-        let changed = self.lanes.iter_mut().filter(|(_, lane)| lane.unsaved);
-        let mut records: Vec<LaneRecord> = changed
-            .map(|(name, lane)| {
+    /// What has changed since it was last asked and should survive a restart, of so many lanes at most: `is_saved` tells whether
+    /// that was all. An empty state: forget it.
+    pub fn unsaved(&mut self, lanes_max: usize, now: Timestamp) -> Vec<LaneRecord> {
+        if std::mem::take(&mut self.all_changed) {
+            let changed = self.lanes.iter().filter(|(_, lane)| lane.unsaved);
+            self.unsaved = changed.map(|(name, _)| name.clone()).collect();
+        }
+        let mut records: Vec<LaneRecord> = Vec::new();
+        while records.len() < lanes_max
+            && let Some(name) = self.unsaved.pop_first()
+        {
+            if let Some(lane) = self.lanes.get_mut(&name).filter(|lane| lane.unsaved) {
                 lane.unsaved = false;
-                LaneRecord { name: name.clone(), state: lane.stamped(now) }
-            })
-            .collect();
+                records.push(LaneRecord { state: lane.stamped(now), name });
+            }
+        }
         let empty = |name| LaneRecord { name, state: String::new() };
         records.extend(std::mem::take(&mut self.forgotten).into_iter().map(empty));
         records.extend(self.pauses.records());
         records
+    }
+
+    /// Lanes were changed by something else than a receiver's word.
+    fn many_changed(&mut self) {
+        self.all_changed = true;
+        self.untold.clear();
+    }
+
+    /// Nothing is left to be saved.
+    pub fn is_saved(&self) -> bool {
+        self.unsaved.is_empty() && !self.all_changed
     }
 
     /// Takes back what was saved; call it before the first permit. What cannot be read is passed over.
@@ -524,7 +622,10 @@ impl Throttle {
         let chance = self.chance.f64();
         let (_, lane) = self.lane(name, now);
         lane.last_used = now;
-        match signal {
+        self.untold.remove(name);
+        let (_, lane) = self.lane(name, now);
+        let was_unsaved = lane.unsaved;
+        let reported = match signal {
             Signal::Accepted { recipients, started, about } => {
                 Reported { change: lane.accepted(*recipients, *started, about, now), waits: false }
             }
@@ -536,7 +637,11 @@ impl Throttle {
                 lane.inconclusive(about, now);
                 Reported::default()
             }
+        };
+        if lane.unsaved && !was_unsaved {
+            self.unsaved.insert(name.clone());
         }
+        reported
     }
 
     /// Is there no room because every connection in all is taken, whoever asks?
@@ -567,23 +672,62 @@ impl Throttle {
         self.providers.retain(|name, provider| provider.open > 0 || used.contains(name));
     }
 
+    /// Every lane and every pause. Costs a pass over all lanes, with words for each: nothing for the loop that decides.
     pub fn status(&self, now: Timestamp) -> Vec<LaneStatus> {
-        let mut lines: Vec<LaneStatus> = self.lanes.iter().map(|(name, lane)| self.line(name, lane, now)).collect();
-        self.show_pauses(&mut lines);
-        lines
+        let lanes = self.lanes.iter().map(|(name, lane)| self.line(name, lane, now));
+        self.line_of_everything().into_iter().chain(lanes).chain(self.lines_of_pauses()).collect()
+    }
+
+    /// The line of a provider through whose lane nothing has gone yet.
+    pub fn line_without_lane(&self, name: LaneName, now: Timestamp) -> LaneStatus {
+        let mut lane = Lane::new(&self.profile(&name.provider), now);
+        lane.guarded = true;
+        let reason = |line: LaneStatus| line.reason.filter(|_| self.pauses.stop(&name.provider));
+        let line = self.line(&name, &lane, now);
+        LaneStatus { reason: reason(line.clone()), ..line }
+    }
+
+    /// The same, a few lanes at a time: the next `count` behind `after`, without the pauses that have a line of their own.
+    pub fn status_after(&self, after: Option<&LaneName>, count: usize, now: Timestamp) -> Vec<LaneStatus> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let lanes = self.lanes.range((from, Bound::Unbounded)).take(count);
+        lanes.map(|(name, lane)| self.line(name, lane, now)).collect()
     }
 
     /// The lanes of one provider alone, as `status` shows them.
     pub fn status_of(&self, provider: &str, now: Timestamp) -> Vec<LaneStatus> {
-        let mut lines: Vec<LaneStatus> =
-            self.lanes_of(provider).map(|(name, lane)| self.line(name, lane, now)).collect();
-        self.show_pauses(&mut lines);
-        lines.retain(|line| *line.provider == *provider);
-        lines
+        let lines: Vec<LaneStatus> = self.lanes_of(provider).map(|(name, lane)| self.line(name, lane, now)).collect();
+        match lines.is_empty() {
+            true => self.lines_of_pauses().into_iter().filter(|line| *line.provider == *provider).collect(),
+            false => lines,
+        }
+    }
+
+    /// How the lanes of a provider stand together, without a word.
+    pub fn lanes_in_numbers(&self, provider: &str, now: Timestamp) -> Lanes {
+        let is_paused = self.pauses.stop(provider);
+        let mut lanes = Lanes { pace: self.pace(provider, now), ..Lanes::default() };
+        for (_, lane) in self.lanes_of(provider) {
+            let allowed = if is_paused { 0 } else { lane.allowed(now) };
+            let until = lane.closed_until(now).filter(|until| *until < Timestamp::NEVER && !is_paused);
+            if lanes.count == 0 || until.is_some_and(|until| lanes.until.is_none_or(|soonest| until < soonest)) {
+                lanes.state = if is_paused { "paused" } else { lane.state(now) };
+            }
+            lanes.count += 1;
+            lanes.is_open |= allowed > 0;
+            lanes.allowed += allowed;
+            lanes.connections += lane.open;
+            lanes.rate += lane.learned.history.count(Duration::from_secs(60), now) as f64;
+            lanes.until = lanes.until.into_iter().chain(until).min();
+        }
+        if lanes.count == 0 && self.is_paused(provider) {
+            (lanes.count, lanes.state) = (1, "paused");
+        }
+        lanes
     }
 
     fn line(&self, name: &LaneName, lane: &Lane, now: Timestamp) -> LaneStatus {
-        LaneStatus {
+        let mut line = LaneStatus {
             provider: name.provider.clone(),
             source: name.source.clone(),
             state: lane.state(now),
@@ -595,7 +739,9 @@ impl Throttle {
             reason: lane.reason(now),
             until: lane.closed_until(now).filter(|until| *until < Timestamp::NEVER),
             since: lane.closed_since(),
-        }
+        };
+        self.show_pause_of(&mut line);
+        line
     }
 
     fn lane(&mut self, name: &LaneName, now: Timestamp) -> (&mut Provider, &mut Lane) {
@@ -604,6 +750,7 @@ impl Throttle {
             let mut lane = Lane::new(&profile, now);
             lane.warming = self.warming.contains(name);
             self.lanes.insert(name.clone(), lane);
+            self.untold.insert(name.clone());
             self.providers.entry(name.provider.clone()).or_insert(Provider { open: 0, profile, wave: Wave::default() });
         }
         let provider = self.providers.get_mut(&name.provider).expect("a lane's provider is known");

@@ -609,13 +609,13 @@ fn a_pause_holds_for_lanes_that_come_later_and_over_a_restart() {
     let mut bench = Bench::new(5);
     bench.throttle.order("p", LaneOrder::Pause, bench.now);
     assert!(matches!(bench.open(), Answer::At(Timestamp::NEVER)));
-    let records = bench.throttle.unsaved(bench.now);
+    let records = bench.throttle.unsaved(usize::MAX, bench.now);
     let mut again = Bench::new(5);
     again.throttle.restore(records, again.now);
     assert!(matches!(again.open(), Answer::At(Timestamp::NEVER)));
     again.throttle.order("p", LaneOrder::Resume { force: true }, again.now);
     assert!(
-        again.throttle.unsaved(again.now).iter().any(|record| record.state.is_empty()),
+        again.throttle.unsaved(usize::MAX, again.now).iter().any(|record| record.state.is_empty()),
         "forgotten in the store too"
     );
 }
@@ -628,8 +628,8 @@ fn what_was_learned_survives_a_restart() {
         refuse_again(&mut bench, &reading(Class::MessageLimit, Scope::Connection), 20);
     }
     bench.refuse(&reading(Class::RateLimit, Scope::Source), 0);
-    let records = bench.throttle.unsaved(bench.now);
-    assert_eq!(bench.throttle.unsaved(bench.now), [], "asked twice, changed once");
+    let records = bench.throttle.unsaved(usize::MAX, bench.now);
+    assert_eq!(bench.throttle.unsaved(usize::MAX, bench.now), [], "asked twice, changed once");
     let mut again = Bench::new(20);
     again.now = bench.now;
     again.throttle.restore(records, again.now);
@@ -664,4 +664,81 @@ fn a_fixed_rate_holds_from_the_start() {
         }
     }
     assert!((598..=602).contains(&sent), "{sent}");
+}
+
+#[test]
+fn lanes_that_were_stopped_together_do_not_ask_together() {
+    for refusal in [reading(Class::RateLimit, Scope::Source), block()] {
+        let mut waits: Vec<i64> = Vec::new();
+        for seed in 0..40 {
+            let mut bench = busy();
+            bench.throttle.chance = fastrand::Rng::with_seed(seed);
+            bench.refuse(&refusal, 0);
+            waits.push(bench.status().until.unwrap().since(bench.now).as_millis() as i64);
+        }
+        let (least, most) = (*waits.iter().min().unwrap(), *waits.iter().max().unwrap());
+        assert!(most * 100 > least * 106 && most * 100 <= least * 110, "from {least} to {most} ms");
+    }
+}
+
+#[test]
+fn what_began_before_the_question_is_no_answer_to_it() {
+    for refusal in [reading(Class::RateLimit, Scope::Source), block()] {
+        let mut bench = busy();
+        bench.permits.drain(1..).for_each(|permit| bench.throttle.release(permit));
+        assert!(matches!(bench.grant(0), Answer::Granted(_)));
+        let began = bench.now;
+        bench.pass(Duration::from_millis(10));
+        let refused = || Signal::Refused { reading: &refusal, reply: "no", started: began, about: About::default() };
+        let accepted = |started| Signal::Accepted { recipients: 1, started, about: About::default() };
+        assert!(bench.throttle.report(&lane("a"), &refused(), bench.now).change.is_some());
+        let until = bench.status().until.expect("it is stopped");
+        bench.throttle.ended(&mut bench.permits[0]);
+        bench.now = until;
+        assert!(matches!(bench.grant(0), Answer::Granted(_)), "the question");
+        // Answers to what was begun before the lane was stopped.
+        assert_eq!(bench.throttle.report(&lane("a"), &refused(), bench.now).change, None);
+        assert_eq!(bench.status().state, "probing", "the question is still out");
+        bench.throttle.ended(&mut bench.permits[0]);
+        assert!(matches!(bench.grant(0), Answer::Full), "and no other is asked");
+        assert_eq!(bench.throttle.report(&lane("a"), &accepted(began), bench.now).change, None);
+        assert_eq!(bench.status().state, "probing");
+        bench.pass(Duration::from_secs(1));
+        assert_eq!(bench.throttle.report(&lane("a"), &accepted(until), bench.now).change, Some(Change::Resumed));
+    }
+}
+
+#[test]
+fn what_one_limit_does_not_let_through_is_not_taken_from_the_others() {
+    let options = |max_rate: Option<&str>| ProviderOptions {
+        name: "p".into(),
+        growth: Some(2.0),
+        initial_connections: Some(5),
+        max_rate: max_rate.map(|rate| rate.parse().unwrap()),
+        warm_up: Some(vec![100; 9]),
+        ..Default::default()
+    };
+    // The warm-up refuses after the guard has let it through; the fixed rate likewise.
+    for (max_rate, warms) in [(None, true), (Some("600/min"), false)] {
+        let mut bench = Bench::new(5);
+        bench.guarded = true;
+        bench.throttle = Throttle::new(Profiles::new(&[options(max_rate)]), 1000, 7);
+        if warms {
+            bench.throttle.warm_up([lane("a")].into());
+        }
+        bench.open();
+        assert!(matches!(bench.grant(0), Answer::Granted(_)), "first contact");
+        bench.accept(1);
+        bench.pass(MINUTE * 60 * 20);
+        bench.open();
+        let now = bench.now;
+        let ask = |bench: &mut Bench, now| bench.throttle.grant(&mut bench.permits[0], 8, now);
+        assert!(matches!(ask(&mut bench, now), Answer::Granted(_)), "{max_rate:?}");
+        let Answer::At(first) = ask(&mut bench, now) else { panic!("16 at once: {max_rate:?}") };
+        for _ in 0..200 {
+            let Answer::At(at) = ask(&mut bench, now) else { panic!("16 at once") };
+            assert_eq!(at, first, "{max_rate:?}: asking costs nothing");
+        }
+        assert!(matches!(ask(&mut bench, first), Answer::Granted(_)), "{max_rate:?}: at the moment that was named");
+    }
 }

@@ -116,6 +116,11 @@ fn all_connections_together_have_a_ceiling_and_every_receiver_gets_its_share() {
     for done in (4..=60).step_by(4) {
         gate.admit(4);
         until("the next four", || (accepted() >= done).then_some(()));
+        let each: Vec<usize> = hosts.iter().map(Mx::accepted_count).collect();
+        assert!(
+            each.iter().all(|count| *count + 4 >= done / 4),
+            "one receiver waits for the others: {each:?} of {done}"
+        );
     }
     relay.assert_settled();
     assert_eq!(world.crowd.peak(), 4);

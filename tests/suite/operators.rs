@@ -552,3 +552,41 @@ fn sighup_puts_changed_rules_for_replies_in_force() {
         relay.ok(&["queue", "show", &id]).contains("Wait for the coffee.").then_some(())
     });
 }
+
+/// Many destinations, each with hosts and so a provider of its own: half of them put everything off, half cannot be reached.
+#[test]
+fn with_mail_for_very_many_destinations_each_question_is_answered_and_a_stop_ends() {
+    const DOMAINS: usize = 1000;
+    let world = World::new();
+    let slow = world.host("mx.slow.test");
+    slow.always(At::Rcpt, say("450 4.2.1 not now"));
+    for n in 0..DOMAINS {
+        let host = format!("mx.d{n}.test");
+        world.dns.mx(&format!("d{n}.test"), &[(10, &host)]);
+        match n % 2 {
+            0 => world.dns.addresses(&host, &[slow.address().ip()]),
+            _ => world.dead_host(&host),
+        }
+    }
+    let mut relay = world.config().set("queue", "retry", "[\"1h\"]").start();
+    let recipients: Vec<String> = (0..DOMAINS).map(|n| format!("u@d{n}.test")).collect();
+    let mut client = relay.client();
+    for few in recipients.chunks(500) {
+        let few: Vec<&str> = few.iter().map(String::as_str).collect();
+        client.submit("app@sender.test", &few, &mail("many", "x"));
+    }
+    let lanes = |relay: &Relay| relay.json(&["status"]).iter().filter(|line| line["provider"].is_string()).count();
+    // While the first tries are on their way as well as after them.
+    relay.ok(&["health"]);
+    lanes(&relay);
+    relay.wait_events(DOMAINS, "deferred", |_| true);
+    assert_eq!(lanes(&relay), DOMAINS, "a line for each, reached or not");
+    let unreached =
+        relay.json(&["status"]).into_iter().find(|line| line["provider"] == "mx.d1.test").expect("its line");
+    let reason = unreached["reason"].as_str().expect("why its mail waits");
+    assert!(reason.starts_with("mx.d1.test: no host could be reached; again at "), "{reason}");
+    assert_eq!(relay.queue().len(), DOMAINS);
+    let flushed = relay.json(&["queue", "flush"]);
+    assert_eq!(flushed[0]["recipients"], DOMAINS, "{flushed:?}");
+    assert!(relay.stop().success());
+}
