@@ -147,7 +147,7 @@ fn what_was_learned_is_forgotten_on_demand_and_stays_forgotten() {
     let said = relay.ok(&["forget", "outlook", "--source", "default"]);
     assert!(said.starts_with("outlook from default: forgotten, an operator says so: the block until "), "{said}");
     mx.wait_accepted(2);
-    let resumed = relay.events_of("resumed");
+    let resumed = until("the lane to be said open", || Some(relay.events_of("resumed")).filter(|all| !all.is_empty()));
     assert_eq!(resumed.len(), 1, "{resumed:#?}");
     assert_eq!((&resumed[0]["provider"], &resumed[0]["source"]), (&"outlook".into(), &"default".into()));
     relay.kill();
