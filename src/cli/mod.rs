@@ -210,4 +210,6 @@ async fn execute(command: Command, config: &config::Config, output: &mut Output)
 }
 
 #[cfg(test)]
+mod named_tests;
+#[cfg(test)]
 mod tests;
