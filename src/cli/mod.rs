@@ -18,6 +18,8 @@ mod lane;
 mod offline;
 mod output;
 mod password;
+mod piped;
+mod providers;
 mod queue;
 mod relay;
 mod report;
