@@ -5,14 +5,17 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::config;
 use super::output::{self, Output};
+use super::{config, human, usage};
 
 #[derive(Debug, Args)]
 pub(super) struct Check {
     /// Print the effective configuration: file, environment and defaults put together; secrets are not shown
     #[arg(long)]
     print: bool,
+    /// Take warnings for faults: exit code 2 where there is one
+    #[arg(long)]
+    strict: bool,
 }
 
 pub(super) fn check(check: &Check, file: Option<&Path>, output: &mut Output) -> anyhow::Result<ExitCode> {
@@ -20,14 +23,40 @@ pub(super) fn check(check: &Check, file: Option<&Path>, output: &mut Output) -> 
     config.rules()?;
     config.users()?;
     let certificate = config.certificate()?;
-    for warning in config.warnings.iter().chain(&certificate) {
-        output::say(warning);
+    let warnings: Vec<&String> = config.warnings.iter().chain(&certificate).collect();
+    for warning in &warnings {
+        output::say(&format!("warning: {warning}"));
     }
     if check.print {
         output.text(&config.effective)?;
     } else {
-        output.line(&format!("{}: no fault", config.origin))?;
+        let also = match warnings.len() as u64 {
+            0 => String::new(),
+            many => format!(", {}", human::count(many, "warning")),
+        };
+        output.line(&format!("{}: no fault{also}", config.origin))?;
     }
     output.flush()?;
+    if check.strict && !warnings.is_empty() {
+        return Err(usage("with --strict a warning is a fault"));
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_are_counted_and_fail_a_strict_check() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("weir.toml");
+        // A name without a dot works and is refused by many.
+        std::fs::write(&file, "hostname = \"relay\"\n").unwrap();
+        let run = |strict| check(&Check { print: false, strict }, Some(&file), &mut Output::to(std::io::sink()));
+        assert_eq!(run(false).unwrap(), ExitCode::SUCCESS);
+        assert!(run(true).unwrap_err().is::<super::super::Usage>());
+        std::fs::write(&file, "hostname = \"relay.example.com\"\n").unwrap();
+        assert_eq!(run(true).unwrap(), ExitCode::SUCCESS);
+    }
 }

@@ -18,6 +18,8 @@ mod lane;
 mod offline;
 mod output;
 mod password;
+mod piped;
+mod providers;
 mod queue;
 mod relay;
 mod report;
@@ -209,5 +211,7 @@ async fn execute(command: Command, config: &config::Config, output: &mut Output)
     }
 }
 
+#[cfg(test)]
+mod named_tests;
 #[cfg(test)]
 mod tests;

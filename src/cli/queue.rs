@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use super::config::Config;
 use super::output::{self, Output};
 use super::table::{self, Column, Pages};
-use super::{Format, human, offline, relay, usage};
+use super::{Format, human, offline, providers, relay, usage};
 use crate::admin::{Acted, Action, AddressPattern, Filter, LaneRecord, QueueDetail, QueueRecord, QueueState, Request};
 use crate::clock::Clock;
 use crate::throttle::Profiles;
@@ -119,6 +119,11 @@ struct Selection {
 }
 
 impl Selection {
+    /// Refuses a slip of the pen, which would choose nothing.
+    fn checked(&self, config: &Config) -> anyhow::Result<()> {
+        self.provider.as_deref().map_or(Ok(()), |name| providers::known(name, config))
+    }
+
     fn filter(self, ids: Vec<QueueId>, limit: Option<u64>) -> Filter {
         let Selection { domain, sender, recipient, provider, state, user, message_id, older_than } = self;
         Filter { ids, domain, sender, recipient, provider, state, user, message_id, older_than, limit }
@@ -176,6 +181,7 @@ const LIST_COLUMNS: [Column; 9] = [
 ];
 
 async fn list(command: List, config: &Config, output: &mut Output) -> anyhow::Result<()> {
+    command.selection.checked(config)?;
     let filter = command.selection.filter(Vec::new(), command.limit);
     let now = Clock::system().now();
     let mut pages = Pages::new(&LIST_COLUMNS);
@@ -347,6 +353,7 @@ fn lane_line(lane: &LaneRecord, now: Timestamp) -> String {
 
 async fn act(action: Action, command: Act, config: &Config, output: &mut Output) -> anyhow::Result<()> {
     let named = !command.ids.is_empty();
+    command.selection.checked(config)?;
     let filter = command.selection.filter(command.ids, None);
     let mut client = relay::connect(config).await?;
     let answers: Vec<Acted> = client.all(&Request::QueueAct { action, filter }).await?;
@@ -356,6 +363,7 @@ async fn act(action: Action, command: Act, config: &Config, output: &mut Output)
 
 async fn reroute(command: Reroute, config: &Config, output: &mut Output) -> anyhow::Result<()> {
     let Act { ids, format, selection } = command.which.checked("reroute")?;
+    selection.checked(config)?;
     let named = !ids.is_empty();
     let request = Request::QueueReroute { filter: selection.filter(ids, None), to: command.to.clone() };
     let answers: Vec<Acted> = relay::connect(config).await?.all(&request).await?;

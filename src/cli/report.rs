@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::Format;
 use super::config::Config;
 use super::output::Output;
-use super::{human, output};
+use super::{human, output, providers};
 use crate::clock::Clock;
 use crate::event::history;
 use crate::route::HickoryDns;
@@ -70,6 +70,7 @@ pub(super) async fn report(report: &Report, config: &Config, output: &mut Output
     history::of_provider(&folder, &report.provider, |line| summary.add(line))
         .with_context(|| format!("cannot read the event log in {}", folder.display()))?;
     if summary.is_empty() {
+        providers::known(&report.provider, config)?;
         output::say(&format!("{}: the event log tells nothing of {}", folder.display(), report.provider));
     }
     let dns = HickoryDns::new(&config.settings.dns)?;

@@ -8,15 +8,18 @@ use std::collections::BTreeSet;
 use std::io::{self, IsTerminal, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use clap::Args;
-use lettre::message::{Mailbox, header::ContentType};
+use lettre::address::Envelope;
+use lettre::message::header::{self, ContentType, Header, Headers};
+use lettre::message::{Mailbox, Mailboxes};
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 
 use super::config::Config;
 use super::output::{self, Output};
+use super::piped::{self, Piped};
 use super::{Format, human, relay, table, usage};
 use crate::admin::protocol::OUTCOME_WAIT_MAX;
 use crate::admin::{Client, ClientError, OutcomeRecord, QueueDetail, Request};
@@ -74,33 +77,89 @@ pub(super) async fn send(send: Send, config: &Config, output: &mut Output) -> an
     follow(id, recipients, wait, client, send.format, output).await
 }
 
-fn compose(send: &Send, config: &Config, now: Timestamp) -> anyhow::Result<Message> {
-    let from = match (&send.from, &config.hostname) {
-        (Some(from), _) => from.clone(),
+/// What goes in.
+#[derive(Debug)]
+struct Whole {
+    envelope: Envelope,
+    content: Vec<u8>,
+}
+
+/// The test message, or what standard input says: a message that has a header, or the text for one.
+fn compose(send: &Send, config: &Config, now: Timestamp) -> anyhow::Result<Whole> {
+    let from = sender(send, config)?;
+    if let Some(to) = &send.test {
+        let subject = test_subject(config, now);
+        return written(from, vec![to.clone()], subject, test_text(config, now), now);
+    }
+    let input = read_input()?;
+    match Piped::read(&input) {
+        Some(message) => as_it_is(send, from, message, now),
+        None => {
+            let text = String::from_utf8(input).context(
+                "the text on standard input is not UTF-8: convert it, or send a message with a header of its own",
+            )?;
+            written(from, send.to.clone(), send.subject.clone(), text, now)
+        }
+    }
+}
+
+fn sender(send: &Send, config: &Config) -> anyhow::Result<Mailbox> {
+    match (&send.from, &config.hostname) {
+        (Some(from), _) => Ok(from.clone()),
         (None, Some(hostname)) => format!("postmaster@{hostname}").parse().map_err(|error| {
             usage(format!("postmaster@{hostname} is no sender address ({error}): name one with --from"))
-        })?,
-        (None, None) => return Err(usage("no `hostname` is configured to make a sender of: name one with --from")),
-    };
-    let (to, subject, text) = match &send.test {
-        Some(to) => (vec![to.clone()], test_subject(config, now), test_text(config, now)),
-        None => (send.to.clone(), send.subject.clone(), read_body()?),
-    };
-    let date = UNIX_EPOCH + Duration::from_millis(u64::try_from(now.millis()).unwrap_or(0));
-    let message_id = format!("<{}.{:016x}@{}>", now.compact(), fastrand::u64(..), from.email.domain());
+        }),
+        (None, None) => Err(usage("no `hostname` is configured to make a sender of: name one with --from")),
+    }
+}
+
+fn message_id(from: &Mailbox, now: Timestamp) -> String {
+    format!("<{}.{:016x}@{}>", now.compact(), fastrand::u64(..), from.email.domain())
+}
+
+fn date(now: Timestamp) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(u64::try_from(now.millis()).unwrap_or(0))
+}
+
+/// A message with its own header: the options say who sends it to whom, the header what is shown of that.
+fn as_it_is(send: &Send, from: Mailbox, message: Piped, now: Timestamp) -> anyhow::Result<Whole> {
+    if !send.subject.is_empty() && message.has("subject") {
+        return Err(usage("the message on standard input has a subject of its own: leave out --subject"));
+    }
+    let to = send.to.iter().map(|to| to.email.clone()).collect();
+    let envelope = Envelope::new(Some(from.email.clone()), to).context("the message cannot be composed")?;
+    let mut fields = vec![
+        field(header::From::from(Mailboxes::from(from.clone()))),
+        field(header::Date::new(date(now))),
+        field(header::MessageId::from(message_id(&from, now))),
+    ];
+    fields.extend((!send.subject.is_empty()).then(|| field(header::Subject::from(send.subject.clone()))));
+    Ok(Whole { envelope, content: message.completed(&fields) })
+}
+
+/// The name of a field, and the field as it stands in a header.
+fn field<H: Header>(field: H) -> (String, String) {
+    let mut headers = Headers::new();
+    headers.set(field);
+    (H::name().to_string(), headers.to_string())
+}
+
+fn written(from: Mailbox, to: Vec<Mailbox>, subject: String, text: String, now: Timestamp) -> anyhow::Result<Whole> {
+    let message_id = message_id(&from, now);
     let mut message = Message::builder()
         .from(from)
         .subject(subject)
-        .date(date)
+        .date(date(now))
         .message_id(Some(message_id))
         .header(ContentType::TEXT_PLAIN);
     for recipient in to {
         message = message.to(recipient);
     }
-    message.body(text).context("the message cannot be composed")
+    let message = message.body(text).context("the message cannot be composed")?;
+    Ok(Whole { envelope: message.envelope().clone(), content: message.formatted() })
 }
 
-fn read_body() -> anyhow::Result<String> {
+fn read_input() -> anyhow::Result<Vec<u8>> {
     let stdin = io::stdin();
     if stdin.is_terminal() {
         output::say("type the message and end it with Ctrl-D on a line of its own");
@@ -110,7 +169,10 @@ fn read_body() -> anyhow::Result<String> {
     if body.len() as u64 > BODY_MAX {
         bail!("the message on standard input is longer than {}", human::size(BODY_MAX));
     }
-    String::from_utf8(body).context("the message on standard input is not UTF-8: this command sends plain text only")
+    if piped::is_empty(&body) {
+        return Err(usage("the message on standard input is empty: nothing was sent"));
+    }
+    Ok(body)
 }
 
 /// The first listener, as it is reached from this host.
@@ -127,13 +189,13 @@ fn listener(config: &Config) -> anyhow::Result<SocketAddr> {
     Ok(address)
 }
 
-async fn hand_in(relay: SocketAddr, message: Message) -> anyhow::Result<QueueId> {
+async fn hand_in(relay: SocketAddr, message: Whole) -> anyhow::Result<QueueId> {
     let transport: AsyncSmtpTransport<Tokio1Executor> =
         AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(relay.ip().to_string())
             .port(relay.port())
             .timeout(Some(HAND_IN_TIME))
             .build();
-    let response = match transport.send(message).await {
+    let response = match transport.send_raw(&message.envelope, &message.content).await {
         Ok(response) => response,
         Err(error) if error.is_permanent() || error.is_transient() => {
             return Err(anyhow::Error::new(error).context(format!("the relay at {relay} did not take the message")));
@@ -333,7 +395,7 @@ mod tests {
     fn a_test_message_looks_like_mail() {
         let config = config(Some("relay.example.com"), anywhere());
         let message = compose(&read("send --test bob@outlook.com"), &config, now()).unwrap();
-        let text = String::from_utf8(message.formatted()).unwrap();
+        let text = String::from_utf8(message.content).unwrap();
         let (header, body) = text.split_once("\r\n\r\n").unwrap();
         for line in [
             "From: postmaster@relay.example.com",
@@ -349,6 +411,23 @@ mod tests {
         assert!(body.len() > 2048, "{} bytes", body.len());
         assert!(body.lines().all(|line| line.len() <= 76), "lines need no encoding: {body}");
         assert!(!body.contains('{'), "{body}");
+    }
+
+    #[test]
+    fn a_message_with_a_header_keeps_it() {
+        let message = || Piped::read("Subject: mine\nFrom: x@example.com\n\ntext\n".as_bytes()).unwrap();
+        let send = |more: &str| read(&format!("send --from ann@example.com --to b@outlook.com --to c@gmail.com{more}"));
+        let from: Mailbox = "ann@example.com".parse().unwrap();
+        let whole = as_it_is(&send(""), from.clone(), message(), now()).unwrap();
+        assert_eq!(whole.envelope.from().unwrap().to_string(), "ann@example.com");
+        assert_eq!(whole.envelope.to().len(), 2);
+        let text = String::from_utf8(whole.content).unwrap();
+        let lines: Vec<&str> = text.split("\r\n").collect();
+        assert_eq!(lines[0], "Date: Sat, 21 Nov 2026 20:33:40 +0000");
+        assert!(lines[1].starts_with("Message-ID: <20261121T203340Z."), "{text}");
+        assert_eq!(lines[2..], ["Subject: mine", "From: x@example.com", "", "text"]);
+        let error = as_it_is(&send(" --subject other"), from, message(), now()).unwrap_err();
+        assert!(error.is::<super::super::Usage>() && error.to_string().contains("leave out --subject"), "{error}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use super::config::Config;
 use super::import::{self, Import};
 use super::output::Output;
-use super::suppressed::{self, Check, Export, List, describe};
+use super::suppressed::{self, Check, Count, Export, List, describe};
 use super::{Format, human, relay};
 use crate::admin::{Changed, Removed, Request, SuppressFilter, SuppressRecord};
 use crate::clock::Clock;
@@ -19,15 +19,17 @@ use crate::types::{Class, Domain, Mailbox, Span, Timestamp};
 pub(super) enum Suppress {
     /// List the entries, or the waves that wait for a decision; also without a running relay
     List(List),
-    /// Print the entry of one address, or that there is none; also without a running relay
+    /// Print the entry of one address, or that there is none (exit code 1); also without a running relay
     Check(Check),
-    /// Put an address onto the list
+    /// Say how many entries there are, or how many the options choose; also without a running relay
+    Count(Count),
+    /// Put addresses onto the list
     Add(Add),
     /// Take addresses off the list, or all entries that the options choose (a wave: undo it)
     Remove(Remove),
     /// Keep what a wave of refusals put onto the list provisionally
     Confirm(Confirm),
-    /// Read a list: an address a line, `address,reason`, CSV with names, or what `export` wrote; also without a running
+    /// Read a list: an address a line, `address,reason`, CSV with names, the export of another service, or what `export` wrote; also without a running
     /// relay
     Import(Import),
     /// Write the list, one JSON object a line, or as CSV; also without a running relay
@@ -90,8 +92,8 @@ impl Chosen {
 
 #[derive(Debug, Args)]
 pub(super) struct Add {
-    #[arg(value_name = "ADDRESS", value_parser = Mailbox::parse)]
-    recipient: Mailbox,
+    #[arg(value_name = "ADDRESS", value_parser = Mailbox::parse, required = true)]
+    recipients: Vec<Mailbox>,
     /// Why, in your words: senders read it in the refusal
     #[arg(long, value_name = "TEXT", default_value = "put on the list by the operator")]
     reason: String,
@@ -165,7 +167,8 @@ impl std::str::FromStr for When {
 pub(super) async fn suppress(command: Suppress, config: &Config, output: &mut Output) -> anyhow::Result<ExitCode> {
     match command {
         Suppress::List(command) => suppressed::list(command, config, output).await?,
-        Suppress::Check(command) => suppressed::check(command, config, output).await?,
+        Suppress::Check(command) => return suppressed::check(command, config, output).await,
+        Suppress::Count(command) => suppressed::count(command, config, output).await?,
         Suppress::Add(command) => add(command, config, output).await?,
         Suppress::Remove(command) => remove(command, config, output).await?,
         Suppress::Confirm(command) => confirm(command, config, output).await?,
@@ -178,11 +181,20 @@ pub(super) async fn suppress(command: Suppress, config: &Config, output: &mut Ou
 async fn add(command: Add, config: &Config, output: &mut Output) -> anyhow::Result<()> {
     let now = Clock::system().now();
     let expires = command.expires.map(|when| when.ahead(now));
-    let Add { recipient, reason, class, format, .. } = command;
-    let request = Request::SuppressAdd { recipient, class, reason, expires };
-    let records: Vec<SuppressRecord> = relay::connect(config).await?.all(&request).await?;
-    let Some(record) = records.first() else { bail!("the relay did not confirm the entry: see its log") };
-    if format.json { output.json(record) } else { output.text(&describe(record, now)) }
+    let Add { recipients, reason, class, format, .. } = command;
+    let mut client = relay::connect(config).await?;
+    for (place, recipient) in recipients.into_iter().enumerate() {
+        let request = Request::SuppressAdd { recipient, class, reason: reason.clone(), expires };
+        let records: Vec<SuppressRecord> = client.all(&request).await?;
+        let Some(record) = records.first() else { bail!("the relay did not confirm the entry: see its log") };
+        if format.json {
+            output.json(record)?;
+        } else {
+            output.text(if place > 0 { "\n" } else { "" })?;
+            output.text(&describe(record, now))?;
+        }
+    }
+    Ok(())
 }
 
 async fn remove(command: Remove, config: &Config, output: &mut Output) -> anyhow::Result<()> {
@@ -229,7 +241,7 @@ async fn remove_addresses(
     Ok(())
 }
 
-fn entries(count: u64) -> String {
+pub(super) fn entries(count: u64) -> String {
     if count == 1 { "1 entry".to_string() } else { format!("{} entries", human::number(count)) }
 }
 

@@ -2,14 +2,16 @@
 //!
 //! All of it comes from the running relay or, where none runs, from the data folder.
 
+use std::process::ExitCode;
+
 use clap::{Args, ValueEnum};
 
 use super::config::Config;
 use super::output::Output;
-use super::suppress::Chosen;
+use super::suppress::{Chosen, entries};
 use super::table::{Column, Pages};
 use super::{Format, human, offline, relay, table};
-use crate::admin::{AddressPattern, Request, SuppressFilter, SuppressRecord, WaveRecord};
+use crate::admin::{AddressPattern, Changed, Request, SuppressFilter, SuppressRecord, WaveRecord};
 use crate::clock::Clock;
 use crate::server::listing::entry_of;
 use crate::suppress::{CSV_HEADER, Source, csv_line};
@@ -39,6 +41,17 @@ pub(super) struct List {
 pub(super) struct Check {
     #[arg(value_name = "ADDRESS", value_parser = Mailbox::parse)]
     recipient: Mailbox,
+    #[command(flatten)]
+    format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Count {
+    #[command(flatten)]
+    chosen: Chosen,
+    /// Also what has run out and is only remembered
+    #[arg(long)]
+    expired: bool,
     #[command(flatten)]
     format: Format,
 }
@@ -76,6 +89,17 @@ async fn each(config: &Config, filter: SuppressFilter, print: offline::Each<'_, 
         print(record)?;
     }
     Ok(())
+}
+
+pub(super) async fn count(command: Count, config: &Config, output: &mut Output) -> anyhow::Result<()> {
+    let filter = SuppressFilter { expired: command.expired, ..command.chosen.filter(Clock::system().now()) };
+    let mut counted = Changed::default();
+    each(config, filter, &mut |_| {
+        counted.entries += 1;
+        Ok(())
+    })
+    .await?;
+    if command.format.json { output.json(&counted) } else { output.line(&entries(counted.entries)) }
 }
 
 pub(super) async fn export(command: Export, config: &Config, output: &mut Output) -> anyhow::Result<()> {
@@ -207,23 +231,28 @@ impl<'a> Checked<'a> {
     }
 }
 
-pub(super) async fn check(command: Check, config: &Config, output: &mut Output) -> anyhow::Result<()> {
+/// Exit code 1: it is not on the list.
+pub(super) async fn check(command: Check, config: &Config, output: &mut Output) -> anyhow::Result<ExitCode> {
     let recipient = command.recipient;
     let records: Vec<SuppressRecord> = match relay::connect_if_running(config).await? {
         Some(mut client) => client.all(&Request::SuppressCheck { recipient: recipient.clone() }).await?,
         None => offline::suppression_of(&config.data_dir, &recipient).await?,
     };
-    if command.format.json {
-        // What holds for one sender domain alone stands behind what holds for all, each on its line.
-        return match &records[..] {
-            [] => output.json(&Checked::of(&recipient, None)),
-            records => records.iter().try_for_each(|record| output.json(&Checked::of(&recipient, Some(record)))),
-        };
-    }
     if records.is_empty() {
-        return output.line(&format!("{} is not suppressed", recipient.as_str()));
+        match command.format.json {
+            true => output.json(&Checked::of(&recipient, None))?,
+            false => output.line(&format!("{} is not suppressed", recipient.as_str()))?,
+        }
+        return Ok(ExitCode::FAILURE);
     }
-    records.iter().try_for_each(|record| output.text(&describe(record, Clock::system().now())))
+    // What holds for one sender domain alone stands behind what holds for all, each on its line.
+    for record in &records {
+        match command.format.json {
+            true => output.json(&Checked::of(&recipient, Some(record)))?,
+            false => output.text(&describe(record, Clock::system().now()))?,
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// An entry for a person.

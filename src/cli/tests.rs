@@ -40,7 +40,7 @@ fn exactly_the_commands_that_work_are_listed() {
     );
     let below = |name: &str| names(root.find_subcommand(name).unwrap());
     assert_eq!(below("queue"), ["list", "show", "flush", "hold", "release", "reroute", "bounce", "remove"]);
-    assert_eq!(below("suppress"), ["list", "check", "add", "remove", "confirm", "import", "export"]);
+    assert_eq!(below("suppress"), ["list", "check", "count", "add", "remove", "confirm", "import", "export"]);
 }
 
 #[test]
@@ -265,8 +265,9 @@ async fn every_command_prints_what_the_relay_says() {
         ("weir resume outlook --force".into(), "outlook was neither paused nor blocked: nothing changed\n"),
         ("weir suppress list".into(), "gone@outlook.com  recipient-unknown"),
         ("weir suppress check gone@outlook.com".into(), "reply:      550 5.5.0"),
-        ("weir suppress check bob@outlook.com".into(), "bob@outlook.com is not suppressed\n"),
+        ("weir suppress count --domain outlook.com".into(), "1 entry\n"),
         ("weir suppress add gone@outlook.com".into(), "recipient:  gone@outlook.com\n"),
+        ("weir suppress add gone@outlook.com left@outlook.com".into(), "it is removed\n\nrecipient:"),
         ("weir suppress remove gone@outlook.com".into(), "gone@outlook.com is off the list\n"),
         ("weir suppress remove --wave w7".into(), "2 entries removed\n"),
         ("weir suppress remove --class mailbox-full --since 7d --dry-run".into(), "2 entries would be removed\n"),
@@ -295,7 +296,8 @@ async fn json_is_one_object_a_line() {
         ("weir suppress export".into(), "recipient"),
         ("weir suppress list --waves --json".into(), "entries"),
         ("weir suppress import FOLDER/list --json".into(), "duplicates"),
-        ("weir suppress check bob@outlook.com --json".into(), "suppressed"),
+        ("weir suppress check gone@outlook.com --json".into(), "suppressed"),
+        ("weir suppress count --json".into(), "entries"),
         ("weir suppress remove gone@outlook.com --json".into(), "removed"),
         ("weir health --json".into(), "disk_free_bytes"),
     ] {
@@ -310,7 +312,15 @@ async fn json_is_one_object_a_line() {
 async fn what_failed_is_told_by_the_exit_code() {
     let (code, text) = against_rote("weir health --ready").await;
     assert_eq!((code.unwrap(), text.as_str()), (ExitCode::FAILURE, "not ready: the disk is full\n"));
+    let (code, text) = against_rote("weir suppress check bob@outlook.com").await;
+    assert_eq!((code.unwrap(), text.as_str()), (ExitCode::FAILURE, "bob@outlook.com is not suppressed\n"));
+    let (code, text) = against_rote("weir suppress check bob@outlook.com --json").await;
+    assert_eq!(code.unwrap(), ExitCode::FAILURE);
+    assert_eq!(text, "{\"recipient\":\"bob@outlook.com\",\"suppressed\":false}\n");
     for (line, words) in [
+        ("weir queue list --provider outlok", "no such provider: outlok (`outlook`?); there are"),
+        ("weir queue bounce --provider outlok", "no such provider: outlok"),
+        ("weir report outlok", "no such provider: outlok"),
         ("weir queue show 0123456789ABC", "no message 0123456789ABC is in the queue"),
         ("weir queue bounce 0123456789ABC", "none of these messages is in the queue"),
         ("weir queue bounce", "would bounce the whole queue"),

@@ -58,7 +58,10 @@ pub(super) fn overlay(
         match resolve(&rest.to_lowercase()) {
             Some((key, element)) => settings.push(Setting { variable, text, key, element }),
             None => {
-                let remedy = format!("the nearest that does is {}", nearest(&rest.to_lowercase()));
+                let remedy = match nearest(&rest.to_lowercase()) {
+                    Some(near) => format!("the nearest that does is {near}"),
+                    None => "take it out; `weir check --print` shows every key there is".to_string(),
+                };
                 findings.warning(Place::variable(variable), "names no key and changes nothing", remedy);
             }
         }
@@ -131,7 +134,7 @@ fn value(path: String, element: Element) -> Option<(&'static Key, Element)> {
 }
 
 /// The variable that `rest`, of one that names nothing, was most probably meant to be.
-fn nearest(rest: &str) -> String {
+fn nearest(rest: &str) -> Option<String> {
     let parts: Vec<&str> = rest.split("__").collect();
     // The middle is a table, or a number or a name, and then no part of the key.
     let path = match parts[..] {
@@ -140,7 +143,7 @@ fn nearest(rest: &str) -> String {
         [list, _, name] => format!("{list}.{name}"),
         _ => parts.join("."),
     };
-    schema::variable_of(schema::nearest_key(&path))
+    schema::nearest_key(&path).map(schema::variable_of)
 }
 
 impl Setting<'_> {

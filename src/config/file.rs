@@ -114,7 +114,11 @@ impl Reader<'_> {
 
     fn unknown(&mut self, path: &str, span: Range<usize>) -> Node {
         let what = format!("unknown key `{}`", spoken(path));
-        self.fault(span, what, format!("the nearest known key is `{}`", spoken(schema::nearest(path))))
+        let remedy = match schema::nearest(path) {
+            Some(near) => format!("the nearest known key is `{}`", spoken(near)),
+            None => "take it out; `weir check --print` shows every key there is".to_string(),
+        };
+        self.fault(span, what, remedy)
     }
 
     fn section(&mut self, path: &str, value: &Spanned<DeValue<'_>>) -> Node {

@@ -26,6 +26,12 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use toml::Value;
 
+/// The path of every key, `[]` behind the name of a list of tables.
+#[cfg(test)]
+pub fn key_paths() -> impl Iterator<Item = &'static str> {
+    schema::keys().iter().map(|key| key.path)
+}
+
 pub use environment::is_secret_variable;
 pub use finding::{Fault, Finding, Place, Warning};
 

@@ -18,7 +18,7 @@ use crate::log::{Format, Levels};
 use crate::outbound::options::{IpChoice, TlsMode};
 use crate::sandbox::Sandbox;
 use crate::suppress::options::AtInjection;
-use crate::types::nearest::distance;
+use crate::types::nearest::{distance, is_near};
 use crate::types::{ByteSize, Domain, Mailbox, Priority, Rate, RateLimit, Span};
 
 /// One key. `path` is written with dots, `[]` behind the name of a list of tables: `listener[].address`.
@@ -75,6 +75,10 @@ const RATE: Form = Form { expected: "a rate, as in \"500/h\" (s, min, h, d)", ho
 const SOCKET: Form = Form {
     expected: "an IP address and a port, as in \"127.0.0.1:2525\" or \"[::1]:2525\"",
     holds: parses::<std::net::SocketAddr>,
+};
+const NAME_SERVER: Form = Form {
+    expected: "an IP address, and a port where it is not 53, as in \"192.0.2.1\" or \"127.0.0.1:5353\"",
+    holds: |text| crate::route::options::name_server(text).is_some(),
 };
 const NETWORK: Form = Form {
     expected: "a network as in \"10.0.0.0/8\", a single address as in \"192.0.2.7/32\" or \"2001:db8::7/128\"",
@@ -176,7 +180,7 @@ const KEYS: &[Key] = &[
     key("queue.expire", Text(DURATION)),
     key("bounces.mode", Text(Form { expected: "one of `mail`, `none`", holds: is_word::<BounceMode> })),
     key("bounces.delay_after", Text(DURATION)),
-    key("dns.servers", Texts(SOCKET)),
+    key("dns.servers", Texts(NAME_SERVER)),
     key("delivery.port", Number(1..=65_535)),
     key("delivery.ip", Text(Form { expected: "one of `ipv4`, `prefer-ipv4`, `both`", holds: is_word::<IpChoice> })),
     key("delivery.networks", Texts(NETWORK)),
@@ -341,20 +345,23 @@ pub(super) fn keys_of_element(list: &str) -> impl Iterator<Item = &'static Key> 
 }
 
 /// The key or table a wrong path was most probably meant to be. A name that is right but stands in the wrong table is
-/// near, too.
-pub(super) fn nearest(path: &str) -> &'static str {
+/// near, too; none where nothing is.
+pub(super) fn nearest(path: &str) -> Option<&'static str> {
     let sections = KEYS.iter().filter_map(|key| key.path.split_once('.')).map(|(section, _)| section);
     let known = KEYS.iter().map(|key| key.path).chain(sections);
     // Of two that are as near, the one that lies less deep.
-    known.min_by_key(|known| (cost(&plain(path), &plain(known)), known.matches('.').count())).unwrap_or_default()
+    let cost = |known: &str| cost(&plain(path), &plain(known));
+    let near = known.min_by_key(|known| (cost(known), known.matches('.').count()))?;
+    is_near(path, cost(near)).then_some(near)
 }
 
-/// The key a wrong path was most probably meant to be; for a table, one in it.
-pub(super) fn nearest_key(path: &str) -> &'static str {
+/// The key a wrong path was most probably meant to be; for a table, one in it; none where nothing is near.
+pub(super) fn nearest_key(path: &str) -> Option<&'static str> {
     let wanted = plain(path);
     let inside = |known: &str| known.strip_prefix(&wanted).is_some_and(|rest| rest.starts_with('.'));
     let cost = |known: &str| if inside(known) { 1 } else { cost(&wanted, known) };
-    KEYS.iter().map(|key| key.path).min_by_key(|known| cost(&plain(known))).unwrap_or_default()
+    let near = KEYS.iter().map(|key| key.path).min_by_key(|known| cost(&plain(known)))?;
+    is_near(path, cost(&plain(near))).then_some(near)
 }
 
 fn plain(path: &str) -> String {

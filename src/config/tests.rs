@@ -155,7 +155,10 @@ fn wrong_shapes_say_how_to_write_it() {
     one_fault("[limit]\nrecipients = 5", "unknown key `limit`: the nearest known key is `limits`");
     one_fault("[provider.outlook]\nmax_connections = 5", "begin each provider with a line `[[provider]]`");
     one_fault("route = [1]", "an entry of `route` is an integer, not a table");
-    one_fault("[dns]\nservers = '127.0.0.1:53'", "write a list, each entry an IP address and a port");
+    one_fault(
+        "[dns]\nservers = '127.0.0.1:53'",
+        "write a list, each entry an IP address, and a port where it is not 53",
+    );
     one_fault("[relay]\ntrusted_networks = ['10.0.0.5']", "a single address as in \"192.0.2.7/32\"");
     for name in ["[192.0.2.1]", "192.0.2.1", "a_b.example", "münchen.example", "a..b", "relay.example."] {
         one_fault(&format!("hostname = '{name}'"), "write a host name");
@@ -610,6 +613,14 @@ fn uncommented() -> String {
 
 /// Only one of them can be in force.
 const MORE_PASSWORDS: [&str; 2] = ["password =", "password_hash ="];
+
+#[test]
+fn a_name_server_without_a_port_is_asked_at_53() {
+    let (config, _) = load("[dns]\nservers = ['192.0.2.1', '2001:db8::1', '127.0.0.1:5353']", &[]).unwrap();
+    let servers: Vec<String> = config.dns.servers.iter().map(ToString::to_string).collect();
+    assert_eq!(servers, ["192.0.2.1:53", "[2001:db8::1]:53", "127.0.0.1:5353"]);
+    assert!(load("[dns]\nservers = ['dns.example']", &[]).is_err());
+}
 
 #[test]
 fn the_documented_file_says_nothing_new_as_it_stands() {

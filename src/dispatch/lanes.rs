@@ -117,8 +117,6 @@ impl Core {
         if let Some(flow) = said.and_then(|said| said.flow) {
             self.blocked_by.insert(lane.clone(), flow);
         }
-        let reply = said.map_or("", |said| said.reply);
-        self.act(Action::Warn(format!("{text}: {reply}")));
         self.raise_block(lane, text, said, now);
         self.rest(lane);
     }

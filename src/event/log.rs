@@ -23,6 +23,7 @@ use super::folder;
 use super::line::Lines;
 use super::options::{Events, Output};
 use super::tail::Tail;
+use super::told;
 use crate::clock::Clock;
 use crate::spool::Journal;
 use crate::types::{Event, Timestamp};
@@ -178,6 +179,7 @@ impl Journal for EventLog {
                 written?;
             }
         }
+        events.iter().for_each(told::tell);
         self.seq = seq;
         self.buffer.shrink_to(BUFFER_KEPT);
         Ok(())

@@ -1,7 +1,7 @@
 //! The event log: one JSON object a line for everything that happened to a message (see `docs/events.md`).
 //!
 //! `line` makes the text, `append` keeps batches whole, `folder` knows the files, `log` puts them together, `tail` reads
-//! back what a start needs.
+//! back what a start needs, `told` says it to people.
 
 mod append;
 mod folder;
@@ -10,6 +10,7 @@ mod line;
 pub mod log;
 pub mod options;
 pub mod tail;
+mod told;
 
 pub use log::EventLog;
 pub use tail::{Tail, Written};

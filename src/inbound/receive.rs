@@ -207,7 +207,7 @@ impl<I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, I, S> {
                 if let Some(aside) = aside {
                     aside.count(self.now());
                 }
-                tracing::info!(%id, %client, user, sender, recipients = count, size_bytes, "accepted");
+                tracing::debug!(%id, %client, user, sender, recipients = count, size_bytes, "accepted");
                 replies::QUEUED.with(id.to_string())
             }
             Err(error) => {

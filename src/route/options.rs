@@ -1,14 +1,27 @@
 //! `[dns]` and `[[route]]`: whom to ask for MX hosts, and where nobody is asked.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Dns {
-    /// Name servers, `127.0.0.1:5353` form; empty: the system's.
+    /// Name servers, as in `192.0.2.1` (port 53) or `127.0.0.1:5353`; empty: the system's.
+    #[serde(deserialize_with = "name_servers")]
     pub servers: Vec<SocketAddr>,
+}
+
+/// An address with a port, or one alone: port 53.
+pub fn name_server(text: &str) -> Option<SocketAddr> {
+    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, 53)))
+}
+
+fn name_servers<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<SocketAddr>, D::Error> {
+    let servers = Vec::<String>::deserialize(from)?;
+    let read = |text: &String| name_server(text).ok_or_else(|| D::Error::custom(format!("{text:?} is no name server")));
+    servers.iter().map(read).collect()
 }
 
 /// A fixed next hop for a domain instead of the MX look-up.

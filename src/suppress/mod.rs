@@ -14,6 +14,7 @@
 
 mod decision;
 mod entry;
+mod objects;
 mod operation;
 pub mod options;
 mod sorted;

@@ -4,14 +4,17 @@
 //! - what was exported can be imported and is the same list;
 //! - each line says for itself what it is: a JSON object, the names of the columns, or fields; a plain list of addresses, or of
 //!   `address,reason`, is a CSV file too;
+//! - a JSON text over several lines, an array, or an object around one, is read entry by entry, as other services export it;
 //! - lines have a bounded length; one that cannot be read is told with its number and what to do, and those behind it
 //!   are read all the same.
 
+use std::collections::VecDeque;
 use std::io::{BufRead, Read};
 
-use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 use super::entry::{Entry, Source};
+use super::objects::{Found, Objects};
 use crate::types::{Class, Domain, Mailbox, Timestamp};
 
 /// Longer than any entry: an address and a reply of 1,000 characters, all escaped.
@@ -20,6 +23,8 @@ const LINE_MAX: u64 = 16 * 1024;
 const WORD_MAX: usize = 200;
 /// What stands between fields: the comma, and what spreadsheets write where the comma is the decimal point, or from a table.
 const SEPARATORS: [char; 3] = [',', ';', '\t'];
+/// Spreadsheets put this byte order mark before the first name.
+const MARK: &[u8] = b"\xEF\xBB\xBF";
 /// A word of the input in an error.
 const QUOTED_MAX: usize = 80;
 /// The names of the columns, as an export begins.
@@ -27,22 +32,20 @@ pub const CSV_HEADER: &str =
     "recipient,class,reply,source,first,last,hits,expires,terms,tag,provider,rule,wave,sender_domain";
 
 /// An entry as it stands in a file: all of it text, and only the address needed.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Default)]
 struct Raw {
-    #[serde(alias = "email", alias = "address")]
     recipient: Option<String>,
     class: Option<String>,
-    #[serde(alias = "reason")]
     reply: Option<String>,
     source: Option<String>,
-    #[serde(alias = "created")]
     first: Option<String>,
+    /// When another service listed it; what cannot be read as a time is passed over.
+    listed: Option<String>,
+    /// The code that belongs to `reply`.
+    code: Option<String>,
     last: Option<String>,
-    #[serde(deserialize_with = "number_or_text")]
     hits: Option<String>,
     expires: Option<String>,
-    #[serde(deserialize_with = "number_or_text")]
     terms: Option<String>,
     tag: Option<String>,
     provider: Option<String>,
@@ -51,12 +54,82 @@ struct Raw {
     sender_domain: Option<String>,
 }
 
-fn number_or_text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
-    Ok(match Option::<serde_json::Value>::deserialize(from)? {
-        None => None,
-        Some(serde_json::Value::String(text)) => Some(text),
-        Some(other) => Some(other.to_string()),
-    })
+impl Raw {
+    /// Takes the value of the column or key `name`; names nobody knows are passed over.
+    fn take(&mut self, name: &str, value: String) {
+        let plain = |c: &char| c.is_ascii_alphanumeric();
+        let name: String = name.chars().filter(plain).map(|c| c.to_ascii_lowercase()).collect();
+        let Some(into) = self.place(&name) else { return };
+        // Ours first, where a file has both.
+        if into.as_ref().is_none_or(String::is_empty) {
+            *into = Some(value);
+        }
+    }
+
+    /// As weir writes it, and as SendGrid, Amazon SES, Postmark, Mailgun and Brevo do.
+    fn place(&mut self, name: &str) -> Option<&mut Option<String>> {
+        Some(match name {
+            "recipient" | "email" | "address" | "emailaddress" => &mut self.recipient,
+            "class" => &mut self.class,
+            "reply" | "reason" | "error" | "suppressionreason" => &mut self.reply,
+            "source" => &mut self.source,
+            "first" => &mut self.first,
+            "created" | "createdat" | "blockedat" | "bouncedat" | "lastupdatetime" | "date" => &mut self.listed,
+            "code" => &mut self.code,
+            "last" => &mut self.last,
+            "hits" => &mut self.hits,
+            "expires" => &mut self.expires,
+            "terms" => &mut self.terms,
+            "tag" => &mut self.tag,
+            "provider" => &mut self.provider,
+            "rule" => &mut self.rule,
+            "wave" => &mut self.wave,
+            "senderdomain" => &mut self.sender_domain,
+            _ => return None,
+        })
+    }
+
+    /// Of one JSON object.
+    fn of_object(text: &str) -> Result<Raw, String> {
+        let object: serde_json::Map<String, Value> = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let mut raw = Raw::default();
+        for (name, value) in object {
+            match value {
+                Value::Null => {}
+                Value::String(text) => raw.take(&name, text),
+                Value::Number(number) => raw.take(&name, number.to_string()),
+                // Brevo: `"reason": {"code": "hardBounce", "message": "…"}`.
+                Value::Object(mut inner) => {
+                    let said = [inner.remove("message"), inner.remove("code")].into_iter().flatten();
+                    if let Some(Value::String(text)) = said.into_iter().find(|said| said.as_str() != Some("")) {
+                        raw.take(&name, text);
+                    }
+                }
+                other if raw.place(&name).is_some() => {
+                    return Err(format!("`{name}` is neither text nor number: {other}"));
+                }
+                _ => {}
+            }
+        }
+        Ok(raw)
+    }
+
+    /// The words with their code before them, where another service keeps the two apart.
+    fn words(&self) -> String {
+        let reply = self.reply.as_deref().unwrap_or_default();
+        match self.code.as_deref().map(str::trim) {
+            Some(code) if code.len() == 3 && code.parse::<u16>().is_ok() && !reply.starts_with(code) => {
+                format!("{code} {reply}").trim_end().to_string()
+            }
+            _ => reply.to_string(),
+        }
+    }
+}
+
+/// Does another service say that the recipient complained?
+fn is_complaint(reason: &str) -> bool {
+    let word: String = reason.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
+    ["complaint", "spamcomplaint", "contactflaggedasspam"].contains(&word.as_str())
 }
 
 /// Reads entries line by line.
@@ -68,12 +141,24 @@ pub struct LineReader<R> {
     number: u64,
     began: bool,
     now: Timestamp,
+    /// Of a JSON text that goes over more than a line.
+    document: Option<Document>,
+}
+
+/// A JSON text that is being read.
+#[derive(Debug)]
+struct Document {
+    objects: Objects,
+    /// What is read of it already and not looked at.
+    ahead: VecDeque<u8>,
+    /// What was read from the file last ended a line.
+    is_new_line: bool,
 }
 
 impl<R: BufRead> LineReader<R> {
     /// What stands without times came at `now`.
     pub fn new(from: R, now: Timestamp) -> LineReader<R> {
-        LineReader { from, columns: None, number: 0, began: false, now }
+        LineReader { from, columns: None, number: 0, began: false, now, document: None }
     }
 
     /// The line that was read last, counted from 1.
@@ -84,11 +169,27 @@ impl<R: BufRead> LineReader<R> {
     /// The next entry, or what is wrong with the next line that should be one; none at the end.
     pub fn next_entry(&mut self) -> std::io::Result<Option<Result<Entry, String>>> {
         loop {
+            if self.document.is_some() {
+                match self.next_object()? {
+                    Some(read) => return Ok(Some(read)),
+                    None => continue,
+                }
+            }
             let mut line = Vec::new();
             if (&mut self.from).take(LINE_MAX).read_until(b'\n', &mut line)? == 0 {
                 return Ok(None);
             }
             self.number += 1;
+            if is_document(&line) {
+                let ahead = line.strip_prefix(MARK).unwrap_or(&line).iter().copied().collect();
+                self.document = Some(Document {
+                    objects: Objects::new(LINE_MAX as usize),
+                    ahead,
+                    is_new_line: line.ends_with(b"\n"),
+                });
+                self.began = true;
+                continue;
+            }
             if !line.ends_with(b"\n") && line.len() as u64 >= LINE_MAX {
                 skip_line(&mut self.from)?;
                 return Ok(Some(Err(format!("is longer than {LINE_MAX} octets: is this a list of addresses?"))));
@@ -101,10 +202,57 @@ impl<R: BufRead> LineReader<R> {
         }
     }
 
+    /// The next entry of a JSON text; none at its end.
+    fn next_object(&mut self) -> std::io::Result<Option<Result<Entry, String>>> {
+        while let Some(document) = &mut self.document {
+            let byte = match document.ahead.pop_front() {
+                Some(byte) => byte,
+                None => match self.from.fill_buf()?.first().copied() {
+                    Some(byte) => {
+                        self.from.consume(1);
+                        self.number += u64::from(document.is_new_line);
+                        document.is_new_line = byte == b'\n';
+                        byte
+                    }
+                    None => {
+                        let is_cut = document.objects.is_open();
+                        self.document = None;
+                        return Ok(
+                            is_cut.then(|| Err("ends in the middle of a JSON text: is the file whole?".to_string()))
+                        );
+                    }
+                },
+            };
+            let ahead_is_empty = document.ahead.is_empty();
+            match document.objects.push(byte) {
+                None => {}
+                Some(Found::End) => self.document = None,
+                Some(Found::Object(text)) => return Ok(Some(self.of_object(&text))),
+                Some(Found::TooLong) => {
+                    return Ok(Some(Err(format!(
+                        "has an entry longer than {LINE_MAX} octets: is this a list of addresses?"
+                    ))));
+                }
+                Some(Found::Broken) => {
+                    self.document = None;
+                    if byte != b'\n' && ahead_is_empty {
+                        skip_line(&mut self.from)?;
+                    }
+                    return Ok(Some(Err("is no JSON: correct it, or write one object a line".to_string())));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn of_object(&self, text: &[u8]) -> Result<Entry, String> {
+        let text = std::str::from_utf8(text).map_err(|_| "is not UTF-8: save the file as UTF-8")?;
+        self.entry(Raw::of_object(text).map_err(|error| format!("is no entry ({error})"))?)
+    }
+
     /// An entry; nothing (blank, comment, names of columns, the brackets of an array); or what is wrong.
     fn read(&mut self, line: &[u8]) -> Result<Option<Entry>, String> {
-        // Spreadsheets put a byte order mark before the first name.
-        let line = line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line);
+        let line = line.strip_prefix(MARK).unwrap_or(line);
         let text = std::str::from_utf8(line).map_err(|_| "is not UTF-8: save the file as UTF-8")?.trim();
         if text.is_empty() || text.starts_with('#') || text == "[" || text == "]" {
             return Ok(None);
@@ -112,8 +260,7 @@ impl<R: BufRead> LineReader<R> {
         let is_first = !std::mem::replace(&mut self.began, true);
         if text.starts_with('{') {
             let text = text.strip_suffix(',').unwrap_or(text);
-            let raw = serde_json::from_str(text)
-                .map_err(|error| format!("is no entry on one line ({error}); an array goes through `jq -c '.[]'`"))?;
+            let raw = Raw::of_object(text).map_err(|error| format!("is no entry on one line ({error})"))?;
             return self.entry(raw).map(Some);
         }
         if is_first && let Some(names) = names(text) {
@@ -129,8 +276,9 @@ impl<R: BufRead> LineReader<R> {
 
     fn entry(&self, raw: Raw) -> Result<Entry, String> {
         let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+        let words = raw.words();
         let address = given(raw.recipient).ok_or("names no recipient: write the address in the column `recipient`")?;
-        let mailbox = Mailbox::parse(&address).map_err(|error| {
+        let mailbox = Mailbox::parse(in_brackets(&address)).map_err(|error| {
             let short: String = address.chars().take(QUOTED_MAX).collect();
             format!("`{short}` is no mail address: {error}")
         })?;
@@ -139,8 +287,10 @@ impl<R: BufRead> LineReader<R> {
             None => Class::Other,
         };
         // How it came onto a list of another program is not always one of our words.
-        let source = given(raw.source).and_then(|word| word.parse().ok()).unwrap_or(Source::Import);
-        let first = time("first", given(raw.first))?;
+        let source = given(raw.source).and_then(|word| word.parse().ok());
+        let source = source.unwrap_or(if is_complaint(&words) { Source::Complaint } else { Source::Import });
+        let listed = given(raw.listed).and_then(|text| moment(&text));
+        let first = time("first", given(raw.first))?.or(listed);
         let last = time("last", given(raw.last))?;
         let at = first.or(last).unwrap_or(self.now);
         let sender_domain = given(raw.sender_domain)
@@ -155,7 +305,7 @@ impl<R: BufRead> LineReader<R> {
             provider: word("provider", given(raw.provider))?,
             rule: word("rule", given(raw.rule))?,
             wave: word("wave", given(raw.wave))?,
-            ..Entry::new(&mailbox, class, raw.reply.as_deref().unwrap_or(""), source, at)
+            ..Entry::new(&mailbox, class, &words, source, at)
         })
     }
 }
@@ -174,10 +324,60 @@ fn word(name: &str, text: Option<String>) -> Result<Option<String>, String> {
 
 fn time(name: &str, text: Option<String>) -> Result<Option<Timestamp>, String> {
     let Some(text) = text else { return Ok(None) };
-    Timestamp::parse_rfc3339(&text)
-        .or_else(|| Timestamp::parse_rfc3339(&format!("{text}T00:00:00Z")))
+    moment(&text)
         .map(Some)
         .ok_or_else(|| format!("{name}: `{text}` is no time: write it as 2026-11-21T20:33:40Z or 2026-11-21"))
+}
+
+/// A time as lists have it: RFC 3339, a day, `2026-11-21 20:33:40`, RFC 5322 (Mailgun), seconds since 1970 (SendGrid, SES).
+fn moment(text: &str) -> Option<Timestamp> {
+    let text = text.trim();
+    Timestamp::parse_rfc3339(text)
+        .or_else(|| Timestamp::parse_rfc3339(&format!("{text}T00:00:00Z")))
+        .or_else(|| Timestamp::parse_rfc3339(&format!("{}Z", text.trim_end_matches(" UTC").replacen(' ', "T", 1))))
+        .or_else(|| Timestamp::parse_rfc5322(text))
+        .or_else(|| {
+            let seconds: f64 = text.parse().ok().filter(|seconds| (1e8..1e11).contains(seconds))?;
+            Some(Timestamp::from_millis((seconds * 1000.0) as i64))
+        })
+}
+
+/// Does a JSON text begin here that one line does not hold as an entry? Then it goes through `Objects`.
+fn is_document(line: &[u8]) -> bool {
+    let text = line.strip_prefix(MARK).unwrap_or(line).trim_ascii();
+    let begins = text.starts_with(b"{") || text.starts_with(b"[") && text.len() > 1;
+    if !begins {
+        return false;
+    }
+    let mut objects = Objects::new(0);
+    let found: Vec<Found> = text.iter().filter_map(|&byte| objects.push(byte)).collect();
+    // One object, with nothing open behind it, is an entry; so is what is no JSON at all, to be told as that.
+    let is_entry =
+        text.starts_with(b"{") && !objects.is_open() && found.len() <= 1 && !(text.contains(&b'[') && is_wrapper(text));
+    !is_entry && !found.contains(&Found::Broken)
+}
+
+/// An object around an array of entries, or around an empty one.
+fn is_wrapper(text: &[u8]) -> bool {
+    let Ok(object) = serde_json::from_slice::<serde_json::Map<String, Value>>(text.strip_suffix(b",").unwrap_or(text))
+    else {
+        return false;
+    };
+    let holds_entries = |value: &Value| value.as_array().is_some_and(|list| list.iter().all(Value::is_object));
+    let mut raw = Raw::default();
+    object.values().any(holds_entries)
+        && !object.keys().any(|name| {
+            raw.take(name, "x".to_string());
+            raw.recipient.is_some()
+        })
+}
+
+/// The address of `"Doe, John" <john@example.com>`, or all of the text.
+fn in_brackets(text: &str) -> &str {
+    match text.strip_suffix('>').and_then(|text| text.rsplit_once('<')) {
+        Some((_, address)) => address,
+        None => text,
+    }
 }
 
 /// The names of the first line, and what stands between them.
@@ -190,8 +390,12 @@ struct Columns {
 /// The first line, if it holds names and no address.
 fn names(text: &str) -> Option<Columns> {
     SEPARATORS.into_iter().find_map(|separator| {
-        let names: Vec<String> = csv_fields(text, separator)?.iter().map(|field| field.trim().to_lowercase()).collect();
-        let known = names.iter().any(|name| ["recipient", "email", "address"].contains(&name.as_str()));
+        let names: Vec<String> = csv_fields(text, separator)?.iter().map(|field| field.trim().to_string()).collect();
+        let known = names.iter().any(|name| {
+            let mut raw = Raw::default();
+            raw.take(name, "x".to_string());
+            raw.recipient.is_some()
+        });
         known.then_some(Columns { names, separator })
     })
 }
@@ -201,25 +405,8 @@ fn by_names(columns: &Columns, text: &str) -> Result<Raw, String> {
         .ok_or("has a quote that does not end: write a quote inside quotes twice")?;
     let mut raw = Raw::default();
     for (name, field) in columns.names.iter().zip(fields) {
-        let trimmed = || Some(field.trim().to_string());
-        match name.as_str() {
-            "recipient" | "email" | "address" => raw.recipient = trimmed(),
-            "class" => raw.class = trimmed(),
-            "reply" | "reason" => raw.reply = Some(unescaped(&field)),
-            "source" => raw.source = trimmed(),
-            "first" | "created" => raw.first = trimmed(),
-            "last" => raw.last = trimmed(),
-            "hits" => raw.hits = trimmed(),
-            "expires" => raw.expires = trimmed(),
-            "terms" => raw.terms = trimmed(),
-            "tag" => raw.tag = trimmed(),
-            "provider" => raw.provider = trimmed(),
-            "rule" => raw.rule = trimmed(),
-            "wave" => raw.wave = trimmed(),
-            "sender_domain" => raw.sender_domain = trimmed(),
-            // What else another program exports.
-            _ => {}
-        }
+        let is_reply = ["reply", "reason"].contains(&name.to_lowercase().as_str());
+        raw.take(name, if is_reply { unescaped(&field) } else { field.trim().to_string() });
     }
     Ok(raw)
 }
@@ -230,19 +417,20 @@ fn plain(text: &str) -> Result<Raw, String> {
         let reply = Some(reason.trim().to_string()).filter(|reason| !reason.is_empty());
         Raw { recipient: Some(address.trim().to_string()), reply, ..Raw::default() }
     };
-    if !text.contains(SEPARATORS) || Mailbox::parse(text).is_ok() {
+    let is_address = |text: &str| Mailbox::parse(in_brackets(text)).is_ok();
+    if !text.contains(SEPARATORS) || is_address(text) {
         return Ok(of(text, ""));
     }
     // Each of them is one octet.
     let ends = text.match_indices(SEPARATORS).map(|(at, _)| at).take(QUOTED_MAX);
     let mut pieces = ends.map(|at| (&text[..at], &text[at + 1..]));
-    if let Some((address, reason)) = pieces.clone().find(|(address, _)| Mailbox::parse(address.trim()).is_ok()) {
+    if let Some((address, reason)) = pieces.clone().find(|(address, _)| is_address(address.trim())) {
         return Ok(of(address, reason));
     }
     // As a spreadsheet writes an address that holds quotes; else told with the first field as it is.
     for separator in SEPARATORS {
         if let Some([address, reason @ ..]) = csv_fields(text, separator).as_deref()
-            && Mailbox::parse(address.trim()).is_ok()
+            && is_address(address.trim())
         {
             return Ok(of(address, &reason.join(",")));
         }
@@ -381,6 +569,97 @@ mod tests {
     }
 
     #[test]
+    fn exports_of_other_services_are_read_as_they_are() {
+        let at = |secs: i64| Timestamp::from_secs(secs);
+        let noon = at(1_586_520_000);
+        for (file, reply, first, source) in [
+            // SendGrid, CSV and JSON.
+            (
+                "status,reason,email,created\n5.1.1,\"550 5.1.1 no, never\",a@x.example,1586520000\n",
+                "550 5.1.1 no, never",
+                noon,
+                Source::Import,
+            ),
+            (
+                r#"[{"created":1586520000,"email":"a@x.example","reason":"550 5.1.1 no","status":"5.1.1"}]"#,
+                "550 5.1.1 no",
+                noon,
+                Source::Import,
+            ),
+            // Amazon SES.
+            (
+                "{\n  \"SuppressedDestinationSummaries\": [\n    {\n      \"EmailAddress\": \"a@x.example\",\n      \"Reason\": \"COMPLAINT\",\n      \
+                 \"LastUpdateTime\": \"2020-04-10T14:00:00+02:00\"\n    }\n  ],\n  \"NextToken\": \"x\"\n}\n",
+                "COMPLAINT",
+                noon,
+                Source::Complaint,
+            ),
+            (
+                r#"{"SuppressedDestinationSummaries":[{"EmailAddress":"a@x.example","Reason":"BOUNCE","LastUpdateTime":1586520000.0}]}"#,
+                "BOUNCE",
+                noon,
+                Source::Import,
+            ),
+            // Postmark.
+            (
+                r#"{"Suppressions":[{"EmailAddress":"a@x.example","SuppressionReason":"HardBounce","Origin":"Recipient","CreatedAt":"2020-04-10T08:00:00-04:00"}]}"#,
+                "HardBounce",
+                noon,
+                Source::Import,
+            ),
+            // Mailgun, JSON and CSV.
+            (
+                r#"{"items":[{"address":"a@x.example","code":"550","error":"No such mailbox","created_at":"Fri, 10 Apr 2020 12:00:00 UTC"}],"paging":{"next":"u"}}"#,
+                "550 No such mailbox",
+                noon,
+                Source::Import,
+            ),
+            (
+                "address,code,error,created_at\na@x.example,550,No such mailbox,\"Fri, 10 Apr 2020 12:00:00 GMT\"\n",
+                "550 No such mailbox",
+                noon,
+                Source::Import,
+            ),
+            // Brevo.
+            (
+                r#"{"contacts":[{"email":"a@x.example","senderEmail":"s@y.example","reason":{"message":"hard bounce","code":"hardBounce"},"blockedAt":"2020-04-10T12:00:00Z"}],"count":1}"#,
+                "hard bounce",
+                noon,
+                Source::Import,
+            ),
+            ("Email;Reason;Blocked at\na@x.example;gone;2020-04-10 12:00:00\n", "gone", noon, Source::Import),
+            ("email,created\na@x.example,10/04/20\n", "", NOW, Source::Import),
+            // As people keep them.
+            ("\"Doe, John\" <a@x.example>\n", "", NOW, Source::Import),
+            ("John <a@x.example>,left\n", "left", NOW, Source::Import),
+        ] {
+            let (entries, faults) = read(file.as_bytes());
+            assert_eq!(faults, [], "{file}");
+            let [entry] = &entries[..] else { panic!("{file}: {entries:?}") };
+            let found = (entry.recipient.as_str(), entry.reply.as_str(), entry.first, entry.source);
+            assert_eq!(found, ("a@x.example", reply, first, source), "{file}");
+        }
+    }
+
+    #[test]
+    fn a_json_text_of_any_length_is_read_entry_by_entry() {
+        let entry = |n: u32| format!("{{\"email\":\"u{n}@x.example\",\"reason\":\"gone\"}}");
+        let many: Vec<String> = (0..2_000).map(entry).collect();
+        for file in [format!("[{}]", many.join(",")), format!("{{\"items\":[\n{}\n]}}\n", many.join(",\n"))] {
+            let (entries, faults) = read(file.as_bytes());
+            assert_eq!((entries.len(), faults), (2_000, vec![]));
+        }
+        let broken =
+            "a@x.example\n[{\"email\":\"b@x.example\"},\n{\"email\":1 {\n]}\nc@x.example\n[{\"email\":\"d@x.example\"";
+        let (entries, faults) = read(broken.as_bytes());
+        let found: Vec<&str> = entries.iter().map(|entry| entry.recipient.as_str()).collect();
+        assert_eq!(found[..2], ["a@x.example", "b@x.example"]);
+        assert!(found.contains(&"c@x.example"), "{found:?}");
+        assert!(faults.iter().any(|(line, text)| *line == 3 && text.contains("no JSON")), "{faults:?}");
+        assert!(faults.last().is_some_and(|(_, text)| text.contains("in the middle")), "{faults:?}");
+    }
+
+    #[test]
     fn bad_lines_are_named_and_left_out() {
         let mut file = b"\xEF\xBB\xBFEmail,class,expires\r\n\
             a@example.com,recipient-unknown,2027-01-01T00:00:00Z\r\n\
@@ -405,7 +684,7 @@ mod tests {
             (7, "quote"),
             (8, "UTF-8"),
             (9, "no whole number"),
-            (10, "no entry"),
+            (10, "no mail address"),
             (11, "longer"),
         ];
         assert_eq!(faults.len(), expected.len(), "{faults:?}");

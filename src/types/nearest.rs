@@ -3,9 +3,16 @@
 /// Characters that are compared: longer than any name, so that what is beyond changes no answer.
 const LENGTH_MAX: usize = 80;
 
-/// The name of `names` that is nearest to `wanted`, whatever the case of its letters.
+/// The name of `names` that is nearest to `wanted`, whatever the case of its letters; none if it is near to none.
 pub fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    names.min_by_key(|name| distance(&wanted.to_lowercase(), &name.to_lowercase()))
+    let edits = |name: &str| distance(&wanted.to_lowercase(), &name.to_lowercase());
+    let near = names.min_by_key(|name| edits(name))?;
+    is_near(wanted, edits(near)).then_some(near)
+}
+
+/// Are so many edits a slip of the pen in a word of this length, or another word?
+pub fn is_near(wanted: &str, edits: usize) -> bool {
+    edits <= 1 + wanted.chars().count() / 4
 }
 
 /// Edits (insert, remove, replace a character) that turn one text into the other.
@@ -43,6 +50,21 @@ mod tests {
             [("", "", 0), ("pause", "pause", 0), ("puase", "pause", 2), ("paus", "pause", 1), ("", "abc", 3)]
         {
             assert_eq!((distance(from, to), distance(to, from)), (edits, edits), "{from} {to}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_near_was_meant() {
+        let names = ["outlook", "gmail", "yahoo", "microsoft365"];
+        for (wanted, meant) in [
+            ("Outlok", Some("outlook")),
+            ("gmal", Some("gmail")),
+            ("microsoft", Some("microsoft365")),
+            ("microsoft-365", Some("microsoft365")),
+            ("bananas", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(wanted, names.into_iter()), meant, "{wanted}");
         }
     }
 

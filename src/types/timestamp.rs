@@ -79,6 +79,12 @@ impl Timestamp {
         i64::try_from(date.unix_timestamp_nanos() / 1_000_000).ok().map(Timestamp)
     }
 
+    /// `Fri, 21 Nov 2026 20:33:40 +0000`; GMT and UTC are taken for their number.
+    pub fn parse_rfc5322(text: &str) -> Option<Timestamp> {
+        let text = text.replace("UTC", "+0000").replace("GMT", "+0000");
+        OffsetDateTime::parse(&text, &Rfc2822).ok().map(|date| Timestamp::from_secs(date.unix_timestamp()))
+    }
+
     fn date(self) -> OffsetDateTime {
         let secs = self.0.clamp(0, Timestamp::NEVER.0).div_euclid(1000);
         OffsetDateTime::from_unix_timestamp(secs).unwrap_or(OffsetDateTime::UNIX_EPOCH)

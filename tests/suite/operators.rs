@@ -305,6 +305,25 @@ fn send_hands_over_what_it_reads() {
 }
 
 #[test]
+fn send_takes_a_message_with_a_header_as_it_is_and_nothing_for_nothing() {
+    let (world, mx) = World::with_domain("x.test");
+    let relay = world.config().listen_on_a_known_port().start();
+    let arguments = ["send", "--from", "app@sender.test", "--to", "u@x.test"];
+    let nothing = relay.command_with_input(&arguments, b" \n");
+    assert_eq!(nothing.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&nothing.stderr).contains("is empty"), "{nothing:?}");
+    let message = b"Subject: mine\nFrom: Ann <ann@sender.test>\nMIME-Version: 1.0\n\nline one\nend\n";
+    let output = relay.command_with_input(&arguments, message);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let got = mx.wait_accepted(1).remove(0);
+    assert_eq!((got.sender.as_str(), got.to()), ("app@sender.test", vec!["u@x.test"]));
+    assert_eq!(got.header("Subject").as_deref().map(str::trim), Some("mine"));
+    assert_eq!(got.header("From").as_deref().map(str::trim), Some("Ann <ann@sender.test>"));
+    assert!(got.header("Message-ID").is_some() && got.header("Date").is_some(), "{}", got.text());
+    assert!(got.content.ends_with(b"\r\n\r\nline one\r\nend\r\n"), "{}", got.text());
+}
+
+#[test]
 fn send_test_prints_the_receivers_reply_and_its_reading() {
     let (world, mx) = World::with_domain("x.test");
     mx.once(At::End, say("250 2.6.0 <test> queued for real"));

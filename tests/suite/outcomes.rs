@@ -23,8 +23,12 @@ fn a_message_is_delivered_and_told_of() {
     let accepted = relay.events_of("accepted").remove(0);
     assert_eq!(
         (&accepted["id"], &accepted["recipients"], &accepted["client"]),
-        (&id.into(), &1.into(), &"127.0.0.1".into())
+        (&id.clone().into(), &1.into(), &"127.0.0.1".into())
     );
+    let line = format!("{id}: from=<app@sender.test>, to=<u@x.test>, relay=mx.x.test, delay=");
+    let told = until("the outcome in the log", || relay.log().lines().find(|l| l.contains(&line)).map(str::to_string));
+    assert!(told.contains(", dsn=2.6.0, status=sent (250 2.6.0"), "{told}");
+    assert!(!relay.log().contains("accepted"), "what was taken in stands at debug: {}", relay.log());
     relay.assert_settled();
 }
 
