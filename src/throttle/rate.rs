@@ -164,7 +164,7 @@ pub(super) struct Rate {
     cycles: Vec<Cycle>,
     /// The longest wait that was needed lately, in seconds.
     need: f64,
-    /// A first wait that was too short lately, where no span explains why, in seconds.
+    /// A long first wait that was too short lately, in seconds.
     too_short: f64,
     /// The receiver was full at the last incident.
     was_full: bool,
@@ -417,10 +417,10 @@ impl Rate {
             None if is_full => self.full(&ending, before.as_ref(), at),
             None => self.light(&ending, at),
         }
-        self.too_short = match (self.was_full, self.window.or(self.guess)) {
-            (true, None) if first_wait >= TOO_SHORT_FROM * unit => first_wait,
-            (true, _) => 0.0,
-            (false, _) => TOO_SHORT_FADES * self.too_short,
+        self.too_short = match self.was_full {
+            true if first_wait >= TOO_SHORT_FROM * unit => first_wait,
+            true => 0.0,
+            false => TOO_SHORT_FADES * self.too_short,
         };
     }
 
