@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 use super::carrier::{Carrier, Parts, Said, excerpt};
 use super::core::{Core, Settings};
@@ -598,7 +599,9 @@ impl Engine {
         let (jobs_sender, jobs) = mpsc::channel(1);
         self.carriers.insert(connection, jobs_sender);
         let carrier = Carrier { id: connection, parts: self.parts.clone(), inputs: self.sender.clone(), jobs };
-        self.tasks.spawn(carrier.carry(plan, job));
+        let (host, address) = (&*plan.host, plan.address.ip());
+        let span = tracing::debug_span!(target: "weir::outbound", "connection", host, %address, id = ?connection);
+        self.tasks.spawn(carrier.carry(plan, job).instrument(span));
     }
 
     fn fetch(&self, id: DeliveryId) {

@@ -16,6 +16,7 @@ use bytes::Buf;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::auth::{Denied, User};
 use crate::smtp::offers::Tls;
@@ -32,6 +33,7 @@ use super::held::Hold;
 use super::intake::{Intake, RefusedRecipient, Standing, Suppressed};
 use super::overload::{Gauge, Place, Rank};
 use super::receive::Incoming;
+use super::transcript;
 use super::wire::{self, Line, Lost, Wire};
 
 /// While the relay stops, content that does not flow, and a client that does not read, are not waited for longer than this.
@@ -95,7 +97,14 @@ impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, 
         }
     }
 
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(self) {
+        // What is logged of it names the client, so that sessions side by side can be told apart.
+        let span =
+            tracing::debug_span!(target: "weir::inbound", "session", client = %self.client, id = fastrand::u16(..));
+        self.run_within().instrument(span).await;
+    }
+
+    async fn run_within(mut self) {
         tracing::debug!("{} connected", self.client);
         let place = self.place;
         tokio::select! {
@@ -163,6 +172,8 @@ impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, 
             let line_max = if self.session.is_logging_in() { sasl::LINE_MAX } else { wire::LINE_MAX };
             match self.wire.line(line_max) {
                 Line::Whole(length, whole) => {
+                    let line = &self.wire.input[..length];
+                    tracing::debug!("C: {}", transcript::shown(line, self.session.is_logging_in()));
                     let action = self.session.command(&self.wire.input[..length], &mut self.wire.output);
                     self.wire.input.advance(whole);
                     return Ok(action);

@@ -32,6 +32,7 @@ mod seats;
 mod slowed;
 mod stream;
 pub mod tls;
+mod transcript;
 mod wire;
 
 pub use admission::Admission;

@@ -72,6 +72,8 @@ pub(super) struct Wire<S> {
     skipped: u64,
     /// What the next read of content takes at most.
     chunk: usize,
+    /// Octets of `output` that the log has shown.
+    logged: usize,
     /// Replies are on their way that the client has not taken yet.
     sending: bool,
     /// The client has been greeted.
@@ -86,6 +88,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             output: Vec::new(),
             skipped: 0,
             chunk: CONTENT_CHUNK_MIN,
+            logged: 0,
             sending: false,
             has_spoken: false,
         }
@@ -160,20 +163,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// again, and `output` holds the rest.
     pub(super) async fn flush(&mut self) -> Result<(), Lost> {
         self.sending |= !self.output.is_empty();
+        self.log_replies();
         if !self.sending {
             return Ok(());
         }
         while !self.output.is_empty() {
             match self.stream.write(&self.output).await {
                 Ok(0) | Err(_) => return Err(Lost::Gone),
-                Ok(octets) if octets == self.output.len() => self.output = Vec::new(),
-                Ok(octets) => drop(self.output.drain(..octets)),
+                Ok(octets) if octets == self.output.len() => (self.output, self.logged) = (Vec::new(), 0),
+                Ok(octets) => {
+                    self.output.drain(..octets);
+                    self.logged -= octets;
+                }
             }
         }
         self.stream.flush().await.map_err(|_| Lost::Gone)?;
         self.sending = false;
         self.has_spoken = true;
         Ok(())
+    }
+
+    /// Each reply once, also where it goes out in pieces.
+    fn log_replies(&mut self) {
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            for line in String::from_utf8_lossy(&self.output[self.logged..]).lines() {
+                tracing::debug!("S: {line}");
+            }
+        }
+        self.logged = self.output.len();
     }
 
     /// Says what is left and the last word, and closes, as far as that can be done at once: others wait for the place. A client that

@@ -127,7 +127,7 @@ pub(super) async fn quit(mut wire: Wire, limit: Duration, says_quit: bool, stop:
     wire.set_holds(Holds::All);
     let farewell = async {
         if says_quit {
-            command::line(wire.output(), &["QUIT"]);
+            wire.say(|out| command::line(out, &["QUIT"]));
             if wire.reply(limit).await.is_err() {
                 return;
             }

@@ -279,7 +279,7 @@ impl Opening<'_> {
     }
 
     async fn ask(&self, mut wire: Wire, stage: OpenStage, words: &[&str]) -> Result<(Wire, Reply), Stop> {
-        command::line(wire.output(), words);
+        wire.say(|out| command::line(out, words));
         match wire.reply(self.timeouts.ehlo).await {
             Ok(reply) => Ok((wire, reply)),
             Err(text) => {

@@ -283,18 +283,18 @@ impl Connection {
     }
 
     fn write(&mut self, command: Command, transaction: &Transaction) {
-        let out = self.wire.output();
-        match command {
+        let capabilities = &self.capabilities;
+        self.wire.say(|out| match command {
             Command::Rset => command::line(out, &["RSET"]),
-            Command::Mail => command::mail(out, &transaction.envelope, &transaction.body, &self.capabilities),
+            Command::Mail => command::mail(out, &transaction.envelope, &transaction.body, capabilities),
             Command::Rcpt(i) => {
                 if let Some(recipient) = transaction.recipients.get(i) {
-                    command::rcpt(out, recipient, &self.capabilities);
+                    command::rcpt(out, recipient, capabilities);
                 }
             }
             Command::Data => command::line(out, &["DATA"]),
             Command::BdatLast => command::line(out, &["BDAT ", &transaction.body.size_bytes().to_string(), " LAST"]),
-        }
+        });
     }
 
     async fn reply_to(&mut self, command: Command, ledger: &Ledger) -> Result<Reply, Lost> {

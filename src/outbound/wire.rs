@@ -110,6 +110,13 @@ impl Wire {
         &mut self.output
     }
 
+    /// As `output`, for commands: the log shows them at `weir::outbound=debug`.
+    pub(super) fn say(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let before = self.output.len();
+        write(self.output());
+        tracing::debug!("C: {}", String::from_utf8_lossy(&self.output[before..]).trim_end());
+    }
+
     /// Bytes appended and not yet taken by the system.
     pub(super) fn unsent(&self) -> usize {
         self.output.len() - self.written
@@ -255,6 +262,9 @@ impl Wire {
     fn parse(&mut self) -> Option<Result<Reply, String>> {
         let (taken, reply) = self.reader.read(self.input.get(self.unread.clone())?);
         self.unread.start += taken;
+        if let Some(Ok(reply)) = &reply {
+            tracing::debug!("S: {reply}");
+        }
         reply.map(|result| result.map_err(|e| e.to_string()))
     }
 

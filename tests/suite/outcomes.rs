@@ -297,3 +297,21 @@ fn too_many_recipients_with_none_accepted_is_an_ordinary_deferral() {
     stays(Duration::from_millis(500), "one attempt", || mx.count("MAIL") == 1);
     assert_eq!(relay.queue()[0]["attempts"], 1);
 }
+
+#[test]
+fn the_log_shows_both_dialogues_when_asked() {
+    let (world, mx) = World::with_domain("x.test");
+    mx.always(At::to("gone@x.test"), say("550 5.1.1 no such user"));
+    let relay = world.config().set("log", "level", "\"info,weir::inbound=debug,weir::outbound=debug\"").start();
+    relay.submit("app@sender.test", &["gone@x.test"], &mail("shown", "Nobody else reads this."));
+    relay.wait_event("bounced", "gone@x.test");
+    for (part, line) in [
+        ("session{client=127.0.0.1", "C: MAIL FROM:<app@sender.test>"),
+        ("session{client=127.0.0.1", "S: 250 2.0.0 queued as "),
+        ("connection{host=\"mx.x.test\"", "C: RCPT TO:<gone@x.test>"),
+        ("connection{host=\"mx.x.test\"", "S: 550 5.1.1 no such user"),
+    ] {
+        until(line, || relay.log().lines().find(|l| l.contains(part) && l.contains(line)).map(str::to_string));
+    }
+    assert!(!relay.log().contains("Nobody else reads this"), "{}", relay.log());
+}
