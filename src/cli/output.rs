@@ -14,6 +14,9 @@ use crate::types::printable;
 #[error("nobody reads the output any more")]
 pub(super) struct ReaderGone;
 
+/// A terminal that says it is narrower does not know.
+const WIDTH_MIN: usize = 20;
+
 /// Where records and tables go. Buffered; flushed at the end and where somebody watches.
 pub(super) struct Output {
     writer: Box<dyn Write>,
@@ -35,6 +38,15 @@ impl Output {
     /// Is a person in front of it?
     pub(super) fn is_terminal(&self) -> bool {
         self.is_terminal
+    }
+
+    /// How many characters a line of the terminal holds; none where there is no terminal, or it does not say.
+    pub(super) fn width(&self) -> Option<usize> {
+        if !self.is_terminal {
+            return None;
+        }
+        let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+        Some(usize::from(size.ws_col)).filter(|&width| width >= WIDTH_MIN)
     }
 
     /// A line for people, or several.

@@ -68,7 +68,7 @@ fn print(records: &[StatusRecord], status: &Status, now: Timestamp, output: &mut
         }
         return Ok(());
     }
-    show(&render(records, now), status, output)
+    show(&render(records, now, output.width()), status, output)
 }
 
 fn show(text: &str, status: &Status, output: &mut Output) -> anyhow::Result<()> {
@@ -86,7 +86,7 @@ fn in_place(text: &str, output: &mut Output) -> anyhow::Result<()> {
     output.control(REST_OF_SCREEN)
 }
 
-fn render(records: &[StatusRecord], now: Timestamp) -> String {
+fn render(records: &[StatusRecord], now: Timestamp, width: Option<usize>) -> String {
     let mut text = String::new();
     let mut lanes = Vec::new();
     for record in records {
@@ -101,7 +101,7 @@ fn render(records: &[StatusRecord], now: Timestamp) -> String {
         return text;
     }
     let rows: Vec<Vec<String>> = lanes.iter().map(|lane| lane_row(lane, now)).collect();
-    text.push_str(&table::render(&COLUMNS, &rows));
+    text.push_str(&table::render_within(&COLUMNS, &rows, width));
     // Of a pause that holds for all lanes it is said once.
     let everything = lanes.iter().find(|lane| is_everything(lane)).and_then(|lane| lane.reason.as_deref());
     let is_own =
@@ -296,7 +296,7 @@ pub(super) mod tests {
     #[test]
     fn people_see_the_relay_and_its_lanes() {
         let records = [StatusRecord::Relay(relay_record()), StatusRecord::Lane(lane())];
-        let text = render(&records, now());
+        let text = render(&records, now(), None);
         for part in [
             "listens:  127.0.0.1:2525, 127.0.0.2:2525\n",
             "queue:    12,000 messages: deliveries 12,400 waiting, 3 active, 0 held\n",
@@ -324,7 +324,7 @@ pub(super) mod tests {
             problems: vec!["no public hostname: set `hostname`".into()],
             ..relay_record()
         };
-        let text = render(&[StatusRecord::Relay(sick)], now());
+        let text = render(&[StatusRecord::Relay(sick)], now(), None);
         for part in [
             "backlog:     still being read",
             "not routed:  5 deliveries not in the table: the hosts of their domains are looked up when they are due",
@@ -375,7 +375,7 @@ pub(super) mod tests {
     #[test]
     fn what_waits_is_said_once_for_a_provider_with_several_lanes() {
         let other = LaneRecord { source: "b".into(), ..lane() };
-        let text = render(&[StatusRecord::Lane(lane()), StatusRecord::Lane(other)], now());
+        let text = render(&[StatusRecord::Lane(lane()), StatusRecord::Lane(other)], now(), None);
         assert_eq!(text.matches("12,400 wait").count(), 1, "{text}");
         assert!(text.contains("outlook from b: paused"), "{text}");
     }
@@ -418,7 +418,7 @@ pub(super) mod tests {
             cause: Some("line\nline".into()),
             ..lane()
         };
-        let text = render(&[StatusRecord::Lane(odd)], now());
+        let text = render(&[StatusRecord::Lane(odd)], now(), None);
         assert!(!text.contains(['\x1b', '\t', '\u{202e}']), "{text:?}");
         assert!(text.contains("mx ?[2J from a b?: paused"), "{text}");
         assert!(text.contains("mx ?[2J: 12,400 wait"), "{text}");

@@ -21,12 +21,40 @@ impl Column {
     }
 }
 
-/// Headings and rows, each line ended by a line feed.
+/// What cells are cut to where a terminal is too narrow, step by step; an id is always whole.
+const NARROWER: [usize; 6] = [CELL_MAX, 40, 30, 22, 16, 13];
+/// The last column gets so much, or what it needs, before the others get more.
+const LAST_MIN: usize = 20;
+
+/// Headings and rows, each line ended by a line feed and, where there is a `width`, no longer than that.
+pub(super) fn render_within(columns: &[Column], rows: &[Vec<String>], width: Option<usize>) -> String {
+    let Some(width) = width else { return render(columns, rows) };
+    let last = columns.len().saturating_sub(1);
+    let longest = |place: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(place)).map(|cell| human::clean(cell).chars().count());
+        cells.chain(columns.get(place).map(|column| column.heading().chars().count())).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns.len()).map(longest).collect();
+    let needed = |cell_max: usize| -> usize {
+        let cut = widths.iter().enumerate().map(|(place, &w)| w.min(if place == last { LAST_MIN } else { cell_max }));
+        cut.sum::<usize>() + 2 * last
+    };
+    let narrowest = NARROWER[NARROWER.len() - 1];
+    let cell_max = NARROWER.into_iter().find(|&cell_max| needed(cell_max) <= width).unwrap_or(narrowest);
+    let whole = render_cut(columns, rows, cell_max);
+    whole.lines().map(|line| human::short(line, width).trim_end().to_string() + "\n").collect()
+}
+
+/// The same, as wide as it is.
 pub(super) fn render(columns: &[Column], rows: &[Vec<String>]) -> String {
+    render_cut(columns, rows, CELL_MAX)
+}
+
+fn render_cut(columns: &[Column], rows: &[Vec<String>], cell_max: usize) -> String {
     let last = columns.len().saturating_sub(1);
     let cell = |row: &[String], place: usize| -> String {
         let text = human::clean(row.get(place).map_or("", String::as_str));
-        if place == last { text } else { human::short(&text, CELL_MAX) }
+        if place == last { text } else { human::short(&text, cell_max) }
     };
     let headings: Vec<String> = columns.iter().map(|column| column.heading().to_string()).collect();
     let lines: Vec<Vec<String>> = std::iter::once(headings.as_slice())
@@ -83,7 +111,7 @@ impl<'a> Pages<'a> {
     }
 
     fn print(&mut self, output: &mut Output) -> anyhow::Result<()> {
-        output.text(&render(self.columns, &self.rows))?;
+        output.text(&render_within(self.columns, &self.rows, output.width()))?;
         self.rows.clear();
         self.printed = true;
         Ok(())
@@ -119,6 +147,25 @@ mod tests {
              outlook  12,400  451 4.7.650 slow\n\
              gmäil         1\n"
         );
+    }
+
+    #[test]
+    fn a_line_is_no_longer_than_the_terminal_and_a_row_is_one_line() {
+        let columns = [Column::Left("ID"), Column::Left("SENDER"), Column::Right("TRIES"), Column::Left("REASON")];
+        let row = |sender: &str, reason: &str| -> Vec<String> {
+            vec!["0123456789ABC".into(), sender.into(), "3".into(), reason.into()]
+        };
+        let rows = [row(&format!("{}@example.com", "x".repeat(50)), &"slow down ".repeat(30)), row("a@b.c", "short")];
+        assert_eq!(render_within(&columns, &rows, None), render(&columns, &rows));
+        for width in 20..200 {
+            let text = render_within(&columns, &rows, Some(width));
+            assert_eq!(text.lines().count(), 3);
+            assert!(text.lines().all(|line| line.chars().count() <= width), "{width}:\n{text}");
+            assert!(text.lines().skip(1).all(|line| line.starts_with("0123456789ABC")), "{width}:\n{text}");
+        }
+        let text = render_within(&columns, &rows, Some(80));
+        assert!(text.contains("slow down slow down"), "the reason has room, too:\n{text}");
+        assert_eq!(render_within(&columns, &rows, Some(1_000)), render(&columns, &rows));
     }
 
     #[test]

@@ -203,6 +203,19 @@ impl Config {
         shown.print()
     }
 
+    /// Takes over from `running` what takes effect only at a start, so that the next reload is compared with what runs.
+    pub fn keep_until_restart(&mut self, running: &Config) {
+        self.hostname.clone_from(&running.hostname);
+        self.data_dir.clone_from(&running.data_dir);
+        self.sandbox = running.sandbox;
+        self.listener.clone_from(&running.listener);
+        self.limits = running.limits.clone();
+        self.dns.servers.clone_from(&running.dns.servers);
+        self.delivery.max_connections = running.delivery.max_connections;
+        self.events = running.events.clone();
+        self.log = running.log.clone();
+    }
+
     /// What differs in `other` and takes effect only at a start: it is bound, opened or shared out there.
     pub fn restart_needed(&self, other: &Config) -> Vec<&'static str> {
         [

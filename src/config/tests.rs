@@ -615,6 +615,20 @@ fn uncommented() -> String {
 const MORE_PASSWORDS: [&str; 2] = ["password =", "password_hash ="];
 
 #[test]
+fn a_reload_back_to_what_runs_needs_no_restart() {
+    let text = "hostname = 'b.example.com'\ndata_dir = 'b'\nsandbox = 'off'\n[[listener]]\naddress = '127.0.0.1:26'\n\
+                [limits]\nrecipients = 7\n[dns]\nservers = ['192.0.2.1']\n[delivery]\nmax_connections = 7\n\
+                [events]\nkeep = '1d'\n[log]\nlevel = 'debug'\n[queue]\nexpire = '1d'";
+    let (mut changed, _) = load(text, &[]).unwrap();
+    let running = Config::default();
+    let needed = running.restart_needed(&changed);
+    assert_eq!(needed.len(), 9, "{needed:?}");
+    changed.keep_until_restart(&running);
+    assert_eq!(running.restart_needed(&changed), Vec::<&str>::new());
+    assert_ne!(changed.queue, running.queue, "what holds at once is taken");
+}
+
+#[test]
 fn a_name_server_without_a_port_is_asked_at_53() {
     let (config, _) = load("[dns]\nservers = ['192.0.2.1', '2001:db8::1', '127.0.0.1:5353']", &[]).unwrap();
     let servers: Vec<String> = config.dns.servers.iter().map(ToString::to_string).collect();

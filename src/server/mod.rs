@@ -396,6 +396,7 @@ impl Relay {
         config.limits.connections = self.config.limits.connections;
         match self.apply(&config).await {
             Ok(()) => {
+                config.keep_until_restart(&self.config);
                 self.config = config;
                 tracing::info!("configuration reloaded");
             }
