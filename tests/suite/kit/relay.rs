@@ -157,7 +157,7 @@ impl Relay {
     pub fn run(&mut self) {
         assert!(self.child.is_none(), "the relay runs already");
         let start = self.log().len();
-        let mut child = Command::new(&self.program)
+        let mut child = without_our_variables(&mut Command::new(&self.program))
             .args(["run", "--config"])
             .arg(self.config_file())
             .env("NO_COLOR", "1")
@@ -475,10 +475,18 @@ pub fn weir(arguments: &[&str]) -> Output {
     finish(command, b"")
 }
 
+/// What steers the tests is nothing of the program's, which warns of variables that name no key.
+fn without_our_variables(command: &mut Command) -> &mut Command {
+    ["WEIR_TEST", "WEIR_TEST_MTAS", "WEIR_TEST_FAULTS", "WEIR_TEST_EXIM"]
+        .into_iter()
+        .fold(command, |command, name| command.env_remove(name))
+}
+
 /// Runs a command to its end, which has to come within the patience of a test.
 #[track_caller]
 pub fn finish(mut command: Command, input: &[u8]) -> Output {
-    let command = command.env("NO_COLOR", "1").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let command = without_our_variables(&mut command).env("NO_COLOR", "1");
+    let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("start a command");
     let mut stdin = child.stdin.take().expect("a pipe to the command");
     let input = input.to_vec();
