@@ -215,7 +215,12 @@ impl Newcomer {
             tokio::select! {
                 biased;
                 place = &mut self.place => return place.ok(),
-                () = tokio::time::sleep(wait) => self.look_at = self.gate.serve(self.gate.seats()),
+                () = tokio::time::sleep(wait) => {
+                    let mut seats = self.gate.seats();
+                    let (granted, then) = seats.look_again(now + wait, self.gate.0.clock.now());
+                    self.gate.hand_out(seats, granted);
+                    self.look_at = then;
+                }
             }
         }
     }

@@ -32,6 +32,8 @@ pub(super) const EQUAL_STAY: Duration = Duration::from_secs(5);
 const CROWD_STAY: Duration = Duration::from_secs(1);
 /// A network or address with fewer places is no crowd.
 const CROWD_MIN: usize = 4;
+/// So many addresses are looked at for somebody who could go: whoever comes must not cost more for all that are here.
+const LOOKED_AT: usize = 32;
 /// On the way to a log-in a stranger may be so long.
 const KNOCK_STAY: Duration = Duration::from_secs(30);
 /// For those on the way to a log-in, one place in so many.
@@ -109,7 +111,13 @@ struct Holding {
 struct Network {
     seats: usize,
     addresses: BTreeMap<IpAddr, Holding>,
+    by_load: BTreeSet<Load>,
+    /// Those that can be asked to leave.
+    idle: BTreeSet<(Timestamp, u64)>,
 }
+
+/// Where somebody is looked for first who could go: who holds most places; of these, whose session is idle longest.
+type Load = (Reverse<usize>, Timestamp, IpAddr);
 
 #[derive(Debug)]
 pub(super) struct Seats<A> {
@@ -124,6 +132,9 @@ pub(super) struct Seats<A> {
     /// Those on their way to a log-in.
     knocking: usize,
     strangers: BTreeMap<IpAddr, Network>,
+    by_load: BTreeSet<Load>,
+    /// When `serve` looked last, and when it wants to look again.
+    looked: Option<(Timestamp, Option<Timestamp>)>,
     /// Clients we know that can be asked to leave, who was idle longest in front.
     known: BTreeSet<(Timestamp, u64)>,
     waiting: BTreeMap<u64, Guest<A>>,
@@ -138,6 +149,36 @@ struct Search {
     best: Option<Found>,
     /// When the first of the others could.
     then: Option<Timestamp>,
+}
+
+impl Holding {
+    fn load(&self, address: IpAddr) -> Load {
+        let ranks = [Rank::Surplus, Rank::Stranger, Rank::Knocking];
+        let since = ranks.into_iter().filter_map(|rank| self.longest_idle(rank)).map(|(since, _)| since).min();
+        (Reverse(self.seats), since.unwrap_or(Timestamp::NEVER), address)
+    }
+
+    fn longest_idle(&self, rank: Rank) -> Option<(Timestamp, u64)> {
+        let mut of_rank = self.idle.range((rank, Timestamp::EPOCH, 0)..=(rank, Timestamp::NEVER, u64::MAX));
+        of_rank.next().map(|&(_, since, number)| (since, number))
+    }
+}
+
+impl Network {
+    fn load(&self, network: IpAddr) -> Load {
+        (Reverse(self.seats), self.idle.first().map_or(Timestamp::NEVER, |(since, _)| *since), network)
+    }
+
+    /// A session more, or one less, at this address.
+    fn change(&mut self, address: IpAddr, change: impl FnOnce(&mut Holding)) {
+        let holding = self.addresses.entry(address).or_default();
+        self.by_load.remove(&holding.load(address));
+        change(holding);
+        match holding.seats {
+            0 => drop(self.addresses.remove(&address)),
+            _ => drop(self.by_load.insert(holding.load(address))),
+        }
+    }
 }
 
 impl From {
@@ -182,6 +223,8 @@ impl<A> Seats<A> {
             held: 0,
             knocking: 0,
             strangers: BTreeMap::new(),
+            by_load: BTreeSet::new(),
+            looked: None,
             known: BTreeSet::new(),
             waiting: BTreeMap::new(),
         }
@@ -220,6 +263,20 @@ impl<A> Seats<A> {
 
     /// Gives places to those who wait, as far as there are some or somebody can go. Also: when to look again, if nothing else happens.
     pub(super) fn serve(&mut self, now: Timestamp) -> (Vec<Granted<A>>, Option<Timestamp>) {
+        let (granted, then) = self.give_places(now);
+        self.looked = Some((now, then));
+        (granted, then)
+    }
+
+    /// The same at the time that was named, unless another who waits has looked since.
+    pub(super) fn look_again(&mut self, due: Timestamp, now: Timestamp) -> (Vec<Granted<A>>, Option<Timestamp>) {
+        match self.looked {
+            Some((at, then)) if (due..=now).contains(&at) => (Vec::new(), then),
+            _ => self.serve(now),
+        }
+    }
+
+    fn give_places(&mut self, now: Timestamp) -> (Vec<Granted<A>>, Option<Timestamp>) {
         let mut granted = Vec::new();
         loop {
             let Some(first) = self.first_of_the_line() else { return (granted, None) };
@@ -278,11 +335,14 @@ impl<A> Seats<A> {
             (false, Rank::Known) => drop(idle_since.map(|since| self.known.insert((since, number)))),
             (false, _) => {
                 self.knocking += usize::from(rank == Rank::Knocking);
-                let network = self.strangers.entry(from.network).or_default();
-                network.seats += 1;
-                let holding = network.addresses.entry(from.address).or_default();
-                holding.seats += 1;
-                holding.idle.extend(idle_since.map(|since| (rank, since, number)));
+                self.change_network(from, |network| {
+                    network.seats += 1;
+                    network.idle.extend(idle_since.map(|since| (since, number)));
+                    network.change(from.address, |holding| {
+                        holding.seats += 1;
+                        holding.idle.extend(idle_since.map(|since| (rank, since, number)));
+                    });
+                });
             }
         }
         self.seats.insert(number, seat);
@@ -297,24 +357,26 @@ impl<A> Seats<A> {
             (false, Rank::Known) => drop(idle_since.map(|since| self.known.remove(&(since, number)))),
             (false, _) => {
                 self.knocking -= usize::from(rank == Rank::Knocking);
-                self.take_from_network(from, idle_since.map(|since| (rank, since, number)));
+                self.change_network(from, |network| {
+                    network.seats -= 1;
+                    idle_since.map(|since| network.idle.remove(&(since, number)));
+                    network.change(from.address, |holding| {
+                        holding.seats -= 1;
+                        idle_since.map(|since| holding.idle.remove(&(rank, since, number)));
+                    });
+                });
             }
         }
         Some(seat)
     }
 
-    fn take_from_network(&mut self, from: From, idle: Option<(Rank, Timestamp, u64)>) {
-        let Some(network) = self.strangers.get_mut(&from.network) else { return };
-        network.seats -= 1;
-        if let Some(holding) = network.addresses.get_mut(&from.address) {
-            holding.seats -= 1;
-            idle.map(|idle| holding.idle.remove(&idle));
-            if holding.seats == 0 {
-                network.addresses.remove(&from.address);
-            }
-        }
-        if network.seats == 0 {
-            self.strangers.remove(&from.network);
+    fn change_network(&mut self, from: From, change: impl FnOnce(&mut Network)) {
+        let network = self.strangers.entry(from.network).or_default();
+        self.by_load.remove(&network.load(from.network));
+        change(network);
+        match network.seats {
+            0 => drop(self.strangers.remove(&from.network)),
+            _ => drop(self.by_load.insert(network.load(from.network))),
         }
     }
 
@@ -350,16 +412,12 @@ impl<A> Seats<A> {
     fn who_could_go(&self, newcomer: u64, now: Timestamp) -> Search {
         let mut search = Search { now, best: None, then: None };
         let Some(guest) = self.waiting.get(&newcomer) else { return search };
-        for network in self.strangers.values() {
-            for holding in network.addresses.values() {
-                for rank in [Rank::Surplus, Rank::Stranger, Rank::Knocking] {
-                    let mut of_rank =
-                        holding.idle.range((rank, Timestamp::EPOCH, 0)..=(rank, Timestamp::NEVER, u64::MAX));
-                    let Some(&(_, since, number)) = of_rank.next() else { continue };
-                    let seats = (network.seats, holding.seats);
-                    let rank = if rank == Rank::Knocking && !self.keeps_knocking() { Rank::Stranger } else { rank };
-                    search.consider(rank, seats, since, number, self.stay(rank, guest, seats));
-                }
+        for (network, holding) in self.most_laden().take(LOOKED_AT) {
+            for rank in [Rank::Surplus, Rank::Stranger, Rank::Knocking] {
+                let Some((since, number)) = holding.longest_idle(rank) else { continue };
+                let seats = (network.seats, holding.seats);
+                let rank = if rank == Rank::Knocking && !self.keeps_knocking() { Rank::Stranger } else { rank };
+                search.consider(rank, seats, since, number, self.stay(rank, guest, seats));
             }
         }
         let comes_last = guest.rank != Rank::Known && !self.strangers.is_empty();
@@ -369,6 +427,14 @@ impl<A> Seats<A> {
             search.consider(Rank::Known, (0, 0), since, number, had_its_turn.min(EQUAL_STAY));
         }
         search
+    }
+
+    /// Networks and their addresses: who holds most places in front, of these whose session is idle longest.
+    fn most_laden(&self) -> impl Iterator<Item = (&Network, &Holding)> {
+        let networks = self.by_load.iter().filter_map(|(.., ip)| self.strangers.get(ip));
+        networks.flat_map(|network| {
+            network.by_load.iter().filter_map(move |(.., ip)| Some((network, network.addresses.get(ip)?)))
+        })
     }
 
     /// Are there places left of those for strangers on their way to a log-in?
