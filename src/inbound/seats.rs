@@ -32,7 +32,7 @@ pub(super) const EQUAL_STAY: Duration = Duration::from_secs(5);
 const CROWD_STAY: Duration = Duration::from_secs(1);
 /// A network or address with fewer places is no crowd.
 const CROWD_MIN: usize = 4;
-/// So many addresses are looked at for somebody who could go: whoever comes must not cost more for all that are here.
+/// So many addresses, for each rank, are looked at for somebody who could go: whoever comes must not cost more for all that are here.
 const LOOKED_AT: usize = 32;
 /// On the way to a log-in a stranger may be so long.
 const KNOCK_STAY: Duration = Duration::from_secs(30);
@@ -111,13 +111,15 @@ struct Holding {
 struct Network {
     seats: usize,
     addresses: BTreeMap<IpAddr, Holding>,
-    by_load: BTreeSet<Load>,
+    by_load: ByLoad,
     /// Those that can be asked to leave.
-    idle: BTreeSet<(Timestamp, u64)>,
+    idle: BTreeSet<(Rank, Timestamp, u64)>,
 }
 
-/// Where somebody is looked for first who could go: who holds most places; of these, whose session is idle longest.
-type Load = (Reverse<usize>, Timestamp, IpAddr);
+/// Networks, or addresses, with sessions of strangers that can be asked to leave, for each rank: who holds most places in front, of these
+/// whose session is idle longest. Who has none of that rank is not there: he cannot hide those who have.
+#[derive(Debug, Default)]
+struct ByLoad(BTreeSet<(Rank, Reverse<usize>, Timestamp, IpAddr)>);
 
 #[derive(Debug)]
 pub(super) struct Seats<A> {
@@ -132,7 +134,7 @@ pub(super) struct Seats<A> {
     /// Those on their way to a log-in.
     knocking: usize,
     strangers: BTreeMap<IpAddr, Network>,
-    by_load: BTreeSet<Load>,
+    by_load: ByLoad,
     /// When `serve` looked last, and when it wants to look again.
     looked: Option<(Timestamp, Option<Timestamp>)>,
     /// Clients we know that can be asked to leave, who was idle longest in front.
@@ -151,32 +153,45 @@ struct Search {
     then: Option<Timestamp>,
 }
 
-impl Holding {
-    fn load(&self, address: IpAddr) -> Load {
-        let ranks = [Rank::Surplus, Rank::Stranger, Rank::Knocking];
-        let since = ranks.into_iter().filter_map(|rank| self.longest_idle(rank)).map(|(since, _)| since).min();
-        (Reverse(self.seats), since.unwrap_or(Timestamp::NEVER), address)
+/// The ranks of strangers, who goes first in front.
+const STRANGERS: [Rank; 3] = [Rank::Surplus, Rank::Stranger, Rank::Knocking];
+
+/// The session of this rank that is idle longest.
+fn longest_idle(idle: &BTreeSet<(Rank, Timestamp, u64)>, rank: Rank) -> Option<(Timestamp, u64)> {
+    let mut of_rank = idle.range((rank, Timestamp::EPOCH, 0)..=(rank, Timestamp::NEVER, u64::MAX));
+    of_rank.next().map(|&(_, since, number)| (since, number))
+}
+
+impl ByLoad {
+    fn take_out(&mut self, ip: IpAddr, seats: usize, idle: &BTreeSet<(Rank, Timestamp, u64)>) {
+        for rank in STRANGERS {
+            longest_idle(idle, rank).map(|(since, _)| self.0.remove(&(rank, Reverse(seats), since, ip)));
+        }
     }
 
-    fn longest_idle(&self, rank: Rank) -> Option<(Timestamp, u64)> {
-        let mut of_rank = self.idle.range((rank, Timestamp::EPOCH, 0)..=(rank, Timestamp::NEVER, u64::MAX));
-        of_rank.next().map(|&(_, since, number)| (since, number))
+    fn put_in(&mut self, ip: IpAddr, seats: usize, idle: &BTreeSet<(Rank, Timestamp, u64)>) {
+        self.0.extend(
+            STRANGERS
+                .into_iter()
+                .filter_map(|rank| longest_idle(idle, rank).map(|(since, _)| (rank, Reverse(seats), since, ip))),
+        );
+    }
+
+    fn of_rank(&self, rank: Rank) -> impl Iterator<Item = &IpAddr> {
+        let first = (rank, Reverse(usize::MAX), Timestamp::EPOCH, IpAddr::from([0; 4]));
+        self.0.range(first..).take_while(move |(of, ..)| *of == rank).map(|(.., ip)| ip)
     }
 }
 
 impl Network {
-    fn load(&self, network: IpAddr) -> Load {
-        (Reverse(self.seats), self.idle.first().map_or(Timestamp::NEVER, |(since, _)| *since), network)
-    }
-
     /// A session more, or one less, at this address.
     fn change(&mut self, address: IpAddr, change: impl FnOnce(&mut Holding)) {
         let holding = self.addresses.entry(address).or_default();
-        self.by_load.remove(&holding.load(address));
+        self.by_load.take_out(address, holding.seats, &holding.idle);
         change(holding);
-        match holding.seats {
-            0 => drop(self.addresses.remove(&address)),
-            _ => drop(self.by_load.insert(holding.load(address))),
+        self.by_load.put_in(address, holding.seats, &holding.idle);
+        if holding.seats == 0 {
+            self.addresses.remove(&address);
         }
     }
 }
@@ -223,7 +238,7 @@ impl<A> Seats<A> {
             held: 0,
             knocking: 0,
             strangers: BTreeMap::new(),
-            by_load: BTreeSet::new(),
+            by_load: ByLoad::default(),
             looked: None,
             known: BTreeSet::new(),
             waiting: BTreeMap::new(),
@@ -337,7 +352,7 @@ impl<A> Seats<A> {
                 self.knocking += usize::from(rank == Rank::Knocking);
                 self.change_network(from, |network| {
                     network.seats += 1;
-                    network.idle.extend(idle_since.map(|since| (since, number)));
+                    network.idle.extend(idle_since.map(|since| (rank, since, number)));
                     network.change(from.address, |holding| {
                         holding.seats += 1;
                         holding.idle.extend(idle_since.map(|since| (rank, since, number)));
@@ -359,7 +374,7 @@ impl<A> Seats<A> {
                 self.knocking -= usize::from(rank == Rank::Knocking);
                 self.change_network(from, |network| {
                     network.seats -= 1;
-                    idle_since.map(|since| network.idle.remove(&(since, number)));
+                    idle_since.map(|since| network.idle.remove(&(rank, since, number)));
                     network.change(from.address, |holding| {
                         holding.seats -= 1;
                         idle_since.map(|since| holding.idle.remove(&(rank, since, number)));
@@ -372,11 +387,11 @@ impl<A> Seats<A> {
 
     fn change_network(&mut self, from: From, change: impl FnOnce(&mut Network)) {
         let network = self.strangers.entry(from.network).or_default();
-        self.by_load.remove(&network.load(from.network));
+        self.by_load.take_out(from.network, network.seats, &network.idle);
         change(network);
-        match network.seats {
-            0 => drop(self.strangers.remove(&from.network)),
-            _ => drop(self.by_load.insert(network.load(from.network))),
+        self.by_load.put_in(from.network, network.seats, &network.idle);
+        if network.seats == 0 {
+            self.strangers.remove(&from.network);
         }
     }
 
@@ -412,9 +427,9 @@ impl<A> Seats<A> {
     fn who_could_go(&self, newcomer: u64, now: Timestamp) -> Search {
         let mut search = Search { now, best: None, then: None };
         let Some(guest) = self.waiting.get(&newcomer) else { return search };
-        for (network, holding) in self.most_laden().take(LOOKED_AT) {
-            for rank in [Rank::Surplus, Rank::Stranger, Rank::Knocking] {
-                let Some((since, number)) = holding.longest_idle(rank) else { continue };
+        for rank in STRANGERS {
+            for (network, holding) in self.most_laden(rank).take(LOOKED_AT) {
+                let Some((since, number)) = longest_idle(&holding.idle, rank) else { continue };
                 let seats = (network.seats, holding.seats);
                 let rank = if rank == Rank::Knocking && !self.keeps_knocking() { Rank::Stranger } else { rank };
                 search.consider(rank, seats, since, number, self.stay(rank, guest, seats));
@@ -429,11 +444,11 @@ impl<A> Seats<A> {
         search
     }
 
-    /// Networks and their addresses: who holds most places in front, of these whose session is idle longest.
-    fn most_laden(&self) -> impl Iterator<Item = (&Network, &Holding)> {
-        let networks = self.by_load.iter().filter_map(|(.., ip)| self.strangers.get(ip));
-        networks.flat_map(|network| {
-            network.by_load.iter().filter_map(move |(.., ip)| Some((network, network.addresses.get(ip)?)))
+    /// Networks and addresses with idle sessions of this rank, who holds most places in front.
+    fn most_laden(&self, rank: Rank) -> impl Iterator<Item = (&Network, &Holding)> {
+        let networks = self.by_load.of_rank(rank).filter_map(|ip| self.strangers.get(ip));
+        networks.flat_map(move |network| {
+            network.by_load.of_rank(rank).filter_map(move |ip| Some((network, network.addresses.get(ip)?)))
         })
     }
 

@@ -36,6 +36,7 @@ pub(super) struct Incident {
     /// The wait before the next question, in seconds.
     wait: f64,
     /// The wait before the first one.
+    #[serde(default)]
     pub first_wait: f64,
     /// Questions that were refused.
     pub refused: u32,

@@ -24,6 +24,7 @@ mod noise;
 pub mod options;
 mod pace;
 pub mod profile;
+mod question;
 mod rate;
 mod wait;
 mod warmup;
@@ -682,9 +683,11 @@ impl Throttle {
     pub fn line_without_lane(&self, name: LaneName, now: Timestamp) -> LaneStatus {
         let mut lane = Lane::new(&self.profile(&name.provider), now);
         lane.guarded = true;
-        let reason = |line: LaneStatus| line.reason.filter(|_| self.pauses.stop(&name.provider));
-        let line = self.line(&name, &lane, now);
-        LaneStatus { reason: reason(line.clone()), ..line }
+        let mut line = self.line(&name, &lane, now);
+        if !self.pauses.stop(&name.provider) {
+            line.reason = None;
+        }
+        line
     }
 
     /// The same, a few lanes at a time: the next `count` behind `after`, without the pauses that have a line of their own.

@@ -186,6 +186,7 @@ pub(super) struct Trial {
     from: u64,
     begun: Timestamp,
     /// When the next look was due.
+    #[serde(default)]
     pub(super) look: Timestamp,
     /// The shortest and the longest way between its refusals.
     gaps: (u64, u64),

@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use super::history::History;
 use super::incident::Incident;
 use super::noise::{Finding, Noise, Trial};
+use super::question::{After, Question};
 use super::window::{Counts, Window, span, unit};
 use crate::types::Timestamp;
 
@@ -54,23 +55,6 @@ const STEP_WIDE: f64 = 2.0;
 const STEP_GUESS: f64 = 1.4;
 /// A search ends when what was refused is no further above what went well.
 const NARROW: f64 = 1.07;
-/// The first wait after a refusal, in units: a part of the time since the last one, within these.
-const FIRST_WAIT_PART: f64 = 0.2;
-const FIRST_WAIT: (f64, f64) = (0.5, 6.0);
-/// Less is shorter than an answer takes, however small the pause.
-const FIRST_WAIT_SECS: f64 = 0.2;
-/// Each question in a row that is accepted halves the longest first wait, so often at most.
-const EASED_MESSAGES: f64 = 8.0;
-const EASED_MOST: u8 = 3;
-/// Whoever needed a long wait that nothing explained waits at first for this part of it, and so long at most, in units.
-const NEED_PART: f64 = 0.25;
-const NEED_MOST: f64 = 360.0;
-const NEED_FADES: f64 = 0.6;
-/// And twice as long as a first wait of so many units or more that was too short; that counts less with each that was not.
-const TOO_SHORT_FADES: f64 = 0.9;
-const TOO_SHORT_FROM: f64 = 60.0;
-/// Until this wait, in units, the next incident soon after it waits as long at once.
-const NEED_AGAIN: f64 = 90.0;
 /// A window that is only guessed is filled within so many units, at that part of what was refused at most.
 const FILL_WITHIN: f64 = 300.0;
 const FILL_PART: f64 = 0.06;
@@ -162,15 +146,8 @@ pub(super) struct Rate {
     last: Option<(Counts, Counts)>,
     /// Between the last refusals.
     cycles: Vec<Cycle>,
-    /// The longest wait that was needed lately, in seconds.
-    need: f64,
-    /// A long first wait that was too short lately, in seconds.
-    too_short: f64,
-    /// The receiver was full at the last incident.
-    was_full: bool,
+    question: Question,
     full_times: u32,
-    /// Questions in a row that were accepted.
-    eased: u8,
     refused_at: f64,
     noise: Noise,
     trial: Option<Trial>,
@@ -352,35 +329,22 @@ impl Rate {
         self.incident.as_ref().map(Incident::wait)
     }
 
-    /// Short: to ask costs one refusal, not to ask costs what could have gone.
     fn first_wait(&self, part: f64, at: Moment<'_>) -> f64 {
         let unit = at.unit();
         let from = self.opened.map(|(opened, _)| opened).or(at.history.oldest()).unwrap_or(at.now);
-        let run = at.now.since(from).as_secs_f64();
-        // A refusal that speaks of reputation lasts for long.
-        let kind = if part >= 2.0 { 10.0 * part } else { part };
-        let eased = FIRST_WAIT.1 / f64::from(1u32 << self.eased.min(EASED_MOST));
-        let some = EASED_MESSAGES / self.pace.unwrap_or(self.refused_at).max(FLOOR) / unit;
-        let most = eased.max(some).clamp(FIRST_WAIT.0, FIRST_WAIT.1);
-        let mut wait = (FIRST_WAIT_PART * run).clamp(FIRST_WAIT.0 * unit, most * unit) * kind;
-        if part >= 2.0 {
-            wait = wait.max(FIRST_WAIT.1 * unit * kind);
-        }
-        wait = wait.max(FIRST_WAIT_SECS).max((2.0 * self.too_short).min(NEED_MOST * unit));
-        wait = wait.max(self.pace.map_or(0.0, |pace| 1.5 / pace.max(FLOOR)).min(600.0 * unit));
         let held = |window: &Window| window.held(at.history, unit, at.now);
-        if self.guess.is_none_or(|guess| held(&guess) > 1.15 * guess.count) {
-            wait = wait.max((NEED_PART * self.need).min(NEED_MOST * unit));
-        }
         let expected = self.window.filter(|_| self.phase == Phase::Look).or(self.guess);
-        if let Some(window) = expected.filter(|window| (0.93..=1.1).contains(&(held(window) / window.count))) {
-            let room = at.history.falls_to((0.95 * window.count) as u64, window.length(unit), at.now);
-            wait = wait.max(room.since(at.now).as_secs_f64());
-        }
-        if self.was_full && run < 2.0 * self.need && self.need <= NEED_AGAIN * unit {
-            wait = wait.max(0.8 * self.need);
-        }
-        wait
+        let full = expected.filter(|window| (0.93..=1.1).contains(&(held(window) / window.count)));
+        let room = |window: Window| at.history.falls_to((0.95 * window.count) as u64, window.length(unit), at.now);
+        self.question.first_wait(&After {
+            part,
+            run: at.now.since(from).as_secs_f64(),
+            pace: self.pace.map(|pace| pace.max(FLOOR)),
+            went: self.refused_at.max(FLOOR),
+            is_explained: self.guess.is_some_and(|guess| held(&guess) <= 1.15 * guess.count),
+            room: full.map(|window| room(window).since(at.now).as_secs_f64()),
+            unit,
+        })
     }
 
     /// The message that asked was accepted.
@@ -392,10 +356,7 @@ impl Rate {
         let (from, before) = begun.unwrap_or((at.now, total));
         let cycle = Cycle { gap: total.saturating_sub(before), secs: at.now.since(from).as_secs_f64().max(1e-3) };
         let run = cycle.gap as f64 / incident.first.since(from).as_secs_f64().max(0.05);
-        self.need =
-            if incident.refused > 0 { at.now.since(incident.first).as_secs_f64() } else { NEED_FADES * self.need };
-        self.was_full = incident.refused > 0;
-        self.eased = if self.was_full { 0 } else { (self.eased + 1).min(EASED_MOST) };
+        self.question.answered(&incident, unit, at.now);
         self.opened = Some((at.now, total));
         if !is_first {
             self.cycles.push(cycle);
@@ -408,7 +369,6 @@ impl Rate {
         let hold = (cycle.secs / 4.0).clamp(HOLD.0 * unit, HOLD.1 * unit);
         let is_full = incident.refused >= if self.noise.is_known(total) { 2 } else { 1 };
         let ending = Ending { is_first, cycle, run: run.max(incident.pace), hold, incident };
-        let first_wait = ending.incident.first_wait;
         match again.filter(|_| is_full || self.trial.is_none()) {
             Some(window) => {
                 let is_same = self.window.is_some_and(|own| own.span == window.span);
@@ -417,11 +377,6 @@ impl Rate {
             None if is_full => self.full(&ending, before.as_ref(), at),
             None => self.light(&ending, at),
         }
-        self.too_short = match self.was_full {
-            true if first_wait >= TOO_SHORT_FROM * unit => first_wait,
-            true => 0.0,
-            false => TOO_SHORT_FADES * self.too_short,
-        };
     }
 
     /// The receiver was full: it refused the question too.
@@ -477,9 +432,8 @@ impl Rate {
         self.firm = self.good;
         (self.agreed, self.agreed_at) = (if again { self.agreed + 1 } else { 1 }, Some(at.now));
         (self.window, self.known, self.guess) = (Some(window), Some(window), None);
-        // The long wait that was needed is explained: the receiver did not punish.
         if was_guessed {
-            self.need = 0.0;
+            self.question.explained();
         }
         self.hold = hold.max(window.length(at.unit()).as_secs_f64() / 4.0);
         self.patience = match again && was_look {

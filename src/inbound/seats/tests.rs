@@ -199,6 +199,34 @@ fn strangers_push_out_a_client_we_know_only_where_there_is_no_stranger() {
 }
 
 #[test]
+fn addresses_whose_sessions_are_all_at_work_hide_nobody_who_could_go() {
+    let mut door = Door::new(200);
+    // Forty addresses with four places each, every one in a transaction; somewhere an idle stranger.
+    for n in 0..160 {
+        let number = door.come(Rank::Stranger, &format!("198.51.{}.{}", n % 8, n % 40), 0);
+        assert!(door.seats.set_idle(number, None));
+    }
+    let idle: Vec<u64> = (0..40).map(|n| door.come(Rank::Stranger, &format!("203.0.113.{n}"), n)).collect();
+    let friend = door.come(Rank::Known, "192.0.2.1", 100);
+    assert!(door.sits(friend) && !door.sits(idle[0]), "who was idle longest made room");
+}
+
+#[test]
+fn of_many_who_wait_one_looks_for_all() {
+    let mut door = Door::new(1);
+    let first = door.come(Rank::Stranger, "203.0.113.1", 0);
+    let [second, third] = [2, 3].map(|n| door.come(Rank::Stranger, &format!("198.51.100.{n}"), 10));
+    let due = door.seats.serve(at(20)).1.expect("when the first may go");
+    let (granted, _) = door.seats.look_again(due, due);
+    assert_eq!((door.take(granted), door.sits(first)), (vec![second], false));
+    let (granted, then) = door.seats.look_again(due, due + Duration::from_millis(1));
+    assert_eq!((granted.len(), then.is_some()), (0, true), "it was looked for the other one, too");
+    door.clear();
+    let (granted, _) = door.seats.look_again(then.unwrap(), then.unwrap());
+    assert_eq!(door.take(granted), [third]);
+}
+
+#[test]
 fn a_clock_that_is_set_back_keeps_nobody_waiting() {
     let mut door = Door::new(1);
     door.come(Rank::Known, "10.0.0.1", 3_600_000);
@@ -255,5 +283,6 @@ proptest! {
         numbers.into_iter().for_each(|number| door.seats.give_up(number));
         prop_assert_eq!((door.seats.open(), door.seats.held, door.seats.knocking, door.seats.leaving), (0, 0, 0, 0));
         prop_assert!(door.seats.strangers.is_empty() && door.seats.known.is_empty());
+        prop_assert!(door.seats.by_load.0.is_empty());
     }
 }
