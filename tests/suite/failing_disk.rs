@@ -102,7 +102,7 @@ fn play(fault: Fault, pattern: &str, kill: bool) {
     story.submit("waits", &mail("waits", &"line\r\n".repeat(if kill { 40_000 } else { 10 })));
     story.relay.wait_event("deferred", "waits@x.test");
 
-    let lines = story.relay.log().lines().count();
+    let lines = story.relay.lines_beside_outcomes();
     story.faults.begin(fault, pattern);
     story.is_refused("refused", "small");
     story.relay.until_mail_is("452 4.3.1", "");
@@ -111,7 +111,7 @@ fn play(fault: Fault, pattern: &str, kill: bool) {
     story.mx.relent(At::to("waits@x.test"));
     story.nothing_is_begun(Duration::from_millis(700));
     assert!(story.relay.json(&["health"])[0]["ready"] == false, "ready with a disk that fails");
-    let said = story.relay.log().lines().count() - lines;
+    let said = story.relay.lines_beside_outcomes() - lines;
     assert!(said < 25, "{said} lines while the disk fails");
 
     if kill {

@@ -238,6 +238,11 @@ impl Relay {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// How many lines it has said, without those of outcomes: these are one for each attempt, however many the time allowed.
+    pub fn lines_beside_outcomes(&self) -> usize {
+        self.log().lines().filter(|line| !line.contains(" weir::mail: ")).count()
+    }
+
     pub fn signal(&self, signal: Signal) {
         let pid = self.child.as_ref().and_then(|c| Pid::from_raw(i32::try_from(c.id()).unwrap_or(0)));
         kill_process(pid.expect("the relay runs"), signal).expect("send a signal to the relay");
