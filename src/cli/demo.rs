@@ -2,6 +2,7 @@
 //!
 //! Needs nothing and leaves nothing behind but the plot: with `--plot FILE` there, else among the system's temporary files.
 
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::output::Output;
 use super::table::{self, Column};
 use super::{Format, human};
-use crate::admin::LaneState;
 use crate::clock::Clock;
 use crate::demo::{self, MESSAGES, MESSAGES_MAX, Outcome, SPEED, Sample, Seen, plot};
 use crate::simulate::Judgement;
@@ -32,6 +32,8 @@ const CLEAR: &str = "\x1b[H\x1b[2J";
 const BAR: u32 = 40;
 /// As wide as every terminal.
 const COLUMNS: usize = 80;
+/// Over the lines; rates are by the minute.
+const HEADINGS: &str = "min  receiver        open  rate/min  learned  accepted  refused  state";
 /// Whose limits the plot is of.
 const PLOTTED: &str = "outlook.com and hotmail.com";
 /// A start takes a moment; more means that something hangs.
@@ -68,7 +70,7 @@ pub(super) async fn demo(demo: &Demo, output: &mut Output) -> anyhow::Result<Exi
     let mut interrupt = signal(SignalKind::interrupt())?;
     let starting = demo::Demo::start(demo.seed, demo.messages);
     let mut running = tokio::time::timeout(START_MAX, starting).await.context("the demo does not start")??;
-    let mut view = View { json: demo.format.json, messages: demo.messages, next_line: 0.0 };
+    let mut view = View { json: demo.format.json, messages: demo.messages, next_line: 0.0, said: BTreeMap::new() };
     view.begin(output)?;
     let seen = loop {
         tokio::select! {
@@ -95,6 +97,8 @@ struct View {
     json: bool,
     messages: u32,
     next_line: f64,
+    /// Accepted and refused, as last told of each receiver.
+    said: BTreeMap<&'static str, (u64, u64)>,
 }
 
 impl View {
@@ -111,8 +115,8 @@ impl View {
 
     fn title(&self) -> String {
         format!(
-            "weir demo: {} messages to outlook.com, hotmail.com and contoso.com, all of them simulated on loopback;\n\
-             its clock runs {SPEED} times faster than time",
+            "weir demo: {} messages to outlook.com, hotmail.com and contoso.com,\n\
+             all of them simulated on loopback; its clock runs {SPEED} times faster than time",
             human::number(self.messages.into())
         )
     }
@@ -124,8 +128,15 @@ impl View {
             self.paint(sample, output)?;
         } else if sample.minute >= self.next_line {
             self.next_line = sample.minute + LINE_EVERY;
+            if self.said.is_empty() {
+                output.line(HEADINGS)?;
+            }
             for seen in &sample.receivers {
-                output.line(&line(sample.minute, seen))?;
+                // Whoever has everything, or stands still, is not told of again and again.
+                if self.said.insert(seen.provider, (seen.accepted, seen.refused)) != Some((seen.accepted, seen.refused))
+                {
+                    output.line(&line(sample.minute, seen))?;
+                }
             }
         }
         output.flush()
@@ -147,9 +158,9 @@ impl View {
             lines.push(String::new());
         }
         lines.push(format!(
-            "{:.0} min, {} messages queued; Ctrl-C ends it",
+            "{:.0} min, {} queued; Ctrl-C ends it",
             sample.minute,
-            human::number(sample.queued)
+            human::count(sample.queued, "message")
         ));
         lines
     }
@@ -171,14 +182,13 @@ impl View {
             left => format!("{} were still queued", human::count(left, "message")),
         };
         output.line(&format!(
-            "{left} after {minutes:.0} minutes of the demo's clock, and nothing of it is left on this host."
+            "{left} after {minutes:.0} minutes of the demo's clock; nothing of it stays on this host."
         ))?;
         if let Some(plot) = plot {
-            output.line(&format!("How the limits of {PLOTTED} were found, as a plot: {}", plot.display()))?;
+            output.line(&format!("How the limits of {PLOTTED} were found: {}", plot.display()))?;
         }
-        output.line(
-            "What a refusal means and what weir does then: weir explain '421 RP-001'. To go on: weir simulate --help",
-        )
+        output.line("What a refusal means, and what weir does then: weir explain '421 RP-001'")?;
+        output.line("To go on: weir simulate --help")
     }
 }
 
@@ -207,7 +217,11 @@ fn block(seen: &Seen) -> Vec<String> {
             learned.map_or("no limit learned".to_string(), |learned| format!("learned limit {learned:.0}")),
             bar(seen.rate, seen.limits.per_minute)
         ),
-        format!("  accepted     {:>4}, {} attempts refused", human::number(seen.accepted), human::number(seen.refused)),
+        format!(
+            "  accepted     {:>4}, {} refused",
+            human::number(seen.accepted),
+            human::count(seen.refused, "attempt")
+        ),
     ]
 }
 
@@ -221,21 +235,18 @@ fn bar(value: f64, limit: Option<u32>) -> String {
 
 /// A receiver as one line of a log, 80 columns at most.
 fn line(minute: f64, seen: &Seen) -> String {
-    let (state, reason) = seen.state();
+    let (state, _) = seen.state();
     let allowed = seen.lane.as_ref().map_or(0, |lane| lane.connections_allowed);
     let learned = seen.learned_rate();
-    let mut line = format!(
-        "{minute:>3.0} min  {:<12} {:>3}/{allowed:<3} open {:>4.0}/min of {:<4} {:>6} taken {:>3} refused  {state}",
+    let line = format!(
+        "{minute:>3.0}  {:<12}  {:>6}  {:>8.0}  {:>7}  {:>8}  {:>7}  {state}",
         seen.provider,
-        seen.connections,
+        format!("{}/{allowed}", seen.connections),
         seen.rate,
         learned.map_or("?".to_string(), |rate| format!("{:.0}", rate)),
         human::number(seen.accepted),
         seen.refused,
     );
-    if let (Some(reason), true) = (reason, state != LaneState::Open) {
-        line.push_str(&format!(": {reason}"));
-    }
     human::short(&line, COLUMNS)
 }
 
@@ -333,7 +344,7 @@ mod tests {
     #[test]
     fn a_line_says_what_a_log_needs() {
         let line = line(12.4, &seen());
-        for part in [" 12 min  outlook", "5/0   open", "20/min of ?", " 1,234 taken", "  5 refused"] {
+        for part in ["12  outlook", "   5/0        20        ?     1,234        5  "] {
             assert!(line.contains(part), "{part} is not in {line}");
         }
         assert!(line.chars().count() <= COLUMNS, "{line}");

@@ -1,6 +1,7 @@
 //! Numbers, times and foreign words as people read them.
 
-pub(super) use crate::throttle::words::span;
+use crate::types::words::Grouped;
+pub(super) use crate::types::words::{count, count_of, span};
 use crate::types::{Timestamp, printable};
 
 /// `in 4m 12s`, `now`, `3h ago`.
@@ -21,25 +22,7 @@ pub(super) fn date(moment: Timestamp) -> String {
 
 /// `12,400`
 pub(super) fn number(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// `1 message`, `2 messages`
-pub(super) fn count(n: u64, noun: &str) -> String {
-    format!("{} {noun}{}", number(n), if n == 1 { "" } else { "s" })
-}
-
-/// `1 delivery`, `2 deliveries`
-pub(super) fn count_of(n: u64, one: &str, many: &str) -> String {
-    format!("{} {}", number(n), if n == 1 { one } else { many })
+    Grouped(number).to_string()
 }
 
 /// `1 waits`, `12,400 wait`
@@ -88,6 +71,22 @@ pub(super) fn short(text: &str, max: usize) -> String {
     let mut cut: String = text.chars().take(max.saturating_sub(1)).collect();
     cut.push('…');
     cut
+}
+
+/// In lines of at most so many characters, parted between words; a word that is longer stands alone and whole, to be copied.
+pub(super) fn wrapped(text: &str, max: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    for word in text.split(' ') {
+        if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > max {
+            lines.push(std::mem::take(&mut line));
+        } else if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    lines.push(line);
+    lines
 }
 
 #[cfg(test)]

@@ -70,7 +70,7 @@ pub(super) async fn import(command: Import, config: &Config, output: &mut Output
     let mut done = Imported::default();
     let each = |so_far| {
         done = so_far;
-        progress.say(|| format!("{} entries are on the list", human::number(so_far.added + so_far.updated)));
+        progress.say(|| on_the_list(&so_far));
     };
     let written: anyhow::Result<()> = match client {
         Some(client) => client.import(entries.by_ref().filter_map(import_line), each).await.map_err(Into::into),
@@ -78,9 +78,7 @@ pub(super) async fn import(command: Import, config: &Config, output: &mut Output
     };
     progress.end();
     let broken = entries.broken.take().map_or(Ok(()), Err).context("cannot read what was sorted");
-    written.and(broken).with_context(|| {
-        format!("{} entries are on the list; import the same file again for the rest", done.added + done.updated)
-    })?;
+    written.and(broken).with_context(|| format!("{}; import the same file again for the rest", on_the_list(&done)))?;
     let Imported { added, updated } = done;
     let (duplicates, expired) = (entries.sorted.duplicates(), entries.expired);
     let summary = Summary { added, updated, duplicates, expired, left_out: faults.count };
@@ -137,7 +135,7 @@ fn sort(
             Err(text) => faults.tell(lines.line(), &text)?,
         }
         if lines.line().is_multiple_of(PROGRESS_LINES) {
-            progress.say(|| format!("{} lines are read", human::number(lines.line())));
+            progress.say(|| human::count_of(lines.line(), "line is read", "lines are read"));
         }
     }
     sorter.sorted().with_context(full)
@@ -160,6 +158,10 @@ impl Faults {
         }
         Ok(())
     }
+}
+
+fn on_the_list(done: &Imported) -> String {
+    human::count_of(done.added + done.updated, "entry is on the list", "entries are on the list")
 }
 
 /// The sorted entries; ends early where the disk fails, and remembers why.

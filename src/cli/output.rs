@@ -42,11 +42,16 @@ impl Output {
 
     /// How many characters a line of the terminal holds; none where there is no terminal, or it does not say.
     pub(super) fn width(&self) -> Option<usize> {
-        if !self.is_terminal {
-            return None;
-        }
-        let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
-        Some(usize::from(size.ws_col)).filter(|&width| width >= WIDTH_MIN)
+        self.size().map(|size| usize::from(size.ws_col)).filter(|&width| width >= WIDTH_MIN)
+    }
+
+    /// The same for its lines.
+    pub(super) fn height(&self) -> Option<usize> {
+        self.size().map(|size| usize::from(size.ws_row)).filter(|&height| height > 0)
+    }
+
+    fn size(&self) -> Option<rustix::termios::Winsize> {
+        if self.is_terminal { rustix::termios::tcgetwinsize(io::stdout()).ok() } else { None }
     }
 
     /// A line for people, or several.

@@ -339,15 +339,15 @@ fn lane_line(lane: &LaneRecord, now: Timestamp) -> String {
     let until = lane.until.map(|until| format!(", until {} ({})", human::date(until), human::relative(until, now)));
     let reason = lane.reason.as_ref().map(|reason| format!(": {reason}"));
     format!(
-        "{} from {} is {}{}{}; {} of {} connections open, {} wait",
+        "{} from {} is {}{}{}; {} of {} open, {}",
         lane.provider,
         lane.source,
         lane.state,
         until.unwrap_or_default(),
         reason.unwrap_or_default(),
         lane.connections,
-        lane.connections_allowed,
-        human::number(lane.waiting),
+        human::count(lane.connections_allowed, "connection"),
+        human::waits(lane.waiting),
     )
 }
 

@@ -181,10 +181,11 @@ async fn trial(simulate: &Simulate, config: &Path, profile: &Profile, output: &m
     seen?;
     let is_over = last.as_ref().is_some_and(|glance| glance.is_over);
     if let (false, Some(glance)) = (json, &last) {
-        let (minutes, queued) = (glance.time.as_secs() / 60, human::number(glance.queued));
+        let minutes = human::count(glance.time.as_secs() / 60, "minute");
+        let queued = human::count(glance.queued, "message");
         output.line(&match is_over {
-            true => format!("\nall mail came to its end after {minutes} minutes of the trial's clock"),
-            false => format!("\nended after {minutes} minutes of the trial's clock; {queued} messages were queued"),
+            true => format!("\nall mail came to its end after {minutes} of the trial's clock"),
+            false => format!("\nended after {minutes} of the trial's clock; {queued} left in the queue"),
         })?;
     }
     end(simulate, &judgement, output)?;
@@ -259,16 +260,17 @@ fn begin(simulate: &Simulate, simulator: &Simulator, output: &mut Output) -> any
 }
 
 fn limits(limits: &Limits) -> String {
-    let limit = |limit: Option<u32>, unit: &str| limit.map(|n| format!("{} {unit}", human::number(n.into())));
+    let limit = |limit: Option<u32>, noun: &str, per: &str| limit.map(|n| format!("{}{per}", human::count(n, noun)));
+    let of_one_source = |n: u32| format!("{} of one source", human::number(n.into()));
     let limits: Vec<String> = [
-        limit(limits.connections, "connections"),
-        limit(limits.connections_per_source, "of one source"),
-        limit(limits.per_second, "recipients a second"),
-        limit(limits.per_minute, "recipients a minute"),
-        limit(limits.per_hour, "recipients an hour"),
-        limit(limits.per_day, "recipients a day"),
-        limit(limits.messages_per_connection, "messages a connection"),
-        limit(limits.recipients_per_message, "recipients a message"),
+        limit(limits.connections, "connection", ""),
+        limits.connections_per_source.map(of_one_source),
+        limit(limits.per_second, "recipient", " a second"),
+        limit(limits.per_minute, "recipient", " a minute"),
+        limit(limits.per_hour, "recipient", " an hour"),
+        limit(limits.per_day, "recipient", " a day"),
+        limit(limits.messages_per_connection, "message", " a connection"),
+        limit(limits.recipients_per_message, "recipient", " a message"),
     ]
     .into_iter()
     .flatten()
@@ -279,14 +281,14 @@ fn limits(limits: &Limits) -> String {
 
 /// `600 recipients in any 10m`, `1 recipient each 1s, 300 at once, of all sources together`.
 fn window(window: &WindowLimit) -> String {
-    let count = human::number(window.count.into());
+    let count = human::count(window.count, "recipient");
     let span = window.span;
     let mut text = match window.kind {
-        WindowKind::Sliding => format!("{count} recipients in any {span}"),
-        WindowKind::Clock => format!("{count} recipients in each {span} by the clock"),
+        WindowKind::Sliding => format!("{count} in any {span}"),
+        WindowKind::Clock => format!("{count} in each {span} by the clock"),
         WindowKind::Bucket => {
             let depth = human::number(window.depth.unwrap_or(window.count).into());
-            format!("{count} recipients each {span} and {depth} at once")
+            format!("{count} each {span} and {depth} at once")
         }
     };
     if window.scope == Scope::All {

@@ -3,6 +3,7 @@
 //! With `--json` the lanes alone, one object a line, so that every line has the same keys; the relay's own record is
 //! `weir health --json`.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -72,7 +73,22 @@ fn print(records: &[StatusRecord], status: &Status, now: Timestamp, output: &mut
 }
 
 fn show(text: &str, status: &Status, output: &mut Output) -> anyhow::Result<()> {
-    if status.watch && output.is_terminal() { in_place(text, output) } else { output.text(text) }
+    match output.height().filter(|_| status.watch) {
+        Some(height) => in_place(&from_top(text, height), output),
+        None => output.text(text),
+    }
+}
+
+/// What fits a terminal of so many lines, the last of which stays empty; what does not is said.
+fn from_top(text: &str, height: usize) -> String {
+    let room = height.saturating_sub(1).max(1);
+    let lines: Vec<&str> = text.lines().collect();
+    if lines.len() <= room {
+        return text.to_string();
+    }
+    let shown = room - 1;
+    let more = human::count((lines.len() - shown) as u64, "more line");
+    lines[..shown].iter().map(|line| format!("{line}\n")).chain([format!("… {more}: see weir status\n")]).collect()
 }
 
 /// The text over what stood there before.
@@ -91,7 +107,7 @@ fn render(records: &[StatusRecord], now: Timestamp, width: Option<usize>) -> Str
     let mut lanes = Vec::new();
     for record in records {
         match record {
-            StatusRecord::Relay(relay) => text.push_str(&relay_lines(relay, now)),
+            StatusRecord::Relay(relay) => text.push_str(&relay_lines(relay, now, width)),
             StatusRecord::Lane(lane) => lanes.push(lane),
         }
     }
@@ -106,20 +122,24 @@ fn render(records: &[StatusRecord], now: Timestamp, width: Option<usize>) -> Str
     let everything = lanes.iter().find(|lane| is_everything(lane)).and_then(|lane| lane.reason.as_deref());
     let is_own =
         |lane: &&&LaneRecord| is_everything(lane) || everything.is_none() || lane.reason.as_deref() != everything;
-    let mut notes: Vec<String> = lanes.iter().filter(is_own).filter_map(|lane| note(lane, now)).collect();
+    let mut said = BTreeSet::new();
+    let stand_still = lanes.iter().filter(is_own);
+    let mut notes: Vec<String> = stand_still.filter_map(|lane| note(lane, &mut said, now, width)).collect();
     // What waits is counted by provider: it is said once, however many lanes lead there.
     let of_provider = |lane: &&LaneRecord| lane.domain.is_none() && lane.provider != EVERYTHING;
     let lanes: Vec<&LaneRecord> = lanes.into_iter().filter(of_provider).collect();
     let firsts = lanes.iter().enumerate().filter(|(at, lane)| lanes[..*at].iter().all(|l| l.provider != lane.provider));
     notes.extend(firsts.filter_map(|(_, lane)| forecast(lane, now)));
     for note in notes {
-        text.push('\n');
+        if !note.contains(SAME) {
+            text.push('\n');
+        }
         text.push_str(&note);
     }
     text
 }
 
-fn relay_lines(relay: &RelayRecord, now: Timestamp) -> String {
+fn relay_lines(relay: &RelayRecord, now: Timestamp, width: Option<usize>) -> String {
     let since = format!("{} ({})", human::date(relay.since), human::relative(relay.since, now));
     let queue = format!(
         "{}: deliveries {} waiting, {} active, {} held{}",
@@ -138,25 +158,24 @@ fn relay_lines(relay: &RelayRecord, now: Timestamp) -> String {
         ),
     };
     let disk = format!(
-        "{} free, mail is taken down to {}",
+        "{} free, mail refused below {}",
         human::size(relay.disk_free_bytes),
         human::size(relay.disk_min_bytes)
     );
     let clients = format!("{} of {}", human::number(relay.clients), human::count(relay.clients_allowed, "place"));
+    let ready = if relay.ready { "ready" } else { "not ready" };
+    let hostname = relay.hostname.as_deref().unwrap_or("no hostname");
     let mut facts = vec![
-        ("relay", format!("weir {}, {}", relay.version, relay.hostname.as_deref().unwrap_or("no hostname"))),
+        ("relay", format!("weir {}, {hostname}: {ready}", relay.version)),
         ("running", since),
-        ("listens", relay.listeners.join(", ")),
+        ("listens", format!("{}; clients have {clients}", relay.listeners.join(", "))),
         ("queue", queue),
         ("backlog", backlog.to_string()),
         ("not routed", unrouted),
-        ("spool", format!("{}: {}", relay.data_dir, relay.spool_fault.as_deref().unwrap_or("in order"))),
-        ("disk", disk),
-        ("clients", clients),
-        ("ready", if relay.ready { "yes" } else { "no" }.to_string()),
+        ("spool", format!("{}: {}; {disk}", relay.data_dir, relay.spool_fault.as_deref().unwrap_or("in order"))),
     ];
     facts.extend(relay.problems.iter().map(|problem| ("problem", problem.clone())));
-    table::facts(&facts)
+    table::facts_within(&facts, width)
 }
 
 const COLUMNS: [Column; 10] = [
@@ -199,8 +218,13 @@ fn lane_row(lane: &LaneRecord, now: Timestamp) -> Vec<String> {
     ]
 }
 
+const SAME: &str = ", for the same reason; ";
+
+/// What was said of one lane and holds for others, too: it is said once.
+type Said<'a> = BTreeSet<[Option<&'a str>; 3]>;
+
 /// Of a lane that stands still: since when, until when, why, and what a person should do.
-fn note(lane: &LaneRecord, now: Timestamp) -> Option<String> {
+fn note<'a>(lane: &'a LaneRecord, said: &mut Said<'a>, now: Timestamp, width: Option<usize>) -> Option<String> {
     if matches!(lane.state, LaneState::Open | LaneState::Growing) {
         return None;
     }
@@ -226,12 +250,6 @@ fn note(lane: &LaneRecord, now: Timestamp) -> Option<String> {
             None => format!("nothing goes until `weir resume {}`", lane.provider),
         },
     };
-    let facts = [
-        ("why", lane.cause.clone().unwrap_or_default()),
-        ("tag", lane.tag.clone().unwrap_or_default()),
-        ("what to do", lane.remedy.clone().unwrap_or_default()),
-        ("next", next),
-    ];
     let waiting = || if lane.waiting > 0 { format!(", {}", human::waits(lane.waiting)) } else { String::new() };
     let name = match &lane.domain {
         Some(domain) => format!("mail to {}", human::clean(domain)),
@@ -240,7 +258,15 @@ fn note(lane: &LaneRecord, now: Timestamp) -> Option<String> {
     };
     // Of a lane the forecast says what waits.
     let state = if lane.domain.is_some() || is_everything(lane) { format!("{state}{}", waiting()) } else { state };
-    let facts: String = table::facts(&facts).lines().map(|line| format!("  {line}\n")).collect();
+    let cause = [lane.cause.as_deref(), lane.tag.as_deref(), lane.remedy.as_deref()];
+    if lane.cause.is_some() && !said.insert(cause) {
+        let text = format!("{name}: {state}{SAME}{next}");
+        return Some(human::wrapped(&text, width.map_or(usize::MAX, |width| width - 2)).join("\n  ") + "\n");
+    }
+    let [why, tag, remedy] = cause.map(|text| text.unwrap_or_default().to_string());
+    let facts = [("why", why), ("tag", tag), ("what to do", remedy), ("next", next)];
+    let facts = table::facts_within(&facts, width.map(|width| width - 2));
+    let facts: String = facts.lines().map(|line| format!("  {line}\n")).collect();
     Some(format!("{name}: {state}\n{facts}"))
 }
 
@@ -293,16 +319,19 @@ pub(super) mod tests {
         Timestamp::from_millis(1_795_293_700_000)
     }
 
+    fn told(lane: &LaneRecord) -> Option<String> {
+        note(lane, &mut Said::new(), now(), None)
+    }
+
     #[test]
     fn people_see_the_relay_and_its_lanes() {
         let records = [StatusRecord::Relay(relay_record()), StatusRecord::Lane(lane())];
         let text = render(&records, now(), None);
         for part in [
-            "listens:  127.0.0.1:2525, 127.0.0.2:2525\n",
+            "relay:    weir 0.1.0, relay.example.com: ready\n",
+            "listens:  127.0.0.1:2525, 127.0.0.2:2525; clients have 12 of 1,000 places\n",
             "queue:    12,000 messages: deliveries 12,400 waiting, 3 active, 0 held\n",
-            "spool:    /var/lib/weir: in order\n",
-            "disk:     10.0 GiB free, mail is taken down to 256.0 MiB\n",
-            "clients:  12 of 1,000 places\n",
+            "spool:    /var/lib/weir: in order; 10.0 GiB free, mail refused below 256.0 MiB\n",
             "PROVIDER  SOURCE   STATE   OPEN  ALLOWED  CEILING    RATE  WAITING  UNTIL  REASON\n",
             "outlook   default  paused     3       20      500  38/min   12,400  in 5m  451 4.7.650 slow down\n",
             "outlook from default: paused for 5m\n  why:         the receiver takes less from this address just now\n",
@@ -329,7 +358,7 @@ pub(super) mod tests {
             "backlog:     still being read",
             "not routed:  5 deliveries not in the table: the hosts of their domains are looked up when they are due",
             "spool:       /var/lib/weir: commit failed",
-            "ready:       no",
+            "relay:       weir 0.1.0, relay.example.com: not ready",
             "problem:     no public",
         ] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
@@ -388,7 +417,7 @@ pub(super) mod tests {
             state: LaneState::Blocked,
             ..lane()
         };
-        let text = note(&blocked, now()).unwrap();
+        let text = told(&blocked).unwrap();
         for part in
             ["blocked for 5m\n", "tag:         S3150\n", "what to do:  ask for delisting", "the next probe in 5m"]
         {
@@ -396,17 +425,17 @@ pub(super) mod tests {
         }
         let by_hand = LaneRecord { cause: None, remedy: None, until: None, ..lane() };
         assert_eq!(
-            note(&by_hand, now()).unwrap(),
+            told(&by_hand).unwrap(),
             "outlook from default: paused for 5m\n  next:  nothing goes until `weir resume outlook`\n"
         );
         let probing = LaneRecord { state: LaneState::Probing, until: None, ..blocked };
-        assert!(note(&probing, now()).unwrap().contains("one message is out"));
+        assert!(told(&probing).unwrap().contains("one message is out"));
         let idle = LaneRecord { connections: 0, ..probing.clone() };
-        assert!(note(&idle, now()).unwrap().contains("the next message that can go asks whether it is over"));
+        assert!(told(&idle).unwrap().contains("the next message that can go asks whether it is over"));
         let empty = LaneRecord { waiting: 0, ..idle };
-        assert!(note(&empty, now()).unwrap().contains("none waits"));
+        assert!(told(&empty).unwrap().contains("none waits"));
         for state in [LaneState::Open, LaneState::Growing] {
-            assert_eq!(note(&LaneRecord { state, ..lane() }, now()), None);
+            assert_eq!(told(&LaneRecord { state, ..lane() }), None);
         }
     }
 
@@ -433,5 +462,22 @@ pub(super) mod tests {
         output.flush().unwrap();
         let written = std::fs::read_to_string(file.path()).unwrap();
         assert_eq!(written, "\x1b[Hone\x1b[K\ntwo?2J\x1b[K\n\x1b[J");
+    }
+
+    #[test]
+    fn it_fits_a_terminal_and_says_what_holds_for_several_lanes_once() {
+        let cause = "Outlook.com takes only so many messages an hour and a day from our address; its reputation sets the limit.";
+        let paused = |source: &str| LaneRecord { source: source.into(), cause: Some(cause.into()), ..lane() };
+        let records: Vec<StatusRecord> = std::iter::once(StatusRecord::Relay(relay_record()))
+            .chain(["a", "b", "c"].map(|source| StatusRecord::Lane(paused(source))))
+            .collect();
+        let text = render(&records, now(), Some(80));
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert!(text.lines().count() <= 24, "{text}");
+        assert_eq!((text.matches("Outlook.com takes only").count(), text.matches(SAME).count()), (1, 2), "{text}");
+        let seen = from_top(&text, 10);
+        assert_eq!(seen.lines().count(), 9);
+        assert!(seen.contains("more lines: see weir status"), "{seen}");
+        assert_eq!(from_top(&text, 99), text);
     }
 }

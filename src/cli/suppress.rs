@@ -242,7 +242,7 @@ async fn remove_addresses(
 }
 
 pub(super) fn entries(count: u64) -> String {
-    if count == 1 { "1 entry".to_string() } else { format!("{} entries", human::number(count)) }
+    human::count_of(count, "entry", "entries")
 }
 
 /// A walk through ten million entries says nothing until its end.

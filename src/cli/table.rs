@@ -120,11 +120,21 @@ impl<'a> Pages<'a> {
 
 /// `name: value` lines under one another, the values aligned. Empty values are left out.
 pub(super) fn facts(facts: &[(&str, String)]) -> String {
+    facts_within(facts, None)
+}
+
+/// The same; a value that is longer than the `width` allows goes on below its beginning.
+pub(super) fn facts_within(facts: &[(&str, String)], width: Option<usize>) -> String {
     let said: Vec<_> = facts.iter().filter(|(_, value)| !value.is_empty()).collect();
-    let width = said.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0) + 1;
+    let indent = said.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0) + 3;
+    let room = width.map_or(usize::MAX, |width| width.saturating_sub(indent).max(LAST_MIN));
     let mut text = String::new();
     for (name, value) in said {
-        text.push_str(&format!("{:<width$}  {}\n", format!("{name}:"), human::clean(value)));
+        let mut name = format!("{name}:");
+        for line in human::wrapped(&human::clean(value), room) {
+            text.push_str(&format!("{name:<indent$}{line}\n"));
+            name.clear();
+        }
     }
     text
 }
@@ -183,5 +193,8 @@ mod tests {
     fn facts_stand_under_one_another() {
         let text = facts(&[("id", "1".into()), ("sender", "a@b.c".into()), ("user", String::new())]);
         assert_eq!(text, "id:      1\nsender:  a@b.c\n");
+        let why = "the receiver takes less from this address just now".to_string();
+        let text = facts_within(&[("why", why), ("next", "now".into())], Some(30));
+        assert_eq!(text, "why:   the receiver takes less\n       from this address just\n       now\nnext:  now\n");
     }
 }

@@ -14,8 +14,8 @@ use super::lanes::Said;
 use super::message::Action;
 use crate::queue::Place;
 use crate::spool::Change;
-use crate::throttle::words::{Grouped, span};
 use crate::throttle::{EVERYTHING, HoldBegan, LaneName, LaneStatus, Mining, SLOWED_FOR};
+use crate::types::words::{Grouped, count_of, span};
 use crate::types::{ALL_CLEAR, Alert, DeliveryId, Domain, Event, EventKind, Submitter, Timestamp};
 
 /// A lane that stands still is told of after each of these.
@@ -305,14 +305,12 @@ impl Core {
         }
         for (whom, count) in counts {
             let hours = EXPIRY_NEAR.as_secs() / 3600;
-            let (deliveries, expire) = if count == 1 { ("delivery", "expires") } else { ("deliveries", "expire") };
+            let deliveries = count_of(count, "delivery", "deliveries");
+            let expire = if count == 1 { "expires" } else { "expire" };
             let alert = Alert {
                 key: whom.key(),
                 raised: true,
-                text: format!(
-                    "{} {deliveries} to {whom} {expire} within {hours} hours, and nothing goes out to there",
-                    Grouped(count as u64)
-                ),
+                text: format!("{deliveries} to {whom} {expire} within {hours} hours, and nothing goes out to there"),
                 remedy: whom.remedy(),
                 provider: whom.provider(),
             };

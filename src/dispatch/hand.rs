@@ -15,8 +15,8 @@ use super::lanes::in_words;
 use super::message::{Action, ConnectionId, Ticket};
 use super::pump::State;
 use crate::spool::Change;
-use crate::throttle::words::count;
 use crate::throttle::{Change as LaneChange, EVERYTHING, LaneName, LaneOrder, Ordered};
+use crate::types::words::count;
 use crate::types::{DeliveryId, Domain, Event, EventKind, Timestamp};
 
 /// So many providers or sources are named to whoever asks for one that does not exist.

@@ -8,8 +8,8 @@ use super::core::Core;
 use super::destination::Target;
 use super::survey::Depth;
 use crate::queue::{Place, ahead_in_all};
-use crate::throttle::words::{Grouped, per_minute};
 use crate::throttle::{Forecast, LaneName, LaneStatus, Lanes};
+use crate::types::words::{Grouped, per_minute};
 use crate::types::{DeliveryId, Domain, Priority, Timestamp};
 
 /// The state of everything, in numbers.

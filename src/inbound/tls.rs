@@ -25,6 +25,7 @@ use tokio_rustls::TlsAcceptor;
 use super::expiry;
 use super::options::Tls;
 use crate::types::Timestamp;
+use crate::types::words::count;
 
 /// What a person should do about a certificate that ends.
 pub const RENEW: &str = "put a new one in its place: it is in force within seconds";
@@ -80,7 +81,7 @@ impl Certificate {
         }
         let left = ends.since(now);
         let days = left.as_secs() / 86_400;
-        let in_days = if days == 1 { "1 day".to_string() } else { format!("{days} days") };
+        let in_days = count(days, "day");
         (left <= EXPIRES_SOON).then(|| format!("tls.certificate ends in {in_days}, at {ends}"))
     }
 

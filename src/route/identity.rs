@@ -72,12 +72,12 @@ impl Identity {
             format!("no PTR name of {listed} leads back to it")
         } else {
             let is_no = if addresses.len() == 1 { "is not a public address" } else { "are not public addresses" };
-            format!("{listed} {is_no}, so no PTR says anything")
+            format!("{listed} {is_no}")
         };
         Identity::Unknown {
             why: format!("{system}, and {address}"),
-            remedy: "set hostname (WEIR_HOSTNAME) to a name whose address is the public address of this host and whose \
-                     PTR is that name; until then mail is kept and delivered only to [delivery] networks and [[route]] hops"
+            remedy: "set hostname (WEIR_HOSTNAME) to the name that the PTR of your public address gives; until then mail is \
+                     kept, and goes only to [delivery] networks and [[route]] hops"
                 .to_string(),
         }
     }

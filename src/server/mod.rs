@@ -53,6 +53,7 @@ use crate::spool::{self, Journal, Spool};
 use crate::state;
 use crate::suppress::List;
 use crate::throttle::Profiles;
+use crate::types::words::{count, count_of};
 use crate::types::{Event, Mailbox, Seldom};
 use crate::verdict::Rules;
 use admitted::Admitted;
@@ -276,7 +277,7 @@ impl Relay {
         let looked_up = find_identity(&config, dns.clone(), known.clone(), handle.clone(), &tasks);
         // Known at once unless the DNS must be asked, and the relay does not wait for a slow name server.
         let _ = tokio::time::timeout(IDENTITY_WAIT, looked_up).await;
-        say_start(&config, &addresses, &spool, cut.as_deref(), known.problem()).await;
+        say_start(&config, &addresses, &spool, cut.as_deref(), known.problem().is_some()).await;
         watch_reach(router, &tasks, &stop_engine);
         read_backlog(spool.clone(), handle.clone(), reading_backlog, &tasks);
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -529,20 +530,15 @@ fn core_settings(config: &Config, rules: &Rules, spool: &Spool) -> anyhow::Resul
 }
 
 /// The one line that says what listens where, where the data is, and how much is queued.
-async fn say_start(
-    config: &Config,
-    addresses: &[SocketAddr],
-    spool: &Spool,
-    cut: Option<&str>,
-    problem: Option<String>,
-) {
+async fn say_start(config: &Config, addresses: &[SocketAddr], spool: &Spool, cut: Option<&str>, is_nameless: bool) {
     let listens: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
     let queued = spool.reader().counts().await.map_or(0, |counts| counts.messages);
     let mut line = format!(
-        "weir {} listens on {}; data in {}; {queued} messages queued",
+        "weir {} listens on {}; data in {}; {} queued",
         env!("CARGO_PKG_VERSION"),
         listens.join(", "),
         shown(&config.data_dir),
+        count(queued, "message"),
     );
     if !config.trusts_attached.is_empty() {
         line.push_str(&format!("; trusts loopback and the attached networks: {}", config.trusts_attached));
@@ -550,8 +546,8 @@ async fn say_start(
     if let Some(cut) = cut {
         line.push_str(&format!("; {cut}"));
     }
-    if let Some(problem) = problem {
-        line.push_str(&format!("; {problem}"));
+    if is_nameless {
+        line.push_str("; nothing is delivered to the Internet, as said above");
     }
     tracing::info!(target: "weir", "{line}");
 }
@@ -596,8 +592,9 @@ fn watch_reach(router: Arc<Router>, tasks: &TaskTracker, stop: &CancellationToke
 
 fn read_backlog(spool: Spool, engine: Handle, reading: Arc<AtomicBool>, tasks: &TaskTracker) {
     tasks.spawn(async move {
-        if let Some(count @ 1..) = engine::read_backlog_until_done(&spool, &engine).await {
-            tracing::info!("{count} deliveries of the last run are taken up again");
+        if let Some(found @ 1..) = engine::read_backlog_until_done(&spool, &engine).await {
+            let deliveries = count_of(found, "delivery of the last run is", "deliveries of the last run are");
+            tracing::info!("{deliveries} taken up again");
         }
         reading.store(false, Ordering::Relaxed);
     });

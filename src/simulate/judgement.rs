@@ -6,6 +6,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::types::words::count;
+
 /// So many messages may go to a recipient who does not exist before it is held against the sender: refusals that were under way
 /// together are nobody's fault.
 pub(super) const UNKNOWN_PATIENCE: u32 = 3;
@@ -97,14 +99,17 @@ impl fmt::Display for Judgement {
         let refused = &self.refused;
         writeln!(
             f,
-            "accepted     {} messages to {} recipients over {} connections, {} at the peak",
-            self.messages_accepted, self.recipients_accepted, self.connections, self.connections_peak
+            "accepted     {} to {} over {}, {} at the peak",
+            count(self.messages_accepted, "message"),
+            count(self.recipients_accepted, "recipient"),
+            count(self.connections, "connection"),
+            self.connections_peak
         )?;
         writeln!(
             f,
-            "refused      {} attempts: {} over the connections, {} over a rate, {} over the messages of a connection, {} \
+            "refused      {}: {} over the connections, {} over a rate, {} over the messages of a connection, {} \
              while limited, {} while blocked, {} in a penalty; {} more by chance",
-            refused.attempts(),
+            count(refused.attempts(), "attempt"),
             refused.connections,
             refused.rate,
             refused.messages,

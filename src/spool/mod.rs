@@ -35,6 +35,7 @@ pub use writer::Writer;
 
 use crate::clock::Clock;
 use crate::sqlite;
+use crate::types::words::count;
 use crate::types::{Body, Delivery, DeliveryId, Envelope, Event, QueueId, QueueIds, Timestamp};
 
 /// Acceptances that wait for the writer: more than one commit takes, so that it never starves.
@@ -120,7 +121,7 @@ pub enum SpoolError {
 pub enum Shortage {
     #[error("{0}")]
     Disk(String),
-    #[error("{messages} messages wait, limits.queue_messages is {max}")]
+    #[error("{} in the queue, limits.queue_messages is {max}", count(*messages, "message"))]
     Queue { messages: u64, max: u64 },
     #[error("memory is short: {0}")]
     Memory(String),

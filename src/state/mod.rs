@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::types::Seldom;
+use crate::types::words::count_of;
 use file::File;
 
 /// A receiver that has not seen us for so long has forgotten us too.
@@ -114,7 +115,8 @@ impl Store {
         }
         drop(pending);
         if lost > 0 {
-            tracing::error!("{lost} lanes are not remembered over a restart: their records are too long or too many");
+            let lanes = count_of(lost, "lane is", "lanes are");
+            tracing::error!("{lanes} not remembered over a restart: the records are too long or too many");
         }
         self.0.handed.notify_one();
     }

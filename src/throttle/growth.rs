@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use super::pace::Pacer;
 use super::profile::Profile;
-use super::words::Grouped;
 use crate::types::Timestamp;
+use crate::types::words::Grouped;
 
 /// The history that counts.
 const DAYS: i64 = 30;

@@ -30,7 +30,6 @@ mod wait;
 mod warmup;
 mod wave;
 mod window;
-pub mod words;
 
 #[cfg(test)]
 mod tests;
@@ -51,6 +50,7 @@ pub use profile::{Profile, Profiles};
 pub use wave::Mining;
 use wave::{Clients, Wave, WaveChange};
 
+use crate::types::words::count;
 use crate::types::{Domain, QueueId, Reading, Timestamp};
 
 /// In the place of a source: what holds for a provider whichever of our addresses is used.
@@ -455,7 +455,7 @@ impl Throttle {
                     lane.slow_down(each, now);
                 }
                 self.many_changed();
-                let text = format!("{unknown} of {all} recipients within 15 minutes are unknown there");
+                let text = format!("{unknown} of {} within 15 minutes are unknown there", count(all, "recipient"));
                 Change::Wave { id, text }
             }
             WaveChange::Ended { id } => Change::WaveEnded { id },

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::growth::{self, BURST};
 use super::pace::Pacer;
-use super::words::Grouped;
 use crate::types::Timestamp;
+use crate::types::words::count;
 
 const DAY_MILLIS: i64 = 86_400_000;
 const MINUTES_PER_DAY: f64 = 1440.0;
@@ -94,17 +94,17 @@ impl Warmup {
         let most = self.most(schedule, now)?;
         let (day, days) = (self.rolled(now).step + 1, schedule.len());
         Some(format!(
-            "warm-up, day {day} of {days}: at most {} recipients a day; [[source]] warm_up without this provider ends it",
-            Grouped(u64::from(most))
+            "warm-up, day {day} of {days}: at most {} a day; [[source]] warm_up without this provider ends it",
+            count(most, "recipient")
         ))
     }
 
     /// What it lets through and why, for those who wonder why much waits; none: the address is warm.
     pub(super) fn because(&self, schedule: &[u32], now: Timestamp) -> Option<String> {
-        let most = Grouped(u64::from(self.most(schedule, now)?));
+        let most = count(self.most(schedule, now)?, "recipient");
         let (day, days) = (self.rolled(now).step + 1, schedule.len());
         Some(format!(
-            "the warm-up lets {most} recipients go on day {day} of {days}; [[source]] `warm_up` without this provider ends it"
+            "the warm-up lets {most} go on day {day} of {days}; [[source]] `warm_up` without this provider ends it"
         ))
     }
 

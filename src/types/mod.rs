@@ -22,6 +22,7 @@ mod seldom;
 mod submitter;
 pub mod timestamp;
 pub mod units;
+pub mod words;
 
 pub use address::{AddressError, Domain, Mailbox, ReversePath};
 pub use alert::{ALL_CLEAR, Alert};

@@ -7,6 +7,7 @@ use crate::throttle::About;
 use crate::throttle::climb::Cut;
 use crate::throttle::effort::Effort;
 use crate::throttle::pace::Pacer;
+use crate::types::words::count;
 use crate::types::{Class, Reading, Scope, Timestamp};
 
 /// A block is probed at the latest after so many times the first wait.
@@ -226,7 +227,10 @@ impl Lane {
         let limit = self.learned.connections.limit();
         let text = match cut {
             Cut::Suspected => format!("no new connection before {until}; one refusal may be chance"),
-            _ => format!("at most {limit} connections from now on (before: {before}), no new one before {until}"),
+            _ => format!(
+                "at most {} from now on (before: {before}), no new one before {until}",
+                count(limit, "connection")
+            ),
         };
         Some(Change::Throttled { text })
     }
@@ -257,7 +261,9 @@ impl Lane {
         let text = match cut {
             Cut::None => return None,
             Cut::Suspected => format!("the next connection waits until {until}; one refusal may be chance"),
-            Cut::Confirmed => format!("at most {limit} messages on a connection from now on (before: {before})"),
+            Cut::Confirmed => {
+                format!("at most {} on a connection from now on (before: {before})", count(limit, "message"))
+            }
         };
         Some(Change::Throttled { text })
     }
@@ -267,7 +273,7 @@ impl Lane {
         let fewer = (before / 2).max(1);
         self.learned.recipients = Some(fewer);
         self.learned.recipients_at = now;
-        let text = format!("at most {fewer} recipients in a transaction from now on (before: {before})");
+        let text = format!("at most {} in a transaction from now on (before: {before})", count(fewer, "recipient"));
         (fewer < before).then_some(Change::Throttled { text })
     }
 

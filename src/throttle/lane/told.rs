@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::{Cause, Lane, Learned};
 use crate::throttle::forecast::{Filling, Player};
-use crate::throttle::words::{Grouped, count, per_minute};
 use crate::throttle::{Restraint, Side, window};
 use crate::types::Timestamp;
+use crate::types::words::{count, per_minute};
 
 /// A window of at least this length is played for a forecast; shorter ones are a rate.
 const FILLS_FROM: Duration = Duration::from_secs(1800);
@@ -95,8 +95,8 @@ impl Lane {
     /// The limits that refusals have taught.
     fn limits_in_words(&self) -> impl Iterator<Item = String> {
         let pause = self.profile.pause;
-        let window = self.learned.rate.window(pause).map(|(count, length)| {
-            format!("{} recipients in any {}", Grouped(count.round() as u64), window::in_words(length))
+        let window = self.learned.rate.window(pause).map(|(most, length)| {
+            format!("{} in any {}", count(most.round() as u64, "recipient"), window::in_words(length))
         });
         let rate = window.or_else(|| self.learned.rate.lasting(self.profile.pause).map(per_minute));
         let connections = &self.learned.connections;

@@ -27,8 +27,15 @@ pub fn per_minute(rate: f64) -> String {
 }
 
 /// `1 connection`, `2,000 connections`
-pub fn count(n: usize, noun: &str) -> String {
-    format!("{} {noun}{}", Grouped(n as u64), if n == 1 { "" } else { "s" })
+pub fn count(n: impl TryInto<u64>, noun: &str) -> String {
+    let n = n.try_into().unwrap_or(u64::MAX);
+    format!("{} {noun}{}", Grouped(n), if n == 1 { "" } else { "s" })
+}
+
+/// `1 delivery`, `2 deliveries`
+pub fn count_of(n: impl TryInto<u64>, one: &str, many: &str) -> String {
+    let n = n.try_into().unwrap_or(u64::MAX);
+    format!("{} {}", Grouped(n), if n == 1 { one } else { many })
 }
 
 const UNITS: [(&str, u64); 4] = [("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)];
