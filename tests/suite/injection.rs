@@ -67,6 +67,7 @@ fn hostile_words_stay_words_wherever_they_are_written() {
         mx.always(At::to("gone@receiver.test"), say(&format!("550-5.1.1 {sentence}\n550 5.1.1 {sentence}")));
         client.submit("app@sender.test", &["gone@receiver.test"], &mail("gone", "x"));
         relay.wait_event("bounced", "gone@receiver.test");
+        relay.wait_event("suppressed", "gone@receiver.test");
         // The recipient is on the list now, and the refusal quotes the receiver.
         client.ask("MAIL FROM:<app@sender.test>", "250");
         assert_plain("the refusal", &client.ask("RCPT TO:<gone@receiver.test>", "550 5.1.1"));

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -109,6 +110,8 @@ pub struct Relay {
     environment: BTreeMap<String, PathBuf>,
     child: Option<Child>,
     log: Arc<Mutex<String>>,
+    /// Who reads what it says.
+    readers: Vec<JoinHandle<()>>,
     listeners: Vec<SocketAddr>,
     program: PathBuf,
 }
@@ -131,7 +134,7 @@ impl Relay {
         let data = folder.path().join("data");
         std::fs::write(folder.path().join("weir.toml"), config.to_toml(&data)).expect("write the configuration");
         let (log, environment) = (Arc::default(), BTreeMap::new());
-        Relay { folder, data, environment, child: None, log, listeners: Vec::new(), program }
+        Relay { folder, data, environment, child: None, log, readers: Vec::new(), listeners: Vec::new(), program }
     }
 
     /// The program with its data on a disk of its own, and not running yet.
@@ -167,8 +170,8 @@ impl Relay {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|e| panic!("start {}: {e}", self.program.display()));
-        collect(child.stdout.take(), &self.log);
-        collect(child.stderr.take(), &self.log);
+        self.readers.extend(child.stdout.take().map(|pipe| collect(pipe, &self.log)));
+        self.readers.extend(child.stderr.take().map(|pipe| collect(pipe, &self.log)));
         self.child = Some(child);
         let found = try_until(PATIENCE, || {
             let listeners = listening(&self.log()[start..]);
@@ -272,12 +275,21 @@ impl Relay {
             child.kill().expect("kill the relay");
             child.wait().expect("wait for the relay");
         }
+        self.read_out();
+    }
+
+    /// What it said before its end is in the log.
+    fn read_out(&mut self) {
+        // A program that it started may hold the pipe longer than it lives.
+        let _ = try_until(Duration::from_secs(5), || self.readers.iter().all(JoinHandle::is_finished).then_some(()));
+        self.readers.clear();
     }
 
     #[track_caller]
     pub fn wait_end(&mut self) -> ExitStatus {
         let status = until("the end of the relay", || self.has_ended());
         self.child = None;
+        self.read_out();
         status
     }
 
@@ -451,8 +463,7 @@ fn tail(text: &str, lines: usize) -> String {
 }
 
 /// Reads a pipe to its end, so that the relay never waits for a reader.
-fn collect(pipe: Option<impl Read + Send + 'static>, log: &Arc<Mutex<String>>) {
-    let Some(pipe) = pipe else { return };
+fn collect(pipe: impl Read + Send + 'static, log: &Arc<Mutex<String>>) -> JoinHandle<()> {
     let log = log.clone();
     std::thread::spawn(move || {
         let mut lines = BufReader::new(pipe);
@@ -461,7 +472,7 @@ fn collect(pipe: Option<impl Read + Send + 'static>, log: &Arc<Mutex<String>>) {
             log.lock().unwrap_or_else(PoisonError::into_inner).push_str(&String::from_utf8_lossy(&line));
             line.clear();
         }
-    });
+    })
 }
 
 /// The addresses in the start line: the first complete line that speaks of listening.
