@@ -20,6 +20,7 @@ pub mod log;
 pub mod memory;
 pub mod outbound;
 pub mod queue;
+pub mod rehearse;
 pub mod route;
 pub mod sandbox;
 pub mod server;

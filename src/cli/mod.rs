@@ -21,6 +21,7 @@ mod password;
 mod piped;
 mod providers;
 mod queue;
+mod rehearse;
 mod relay;
 mod report;
 mod run;
@@ -87,6 +88,8 @@ enum Command {
     Report(report::Report),
     /// Hand one message to the running relay and print what the receiver says
     Send(send::Send),
+    /// Say how long a campaign will take, from what the lanes have learned; sends nothing
+    Rehearse(rehearse::Rehearse),
     /// Be a receiver that behaves like Outlook.com (limits, RP-00x, blocks), for trials and tests
     Simulate(simulate::Simulate),
     /// Watch weir find a receiver's limits: relay and receivers in one process on loopback, in less than a minute
@@ -208,6 +211,7 @@ async fn execute(command: Command, config: &config::Config, output: &mut Output)
         Command::Health(health) => health::health(health, config, output).await,
         Command::Report(report) => report::report(&report, config, output).await,
         Command::Send(send) => send::send(send, config, output).await,
+        Command::Rehearse(rehearse) => rehearse::rehearse(rehearse, config, output).await,
     }
 }
 

@@ -35,7 +35,7 @@ fn exactly_the_commands_that_work_are_listed() {
         names(&root),
         [
             "run", "check", "password", "explain", "queue", "suppress", "status", "pause", "resume", "forget",
-            "health", "report", "send", "simulate", "demo"
+            "health", "report", "send", "rehearse", "simulate", "demo"
         ]
     );
     let below = |name: &str| names(root.find_subcommand(name).unwrap());
@@ -50,6 +50,8 @@ fn what_people_type_is_read() {
         "weir run --config /etc/weir/weir.toml",
         "weir --config weir.toml check --print",
         "weir password",
+        "weir rehearse --count 60000 --mix outlook=60%,gmail=40% --start 2h --class bulk --plot p.svg --json",
+        "weir rehearse --recipients list.txt --start 2030-12-01T18:00:00Z",
         "weir password --user app@example.com",
         "weir queue list --json --domain outlook.com --state held --older-than 2h",
         "weir queue list --sender <> --recipient @outlook.com --provider outlook --user app --message-id <1@x>",

@@ -20,6 +20,7 @@ pub(crate) mod suppression;
 mod walls;
 mod writers;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -30,6 +31,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -54,7 +56,7 @@ use crate::state;
 use crate::suppress::List;
 use crate::throttle::Profiles;
 use crate::types::words::{count, count_of};
-use crate::types::{Event, Mailbox, Seldom};
+use crate::types::{Domain, Event, Mailbox, Seldom};
 use crate::verdict::Rules;
 use admitted::Admitted;
 use alerts::{RelayMeans, Roads};
@@ -67,6 +69,8 @@ use writers::Writers;
 
 /// Batches of committed messages on their way to dispatch.
 const COMMITTED_MAX: usize = 64;
+/// Look-ups at once for whoever asks for many domains.
+const ASKED_AT_ONCE: usize = 50;
 /// How long a stop waits for the last writes, beyond the grace for deliveries.
 const LAST_WRITES: Duration = Duration::from_secs(5);
 /// How long a stop waits for look-ups and answers of commands that nobody needs any more.
@@ -495,6 +499,31 @@ fn router(config: &Config, dns: Arc<dyn Dns>, clock: &Clock, own: &[SocketAddr])
         reach: Reach::probe(),
     };
     Ok(Arc::new(Router::new(dns, clock.clone(), settings)))
+}
+
+/// The providers whose hosts take the mail of these domains, as the relay would find them; domains without hosts are left out.
+pub async fn providers_of(config: &Config, domains: Vec<Domain>) -> anyhow::Result<BTreeMap<Domain, Arc<str>>> {
+    let dns = Arc::new(HickoryDns::new(&config.dns)?);
+    let router = router(config, dns, &Clock::system(), &[])?;
+    let mut asked: JoinSet<Option<(Domain, Arc<str>)>> = JoinSet::new();
+    let mut found = BTreeMap::new();
+    let mut take = |ended: Result<Option<(Domain, Arc<str>)>, _>| found.extend(ended.ok().flatten());
+    for domain in domains {
+        if asked.len() >= ASKED_AT_ONCE
+            && let Some(ended) = asked.join_next().await
+        {
+            take(ended);
+        }
+        let router = router.clone();
+        asked.spawn(async move {
+            let route = router.resolve(&domain).await.ok()?;
+            Some((domain, route.hosts.first()?.provider.clone()))
+        });
+    }
+    while let Some(ended) = asked.join_next().await {
+        take(ended);
+    }
+    Ok(found)
 }
 
 fn core_settings(config: &Config, rules: &Rules, spool: &Spool) -> anyhow::Result<Settings> {

@@ -93,17 +93,32 @@ fn read(connection: &Connection, now: Timestamp) -> Result<Vec<Record>, String> 
             return Ok(Err(verdict));
         }
         connection.execute("DELETE FROM lane WHERE saved < ?1", params![(now - KEEP).millis()])?;
-        let mut statement =
-            connection.prepare("SELECT provider, source, state FROM lane ORDER BY saved DESC LIMIT ?1")?;
-        let limit = i64::try_from(RECORDS_MAX).unwrap_or(i64::MAX);
-        let rows = statement.query_map(params![limit], |row| {
-            Ok(Record { provider: row.get(0)?, source: row.get(1)?, state: row.get(2)? })
-        })?;
-        let mut records = rows.collect::<rusqlite::Result<Vec<Record>>>()?;
-        records.sort_by(|a, b| (&a.provider, &a.source).cmp(&(&b.provider, &b.source)));
-        Ok(Ok(records))
+        Ok(Ok(records(connection)?))
     };
     read().map_err(|error| error.to_string())?
+}
+
+fn records(connection: &Connection) -> rusqlite::Result<Vec<Record>> {
+    let mut statement = connection.prepare("SELECT provider, source, state FROM lane ORDER BY saved DESC LIMIT ?1")?;
+    let limit = i64::try_from(RECORDS_MAX).unwrap_or(i64::MAX);
+    let rows = statement.query_map(params![limit], |row| {
+        Ok(Record { provider: row.get(0)?, source: row.get(1)?, state: row.get(2)? })
+    })?;
+    let mut records = rows.collect::<rusqlite::Result<Vec<Record>>>()?;
+    records.sort_by(|a, b| (&a.provider, &a.source).cmp(&(&b.provider, &b.source)));
+    Ok(records)
+}
+
+/// For whoever only looks, whether the owner of the folder runs or not.
+pub(super) fn kept(data_dir: &Path) -> Result<Vec<Record>, String> {
+    let path = data_dir.join(NAME);
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let cannot = |error: &dyn std::fmt::Display| format!("cannot read {}: {error}", path.display());
+    let connection = sqlite::open_reader(&path, MIGRATIONS.len(), CACHE_KIB).map_err(|error| cannot(&error))?;
+    connection.busy_timeout(BUSY_WAIT).map_err(|error| cannot(&error))?;
+    records(&connection).map_err(|error| cannot(&error))
 }
 
 fn commit(

@@ -90,6 +90,11 @@ pub fn open(data_dir: &Path, clock: Clock) -> Opened {
     Opened { store: Store(shared), writer, records, problem }
 }
 
+/// What is kept, without the lock of the folder: beside a running relay, or where none runs. Nothing where there is no file.
+pub fn read(data_dir: &Path) -> Result<Vec<Record>, String> {
+    file::kept(data_dir)
+}
+
 /// The relay stopped before everything was written.
 #[derive(Debug, thiserror::Error)]
 #[error("what was learned of the receivers could not be written: see the log")]

@@ -26,6 +26,8 @@ pub(super) struct Player {
     pub opens: Timestamp,
     /// What the receiver takes, recipients a minute; infinite: that is not what holds it back.
     pub takes: f64,
+    /// It has taught that, or an operator says so; else it is what went lately.
+    pub is_known: bool,
     /// A long window of the receiver: what goes waits for what leaves it.
     pub filling: Option<Filling>,
     pub growth: Option<Growth>,
@@ -92,6 +94,14 @@ impl Forecast {
         Forecast(players)
     }
 
+    /// Where no limit of the receiver is known, so many recipients a minute are presumed in each lane, whatever went lately.
+    pub fn presuming(mut self, pace: f64) -> Forecast {
+        for player in &mut self.0 {
+            player.takes = if player.is_known { player.takes.min(pace) } else { pace };
+        }
+        self
+    }
+
     /// When so many recipients will have gone; none: it cannot be told.
     pub fn done_by(self, count: usize, now: Timestamp) -> Option<Timestamp> {
         done_by(self.0, count, now)
@@ -147,7 +157,7 @@ mod tests {
 
     fn player(takes: f64) -> Player {
         let profile = Arc::new(Profiles::new(&[]).get("outlook"));
-        Player { opens: at(0), takes, filling: None, growth: None, warmup: None, profile }
+        Player { opens: at(0), takes, is_known: true, filling: None, growth: None, warmup: None, profile }
     }
 
     /// Sends so many under the guard or the warm-up, as fast as they let it; when the last one went.

@@ -538,6 +538,11 @@ impl Throttle {
         self.lanes.range_mut(first.clone()..).take_while(move |(name, _)| name.provider == first.provider)
     }
 
+    /// Have refusals taught any limit of the provider?
+    pub fn knows_limits(&self, provider: &str) -> bool {
+        self.lanes_of(provider).any(|(_, lane)| lane.knows_limits())
+    }
+
     /// Is there a lane to it?
     pub fn knows(&self, provider: &str) -> bool {
         self.lanes_of(provider).next().is_some() || self.is_paused(provider)

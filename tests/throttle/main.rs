@@ -12,6 +12,7 @@ mod ideal;
 mod parts;
 mod random;
 mod real;
+mod rehearse;
 mod storm;
 
 use drain::world;

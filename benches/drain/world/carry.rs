@@ -47,7 +47,10 @@ impl World {
             Action::Load { until } => {
                 self.plan(SHORTLY, Event::Say(Input::Loaded(self.post.due(until))));
             }
-            // Nobody gives commands, and nobody remembers.
+            Action::Remember(records) => {
+                self.remembered.extend(records.into_iter().map(|record| (record.name, record.state)));
+            }
+            // Nobody gives commands.
             _ => {}
         }
     }

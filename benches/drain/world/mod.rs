@@ -27,8 +27,8 @@ use weir::outbound::options::TlsMode;
 use weir::queue::options::Queue as QueueOptions;
 use weir::simulate::SessionId;
 use weir::spool::Committed;
-use weir::throttle::Profiles;
 use weir::throttle::options::ProviderOptions;
+use weir::throttle::{LaneName, LaneRecord, Profiles};
 use weir::types::Timestamp;
 use weir::verdict::Rules;
 
@@ -72,6 +72,8 @@ pub struct World {
     to_come: usize,
     /// The relay's own.
     addresses: Vec<IpAddr>,
+    /// What it would find again after a restart.
+    remembered: BTreeMap<LaneName, String>,
 }
 
 /// What the core has done, in numbers.
@@ -152,6 +154,7 @@ impl World {
             submitted: 0,
             to_come: 0,
             addresses,
+            remembered: BTreeMap::new(),
         }
     }
 
@@ -162,6 +165,12 @@ impl World {
     /// What the relay says of itself.
     pub fn snapshot(&self) -> Snapshot {
         self.core.snapshot(self.clock())
+    }
+
+    /// What lanes have learned, as it is kept over a restart.
+    pub fn remembered(&self) -> Vec<LaneRecord> {
+        let record = |(name, state): (&LaneName, &String)| LaneRecord { name: name.clone(), state: state.clone() };
+        self.remembered.iter().map(record).collect()
     }
 
     /// When the relay expects the mail for a site to be gone, as `status` says it; none: it cannot tell yet.

@@ -18,7 +18,9 @@ impl Lane {
         let opens = self.closed_until(now).unwrap_or(now);
         let held_back = self.policy(now) <= self.rate_per_minute() && self.pacers_are_full(now);
         let fixed = self.profile.max_rate.unwrap_or(f64::INFINITY);
-        let takes = match self.learned.rate.lasting(self.profile.pause) {
+        let lasting = self.learned.rate.lasting(self.profile.pause);
+        let is_known = lasting.is_some() || fixed.is_finite();
+        let takes = match lasting {
             Some(rate) => rate.min(fixed),
             None if fixed.is_finite() => fixed,
             // It waits for us, not for the receiver: what went lately is no measure.
@@ -35,7 +37,7 @@ impl Lane {
         let growth = self.guarded.then(|| self.learned.growth.clone());
         let warmup = self.warming.then(|| self.learned.warmup.clone());
         let profile = Arc::clone(&self.profile);
-        (opens < Timestamp::NEVER).then_some(Player { opens, takes, filling, growth, warmup, profile })
+        (opens < Timestamp::NEVER).then_some(Player { opens, takes, is_known, filling, growth, warmup, profile })
     }
 
     /// Does guard or warm-up say "later" now?
@@ -104,6 +106,11 @@ impl Lane {
         let connections = connections.found().map(|_| count(connections.limit(), "connection"));
         let messages = messages.found().map(|_| format!("{} a connection", count(messages.limit(), "message")));
         [rate, connections, messages].into_iter().flatten()
+    }
+
+    /// Has a refusal taught any limit of the receiver?
+    pub fn knows_limits(&self) -> bool {
+        self.limits_in_words().next().is_some()
     }
 
     /// How often it was refused there.
