@@ -39,7 +39,7 @@ const USES: &[(&str, &str)] = &[
         "alert::options auth::options dispatch::options event::options inbound::options log outbound::options queue::options route::options \
          sandbox suppress::options throttle::options types verdict::options",
     ),
-    ("doctor", "route"),
+    ("doctor", "clock config event limits memory outbound route sandbox spool throttle types"),
     ("simulate", "clock types"),
     ("admin", "types"),
     (
@@ -49,7 +49,7 @@ const USES: &[(&str, &str)] = &[
     ("demo", "admin clock config route server simulate types"),
     (
         "cli",
-        "admin auth clock config demo event inbound log route server simulate spool suppress throttle types verdict",
+        "admin auth clock config demo doctor event inbound log route server simulate spool suppress throttle types verdict",
     ),
 ];
 
@@ -63,6 +63,12 @@ const PURE: &[&str] = &[
     "dispatch/",
     "simulate/",
     "doctor/spf/",
+    "doctor/dkim.rs",
+    "doctor/dmarc.rs",
+    "doctor/finding.rs",
+    "doctor/mount.rs",
+    "doctor/names.rs",
+    "doctor/print.rs",
     "auth/guesses.rs",
     "auth/aging.rs",
 ];
