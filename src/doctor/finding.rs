@@ -1,6 +1,6 @@
 //! What a check found, and why it matters.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 /// Whether a person must do something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -14,8 +14,7 @@ pub enum Status {
 }
 
 /// What is looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Check {
     Address,
     Ptr,
@@ -94,6 +93,12 @@ impl Check {
             Check::Sandbox => "with Landlock a fault in the relay reaches nothing outside its own folders",
             Check::Mta => "mail gets to Outlook through weir only if the mail server here hands it over",
         }
+    }
+}
+
+impl Serialize for Check {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(self.as_str())
     }
 }
 

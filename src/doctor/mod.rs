@@ -16,6 +16,7 @@ pub mod finding;
 mod host;
 mod hurried;
 mod mount;
+pub mod mta;
 mod names;
 mod policies;
 pub mod print;

@@ -275,13 +275,13 @@ fn quoted(reply: &Reply) -> String {
 }
 
 fn unroutable(domain: &Domain, fault: &Unroutable) -> Finding {
-    let remedy = if fault.permanent {
-        "if the domain is right, its owner must mend its MX records; where it is one of Microsoft's, your resolver tells lies: \
-         name another in [dns] servers"
-    } else {
-        "see what this run says of `resolver`, and run it again when the name servers answer"
-    };
-    Finding::fail(Check::Port25, domain, fault.text.clone(), remedy)
+    if fault.permanent {
+        let remedy = "if the domain is right, its owner must mend its MX records; where it is one of Microsoft's, your resolver tells lies: \
+                      name another in [dns] servers";
+        return Finding::fail(Check::Port25, domain, fault.text.clone(), remedy);
+    }
+    let remedy = "see what this run says of `resolver`, and run it again when the name servers answer";
+    Finding::warn(Check::Port25, domain, fault.text.clone(), remedy)
 }
 
 /// The address a receiver names in its answer to EHLO: `host Hello [192.0.2.7]`.

@@ -36,6 +36,8 @@ const PAGE: usize = 1000;
 /// Events that are looked at.
 const EVENTS_MAX: u64 = 2_000_000;
 const DAY: Duration = Duration::from_secs(24 * 3600);
+/// Octets of one string of a TXT record.
+const STRING_MAX: usize = 255;
 /// Octets of a message in which its header must end.
 const HEADER_MAX: u64 = 64 << 10;
 
@@ -224,7 +226,7 @@ async fn spf(domain: &str, addresses: &[(IpAddr, String)], dns: &dyn Dns) -> (Fi
         _ => {
             let record = with_addresses(checked.record.as_deref(), &wanted);
             let verb = if checked.record.is_some() { "change the record to" } else { "publish" };
-            Finding::fail(Check::Spf, domain, text, format!("{verb}:\n{domain}. IN TXT \"{record}\""))
+            Finding::fail(Check::Spf, domain, text, format!("{verb}:\n{domain}. IN TXT {}", strings(&record)))
         }
     };
     (finding, false)
@@ -250,6 +252,12 @@ fn with_addresses(record: Option<&str>, wanted: &[String]) -> String {
         wanted.iter().map(String::as_str).filter(|term| !rest.split(' ').any(|known| known == *term)).collect();
     let rest = if rest.is_empty() { "~all" } else { rest };
     format!("v=spf1 {} {rest}", missing.join(" "))
+}
+
+/// As a zone file has it: a string holds 255 octets at most (RFC 1035 section 3.3), and several are read as one (RFC 7208 section 3.3).
+fn strings(record: &str) -> String {
+    let octets = record.as_bytes().chunks(STRING_MAX);
+    octets.map(|octets| format!("\"{}\"", String::from_utf8_lossy(octets))).collect::<Vec<_>>().join(" ")
 }
 
 /// What the DNS says of the keys with which the sample was signed; and the domain of a good one that is aligned with `from`.
@@ -413,5 +421,8 @@ mod tests {
         let record = with_addresses(Some("v=spf1 ip4:52.0.0.1 mx -all"), &two);
         assert_eq!(record, "v=spf1 ip4:52.0.0.2 ip4:52.0.0.1 mx -all");
         assert_eq!(with_addresses(Some("v=spf1"), &two[..1]), "v=spf1 ip4:52.0.0.1 ~all");
+        assert_eq!(strings("v=spf1 -all"), "\"v=spf1 -all\"");
+        let long = strings(&"x".repeat(300));
+        assert_eq!(long, format!("\"{}\" \"{}\"", "x".repeat(255), "x".repeat(45)));
     }
 }

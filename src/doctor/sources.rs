@@ -58,15 +58,20 @@ impl Source {
 pub(super) async fn publish(sources: &mut [Source], seen: &BTreeMap<String, IpAddr>, dns: &dyn Dns) -> Vec<Finding> {
     let mut findings = Vec::new();
     for source in sources {
-        let of_name = match &source.helo {
-            Some(helo) => addresses(dns, helo).await.unwrap_or_default(),
-            None => Vec::new(),
+        let asked = match &source.helo {
+            Some(helo) => addresses(dns, helo).await,
+            None => Ok(Vec::new()),
         };
+        let trouble = asked.as_ref().err().cloned();
+        let of_name = asked.unwrap_or_default();
         let local = source.local.filter(|ip| is_global(*ip));
         let told = seen.get(&source.name).copied();
         let named = of_name.iter().copied().find(|ip| is_global(*ip));
         source.public = told.or(local).or(named);
-        findings.push(address_finding(source, told, local));
+        findings.push(match trouble {
+            Some(why) if source.public.is_none() => unanswered(Check::Address, &source.name, &why),
+            _ => address_finding(source, told, local),
+        });
     }
     findings
 }
@@ -314,5 +319,7 @@ mod tests {
         assert_eq!(sources[0].public, Some(IP.parse().unwrap()), "the address of the name");
         let findings = publish(&mut sources, &BTreeMap::new(), &TableDns::default()).await;
         assert_eq!((sources[0].public, findings[0].status), (None, Status::Fail));
+        let silent = TableDns::default().fails("A", "relay.weir.dev.", NoAnswer::TimedOut);
+        assert_eq!(publish(&mut sources, &BTreeMap::new(), &silent).await[0].status, Status::Warn);
     }
 }

@@ -4,8 +4,9 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
+use crate::kit::mta::{Kind, Mta};
 use crate::kit::relay::{WEIR, weir};
-use crate::kit::{At, Config, Dns, Failure, Mx, Relay, World, mail, say, until_within};
+use crate::kit::{At, Config, Dns, Failure, Mx, Relay, World, contains, mail, say, until_within};
 use std::time::Duration;
 
 /// The address the receivers see; nobody sends anything there.
@@ -254,9 +255,10 @@ fn where_nothing_answers_it_ends_soon_and_says_what_is_wrong() {
     let found = until_within(Duration::from_secs(30), "the end of a run", || Some(findings(&host, &[])));
     assert_eq!(status(&found, "resolver", "127.0.0.1"), "fail");
     assert!(remedy(&found, "resolver", "").contains("[dns]\nservers"));
-    assert_eq!(status(&found, "port25", "outlook.com"), "fail");
-    for check in ["spf", "dmarc"] {
-        assert_eq!(status(&found, check, "weir.dev"), "warn", "nobody could tell");
+    for (check, subject) in
+        [("port25", "outlook.com"), ("address", "default"), ("spf", "weir.dev"), ("dmarc", "weir.dev")]
+    {
+        assert_eq!(status(&found, check, subject), "warn", "{check}: nobody could tell");
     }
 }
 
@@ -273,4 +275,101 @@ fn for_people_each_line_fits_and_the_exit_code_tells_a_failure() {
     assert_eq!(wrong.status.code(), Some(2));
     let help = String::from_utf8(weir(&["doctor", "--help"]).stdout).unwrap();
     assert!(help.contains("weir doctor --from example.com"), "{help}");
+}
+
+/// What `--mta` says about a host with these files below its root.
+fn recipe(relay: &Relay, files: &[(&str, &str)], arguments: &[&str]) -> Vec<Value> {
+    let root = tempfile::tempdir().expect("a folder");
+    for (name, text) in files {
+        let path = root.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("make a folder");
+        std::fs::write(path, text).expect("write a file");
+    }
+    let root = root.path().to_str().expect("UTF-8");
+    findings(relay, &[&["--mta", "--root", root], arguments].concat())
+}
+
+/// The exact lines, without the sentence before them.
+fn exact(found: &[Value], subject: &str) -> String {
+    let remedy = remedy(found, "mta", subject);
+    remedy.split_once('\n').expect("lines below a sentence").1.to_string()
+}
+
+const TEXT: &str = "From: App <app@sender.test>\nTo: u@x.test\nSubject: by the lines\n\nend\n";
+
+fn hands_its_mail_over(kind: Kind, subject: &str, file: &str, text: &str) {
+    let (world, mx) = World::with_domain("x.test");
+    let relay = world.config().listen_on_a_known_port().start();
+    let found = recipe(&relay, &[(file, text)], &[]);
+    assert_eq!(status(&found, "mta", subject), "warn");
+    let lines = exact(&found, subject);
+    let Some(mta) = Mta::start_by(kind, &lines) else { return };
+    mta.send("app@sender.test", &["u@x.test"], TEXT);
+    assert!(contains(&mx.wait_accepted(1)[0].content, b"by the lines"));
+    assert_eq!(relay.events_of("accepted").len(), 1, "through the relay");
+    // With the lines in place nothing is left to say.
+    let done = recipe(&relay, &[(file, &format!("{text}{lines}"))], &[]);
+    assert_eq!(status(&done, "mta", subject), "ok", "{done:#?}");
+}
+
+#[test]
+fn postfix_with_the_lines_it_is_given_hands_its_mail_over() {
+    hands_its_mail_over(Kind::Postfix, "Postfix", "etc/postfix/main.cf", "myhostname = client.sender.test\n");
+}
+
+#[test]
+fn exim_with_the_lines_it_is_given_hands_its_mail_over() {
+    hands_its_mail_over(Kind::Exim, "Exim", "etc/exim4/exim4.conf", "begin routers\n");
+}
+
+#[test]
+fn only_mail_for_microsoft_comes_by_the_lines_for_it() {
+    let microsoft = microsoft();
+    let elsewhere = microsoft.world.host("mail.isp.test");
+    let relay = microsoft.config().without("relay", "sender_domains").listen_on_a_known_port().start();
+    let hop = elsewhere.address();
+    for (kind, subject, file, before, after) in [
+        (
+            Kind::Postfix,
+            "Postfix",
+            "etc/postfix/main.cf",
+            format!("# main.cf\nrelayhost = [{}]:{}\n", hop.ip(), hop.port()),
+            String::new(),
+        ),
+        (
+            Kind::Exim,
+            "Exim",
+            "etc/exim4/exim4.conf",
+            "# exim4.conf\n".to_string(),
+            format!(
+                "\n# exim4.conf\nrest:\n  driver = manualroute\n  transport = remote_smtp\n  route_list = * {}::{}\n  self = send\n",
+                hop.ip(),
+                hop.port()
+            ),
+        ),
+    ] {
+        let lines = exact(&recipe(&relay, &[(file, "")], &["--microsoft-only"]), subject);
+        let lines: Vec<&str> = lines.lines().take_while(|line| *line != "# then").collect();
+        let Some(mta) = Mta::start_by(kind, &format!("{before}{}{after}", lines.join("\n"))) else { continue };
+        let (outlook, others) = (microsoft.hosts[0].accepted_count(), elsewhere.accepted_count());
+        mta.send("app@weir.dev", &["u@x.test"], TEXT);
+        elsewhere.wait_accepted(others + 1);
+        assert_eq!(microsoft.hosts[0].accepted_count(), outlook);
+        // Exim looks up MX hosts, which takes a name server of the system's own.
+        if kind == Kind::Postfix {
+            mta.send("app@weir.dev", &["u@outlook.com"], TEXT);
+            microsoft.hosts[0].wait_accepted(outlook + 1);
+            assert_eq!(elsewhere.accepted_count(), others + 1);
+        }
+    }
+}
+
+#[test]
+fn what_belongs_to_the_mail_server_is_asked_for_with_it() {
+    for arguments in [["--microsoft-only", "--json"], ["--root", "/"]] {
+        assert_eq!(weir(&[&["doctor"], &arguments[..]].concat()).status.code(), Some(2), "{arguments:?}");
+    }
+    let output = weir(&["doctor", "--mta", "--root", "/nowhere"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("warn  mta /nowhere: ") && text.contains("port 2525"), "{text}");
 }
