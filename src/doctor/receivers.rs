@@ -67,7 +67,7 @@ struct Greeted {
     at: Timestamp,
 }
 
-/// Tries every address of `domains` from the first source, and one of each domain from the others.
+/// Tries every address of `domains` from the first source of its family, and one of each domain from the others.
 pub(super) async fn look(
     domains: &[Domain],
     sources: &[Source],
@@ -99,7 +99,7 @@ pub(super) async fn look(
         }
     };
     for (at, source) in sources.iter().enumerate() {
-        let chosen = if at == 0 { targets.clone() } else { one_of_each(&targets, at) };
+        let chosen = targets_of(at, sources, &targets);
         let tried = try_all(chosen, source, &connector, over).await;
         learned.take(tried);
     }
@@ -134,6 +134,19 @@ fn add(targets: &mut Vec<Target>, domain: &Domain, route: &Route) {
             }),
         }
     }
+}
+
+/// What source number `at` tries: of its family all, or, where one before has tried them, one of each receiver. Of a family that no
+/// source has, the first one tries.
+fn targets_of(at: usize, sources: &[Source], targets: &[Target]) -> Vec<Target> {
+    let is_its = |target: &&Target| {
+        let ip = target.address.ip();
+        let has_family = |source: &Source| source.is_of_family(ip);
+        sources.get(at).is_some_and(has_family) || (at == 0 && !sources.iter().any(has_family))
+    };
+    let own: Vec<Target> = targets.iter().filter(is_its).cloned().collect();
+    let was_tried = |target: &Target| sources.iter().take(at).any(|before| before.is_of_family(target.address.ip()));
+    if own.iter().any(was_tried) { one_of_each(&own, at) } else { own }
 }
 
 /// For source number `turn`: another address for each of them.
@@ -328,6 +341,20 @@ mod tests {
         let chosen = |turn| one_of_each(&targets, turn).iter().map(|t| t.address.ip().to_string()).collect::<Vec<_>>();
         assert_eq!(chosen(1), ["52.0.0.2", "52.0.0.3"]);
         assert_eq!(chosen(2), ["52.0.0.1", "52.0.0.3"]);
+    }
+
+    #[test]
+    fn each_source_tries_the_addresses_of_its_family() {
+        let targets = [target("52.0.0.1:25", &["a"]), target("52.0.0.2:25", &["a"]), target("[2a01::1]:25", &["a"])];
+        let source =
+            |ip: &str| Source { name: ip.to_string(), bind: None, local: ip.parse().ok(), helo: None, public: None };
+        let counts = |sources: &[Source]| -> Vec<usize> {
+            (0..sources.len()).map(|at| targets_of(at, sources, &targets).len()).collect()
+        };
+        assert_eq!(counts(&[source("52.9.9.9")]), [3], "the first one tries what no other can");
+        assert_eq!(counts(&[source("52.9.9.9"), source("2a01::9")]), [2, 1]);
+        assert_eq!(counts(&[source("52.9.9.9"), source("52.9.9.8")]), [3, 1]);
+        assert_eq!(counts(&[source("")]), [3], "a host without a route");
     }
 
     #[test]

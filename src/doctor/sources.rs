@@ -1,12 +1,13 @@
 //! Our sending addresses, as the world sees them: reverse name, HELO name, and the SPF record that speaks for bounces.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::finding::{Check, Finding};
 use super::names::{self, Look};
 use super::spf::{self, Verdict};
 use crate::config::Config;
+use crate::outbound::options::IpChoice;
 use crate::route::Dns;
 use crate::route::dns::NoAnswer;
 use crate::route::identity::{Identity, local_address_towards};
@@ -14,6 +15,7 @@ use crate::route::reachable::is_global;
 
 /// Root name server A: certainly on the public Internet. The routing table is asked about it, it hears nothing of that.
 const SOMEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 41, 0, 4));
+const SOMEWHERE_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0x503, 0xba3e, 0, 0, 0, 2, 0x30));
 /// Names of one address that are looked at.
 const NAMES_MAX: usize = 10;
 
@@ -40,13 +42,27 @@ pub(super) fn configured(config: &Config, identity: &Identity) -> Vec<Source> {
         sources.push(Source { name: source.name.clone(), bind: address, local: address, helo, public: None });
     }
     if sources.is_empty() {
-        let local = local_address_towards(SOMEWHERE);
-        sources.push(Source { name: "default".to_string(), bind: None, local, helo: own, public: None });
+        let (v4, v6) = (local_address_towards(SOMEWHERE), local_address_towards(SOMEWHERE_V6));
+        let v6 = v6.filter(|ip| is_global(*ip));
+        let source = |name: &str, local: Option<IpAddr>| {
+            let helo = own.clone();
+            Source { name: name.to_string(), bind: None, local, helo, public: None }
+        };
+        sources.push(source("default", v4.or(v6)));
+        // Microsoft wants reverse name and SPF of IPv6 addresses, too, and its refusals there are final.
+        if config.delivery.ip == IpChoice::Both && v4.is_some() && v6.is_some() {
+            sources.push(source("default-ipv6", v6));
+        }
     }
     sources
 }
 
 impl Source {
+    /// Does mail to `address` leave from here? Not where only the other family does.
+    pub(super) fn is_of_family(&self, address: IpAddr) -> bool {
+        self.bind.or(self.local).is_none_or(|own| own.is_ipv4() == address.is_ipv4())
+    }
+
     /// What is said in EHLO; an address literal where there is no name.
     pub(super) fn greeting(&self) -> String {
         let literal = || format!("[{}]", self.local.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)));
@@ -66,7 +82,7 @@ pub(super) async fn publish(sources: &mut [Source], seen: &BTreeMap<String, IpAd
         let of_name = asked.unwrap_or_default();
         let local = source.local.filter(|ip| is_global(*ip));
         let told = seen.get(&source.name).copied();
-        let named = of_name.iter().copied().find(|ip| is_global(*ip));
+        let named = of_name.iter().copied().find(|ip| is_global(*ip) && source.is_of_family(*ip));
         source.public = told.or(local).or(named);
         findings.push(match trouble {
             Some(why) if source.public.is_none() => unanswered(Check::Address, &source.name, &why),
