@@ -1,4 +1,7 @@
 //! Findings for people: lines of 80 columns at most, what is bad with why it matters and what mends it.
+//!
+//! Records, lines and commands begin at the left edge, as they must be copied: a blank in front would make them parts of the line before
+//! in many files. One that is longer than a line is broken at blanks; whole it stands in the JSON.
 
 use super::finding::{Finding, Status};
 
@@ -18,7 +21,7 @@ pub fn lines(findings: &[Finding]) -> Vec<String> {
             Status::Warn => "warn",
             Status::Fail => "FAIL",
         };
-        let mut text = wrapped(&head);
+        let mut text = wrapped(&head, INDENT);
         if let Some(first) = text.first_mut() {
             first.replace_range(..INDENT, &format!("{status:<INDENT$}"));
         }
@@ -27,10 +30,14 @@ pub fn lines(findings: &[Finding]) -> Vec<String> {
         let is_same = before.is_some_and(|before| before.check == finding.check && before.remedy == finding.remedy);
         if !is_same {
             if before.is_none_or(|before| before.check != finding.check) {
-                lines.extend(wrapped(&format!("why: {}", finding.why)));
+                lines.extend(wrapped(&format!("why: {}", finding.why), INDENT));
             }
             for (at, line) in remedy.lines().enumerate() {
-                lines.extend(wrapped(&if at == 0 { format!("do: {line}") } else { format!("  {line}") }));
+                match at {
+                    0 => lines.extend(wrapped(&format!("do: {line}"), INDENT)),
+                    _ if line.chars().count() <= WIDTH => lines.push(line.to_string()),
+                    _ => lines.extend(wrapped(line, 0)),
+                }
             }
         }
         before = Some(finding);
@@ -40,10 +47,9 @@ pub fn lines(findings: &[Finding]) -> Vec<String> {
     lines
 }
 
-/// Broken at blanks, and where there are none, where the line ends. Blanks at the beginning stay, on every line.
-fn wrapped(text: &str) -> Vec<String> {
-    let own = text.len() - text.trim_start_matches(' ').len();
-    let margin = " ".repeat(INDENT + own);
+/// Broken at blanks, and where there are none, where the line ends.
+fn wrapped(text: &str, indent: usize) -> Vec<String> {
+    let margin = " ".repeat(indent);
     let mut lines = Vec::new();
     let mut line = margin.clone();
     for word in text.split_whitespace() {
@@ -84,7 +90,7 @@ mod tests {
              FAIL  spf weir.dev: no record\n      \
              why: Outlook refuses From domains with over 5,000 messages a day without\n      \
              SPF: 550 5.7.515\n      \
-             do: publish:\n        \
+             do: publish:\n\
              weir.dev. IN TXT \"v=spf1 -all\"\n\
              1 fail, 0 warn, 1 ok"
         );

@@ -107,12 +107,17 @@ fn client(door: Door) -> Vec<String> {
 }
 
 fn only_microsoft(settings: &Settings, ground: &Ground<'_>, microsoft: &Microsoft) -> Finding {
-    let hop = format!("smtp:{}", bracketed(ground.door().address));
+    let route = format!("smtp:{}", bracketed(ground.door().address));
     let beside = |name: &str, own: &str| match settings.get(name) {
         "" => format!("{name} = {own}"),
         known if known.contains("weir") => format!("{name} = {known}"),
         known => format!("{name} = {own},\n  {known}"),
     };
+    if let Some((host, port)) = hop(settings.get("relayhost"))
+        && ground.leads_here(host, port)
+    {
+        return Finding::ok(Check::Mta, "Postfix", "hands all its mail to weir, Microsoft's with it");
+    }
     let has_table = settings.get("transport_maps").contains("weir_domains")
         && settings.get("smtpd_recipient_restrictions").contains("weir_mx");
     if has_table {
@@ -124,9 +129,9 @@ fn only_microsoft(settings: &Settings, ground: &Ground<'_>, microsoft: &Microsof
     lines.push(beside("smtpd_recipient_restrictions", "\n  check_recipient_mx_access texthash:/etc/postfix/weir_mx"));
     lines.extend(client(ground.door()));
     lines.push("# /etc/postfix/weir_mx".to_string());
-    lines.extend(microsoft.mx.iter().map(|suffix| format!("{suffix} FILTER {hop}")));
+    lines.extend(microsoft.mx.iter().map(|suffix| format!("{suffix} FILTER {route}")));
     lines.push("# /etc/postfix/weir_domains".to_string());
-    lines.extend(microsoft.domains.iter().map(|domain| format!("{domain} {hop}")));
+    lines.extend(microsoft.domains.iter().map(|domain| format!("{domain} {route}")));
     lines.push("# then".to_string());
     lines.push("postfix reload".to_string());
     let sentence = "Postfix has no table of routes by MX. Consumer domains go by a table of recipient domains; companies' mail at Microsoft is \

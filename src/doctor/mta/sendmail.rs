@@ -48,7 +48,7 @@ pub(super) fn look(ground: &Ground<'_>) -> Option<Finding> {
                     tells receivers apart by MX (without --microsoft-only). Consumer domains by table:";
         all.push("FEATURE(`mailertable', `hash -o /etc/mail/mailertable.db')dnl".to_string());
         all.push("# /etc/mail/mailertable".to_string());
-        all.extend(microsoft.domains.iter().map(|domain| format!("{domain}\trelay:[{ip}]")));
+        all.extend(microsoft.domains.iter().map(|domain| format!("{domain} relay:[{ip}]")));
         all.push("# then".to_string());
         all.push("makemap hash /etc/mail/mailertable < /etc/mail/mailertable".to_string());
     } else {
