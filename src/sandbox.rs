@@ -113,6 +113,22 @@ pub fn confine(mode: Sandbox, needs: &Needs) -> Result<Option<Confined>, Sandbox
     Ok(Some(Confined { readable, runs_programs: needs.runs_programs, kernel }))
 }
 
+/// What the kernel has for it, without a wall being built round anybody: a thread is shut in and ends. None: nothing.
+pub fn kernel() -> Option<String> {
+    let tried = std::thread::spawn(|| {
+        let rules = Ruleset::default().handle_access(AccessFs::from_all(KNOWN))?.create()?;
+        rules.restrict_self()
+    });
+    let status = tried.join().ok()?.ok()?;
+    match status.landlock {
+        LandlockStatus::Available { effective_abi, .. } if status.ruleset != RulesetStatus::NotEnforced => {
+            let partly = if effective_abi < ENOUGH { ", which shuts off too little: it takes Linux 6.2" } else { "" };
+            Some(format!("Landlock {effective_abi}{partly}"))
+        }
+        _ => None,
+    }
+}
+
 /// Nothing but what is needed.
 fn closed(needs: &Needs, readable: &BTreeSet<PathBuf>) -> Result<RulesetCreated, RulesetError> {
     let reading = AccessFs::ReadFile | AccessFs::ReadDir;
@@ -337,6 +353,15 @@ mod tests {
         assert!(!run("echo x > outside/new") && !at("outside/new").exists());
         denied("write elsewhere", std::fs::write(at("outside/new"), "x"));
         assert_eq!(confined.outside([at("outside/secret").as_path()]), None, "everything can be read");
+    }
+
+    #[test]
+    fn asking_the_kernel_shuts_nobody_in() {
+        let folder = tempfile::tempdir().unwrap();
+        if kernel().is_none() {
+            eprintln!("this kernel has no Landlock");
+        }
+        std::fs::write(folder.path().join("after"), "x").unwrap();
     }
 
     #[test]

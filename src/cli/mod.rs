@@ -9,6 +9,7 @@
 mod check;
 mod config;
 mod demo;
+mod doctor;
 mod explain;
 mod health;
 mod hidden;
@@ -84,6 +85,8 @@ enum Command {
     Forget(lane::Forget),
     /// Say in one line whether the relay lives (for container probes): exit code 0 or 1
     Health(health::Health),
+    /// Look whether this host is fit to send to Outlook: names, DNS, port 25, disk, and what mends it
+    Doctor(doctor::Doctor),
     /// Write the text for a receiver's delisting form: who we are, what was refused, what was done
     Report(report::Report),
     /// Hand one message to the running relay and print what the receiver says
@@ -209,6 +212,7 @@ async fn execute(command: Command, config: &config::Config, output: &mut Output)
         Command::Resume(resume) => lane::resume(resume, config, output).await,
         Command::Forget(forget) => lane::forget(forget, config, output).await,
         Command::Health(health) => health::health(health, config, output).await,
+        Command::Doctor(doctor) => doctor::doctor(&doctor, config, output).await,
         Command::Report(report) => report::report(&report, config, output).await,
         Command::Send(send) => send::send(send, config, output).await,
         Command::Rehearse(rehearse) => rehearse::rehearse(rehearse, config, output).await,

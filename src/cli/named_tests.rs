@@ -80,7 +80,7 @@ fn every_command_that_a_text_names_exists() {
         }
     }
     assert!(seen > 150, "only {seen} commands were found");
-    assert_eq!(fault("weir doctor").as_deref(), Some("there is no `weir doctor`"));
+    assert_eq!(fault("weir barber").as_deref(), Some("there is no `weir barber`"));
     assert_eq!(fault("weir queue list --colour red").as_deref(), Some("list has no --colour"));
 }
 

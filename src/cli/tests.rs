@@ -35,7 +35,7 @@ fn exactly_the_commands_that_work_are_listed() {
         names(&root),
         [
             "run", "check", "password", "explain", "queue", "suppress", "status", "pause", "resume", "forget",
-            "health", "report", "send", "rehearse", "simulate", "demo"
+            "health", "doctor", "report", "send", "rehearse", "simulate", "demo"
         ]
     );
     let below = |name: &str| names(root.find_subcommand(name).unwrap());

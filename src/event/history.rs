@@ -1,4 +1,4 @@
-//! The whole event log, read from the oldest line to the newest, of one provider.
+//! The whole event log, read from the oldest line to the newest, of one provider; or one kind of event, from some moment on.
 //!
 //! Line by line: a log of any size takes no more memory than its longest line. What is no whole line, or no event, is
 //! passed over, as is what the relay writes while somebody reads.
@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use memchr::memmem::Finder;
@@ -58,6 +59,7 @@ pub fn of_provider(folder: &Path, provider: &str, mut take: impl FnMut(&Line<'_>
         {
             take(&line);
         }
+        ControlFlow::Continue(())
     };
     for path in closed {
         match File::open(&path) {
@@ -68,6 +70,40 @@ pub fn of_provider(folder: &Path, provider: &str, mut take: impl FnMut(&Line<'_>
         }
     }
     current.map_or(Ok(()), |file| lines(file, &mut each))
+}
+
+/// Hands `take` every event of `kind` since then, the oldest first, until it says that it has enough. Files that were closed before
+/// are not even opened.
+pub fn since(
+    folder: &Path,
+    since: Timestamp,
+    kind: EventKind,
+    mut take: impl FnMut(&Line<'_>) -> ControlFlow<()>,
+) -> io::Result<()> {
+    let mark = format!("\"event\":\"{kind}\"");
+    let mark = Finder::new(mark.as_bytes());
+    let mut enough = ControlFlow::Continue(());
+    let mut each = |line: &[u8]| {
+        if enough.is_continue()
+            && mark.find(line).is_some()
+            && let Ok(line) = serde_json::from_slice::<Line<'_>>(line)
+            && line.kind == kind
+            && line.time >= since
+        {
+            enough = take(&line);
+        }
+        enough
+    };
+    let closed: Vec<PathBuf> =
+        folder::closed_files(folder)?.into_iter().filter(|file| file.at >= since).map(|file| file.path).collect();
+    for path in closed.into_iter().chain([folder.join(folder::CURRENT)]) {
+        match File::open(&path) {
+            Ok(file) => lines(file, &mut each)?,
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// The closed files, and the current one opened: at one moment, so that a file that is being closed counts once.
@@ -88,7 +124,7 @@ fn files(folder: &Path) -> io::Result<(Vec<PathBuf>, Option<File>)> {
     Err(io::Error::other("files of the event log are closed faster than they can be listed"))
 }
 
-fn lines(file: File, each: &mut impl FnMut(&[u8])) -> io::Result<()> {
+fn lines(file: File, each: &mut impl FnMut(&[u8]) -> ControlFlow<()>) -> io::Result<()> {
     let mut reader = BufReader::with_capacity(CHUNK, file);
     let mut line = Vec::new();
     loop {
@@ -97,7 +133,9 @@ fn lines(file: File, each: &mut impl FnMut(&[u8])) -> io::Result<()> {
             return Ok(());
         }
         if line.ends_with(b"\n") {
-            each(&line);
+            if each(&line).is_break() {
+                return Ok(());
+            }
         } else {
             reader.skip_until(b'\n')?;
         }
@@ -130,6 +168,27 @@ mod tests {
         write("events-20261121T000000Z.jsonl", event("outlook", "first"));
         write("current.jsonl", event("outlook", "th\\\"ird") + "nonsense\n" + event("outlook", "torn").trim_end());
         assert_eq!(texts(folder.path()), ["first", "second", "th\"ird"]);
+    }
+
+    #[test]
+    fn one_kind_is_read_from_a_moment_on_until_there_is_enough() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
+        let at = |time: &str, text: &str| event("outlook", text).replace("2026-11-21T20:33:40.042Z", time);
+        write("events-20261120T000000Z.jsonl", at("2026-11-21T23:00:00.000Z", "in a file too old to be opened"));
+        write("events-20261122T000000Z.jsonl", at("2026-11-20T23:00:00.000Z", "too old") + &event("gmail", "one"));
+        write(
+            "current.jsonl",
+            event("a", "two").replace("throttled", "paused") + &event("b", "three") + &event("c", "x"),
+        );
+        let mut texts = Vec::new();
+        let from = Timestamp::parse_rfc3339("2026-11-21T00:00:00Z").unwrap();
+        since(folder.path(), from, EventKind::Throttled, |line| {
+            texts.extend(line.text.as_deref().map(str::to_string));
+            if texts.len() == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })
+        .unwrap();
+        assert_eq!(texts, ["one", "three"]);
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub struct Connection {
     pub(super) host: Arc<str>,
     pub(super) peer: SocketAddr,
     pub(super) tls: Option<Arc<str>>,
+    pub(super) greeting: Reply,
     pub(super) ehlo: Reply,
     pub(super) capabilities: Capabilities,
     pub(super) timeouts: Timeouts,
@@ -66,6 +67,11 @@ impl Connection {
 
     pub fn capabilities(&self) -> &Capabilities {
         &self.capabilities
+    }
+
+    /// What the peer said first; some tell the time.
+    pub fn greeting(&self) -> &Reply {
+        &self.greeting
     }
 
     /// The answer to the last EHLO or HELO: many receivers name the address they see us at.

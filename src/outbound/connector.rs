@@ -140,7 +140,7 @@ impl Connector {
 
     async fn try_open(&self, opening: &Opening<'_>) -> Result<Connection, Stop> {
         let stream = self.connect(opening).await?;
-        let wire = opening.greeted(Wire::new(stream, self.stop.clone())).await?;
+        let (wire, greeting) = opening.greeted(Wire::new(stream, self.stop.clone())).await?;
         let (mut wire, mut ehlo) = opening.introduced(wire).await?;
         let mut capabilities = Capabilities::parse(&ehlo);
         let mut description = None;
@@ -162,6 +162,7 @@ impl Connector {
             host: opening.plan.host.clone(),
             peer: opening.plan.address,
             tls: description.map(Arc::from),
+            greeting,
             ehlo,
             capabilities,
             timeouts: self.timeouts.clone(),
@@ -240,9 +241,9 @@ impl Opening<'_> {
         }
     }
 
-    async fn greeted(&self, mut wire: Wire) -> Result<Wire, Stop> {
+    async fn greeted(&self, mut wire: Wire) -> Result<(Wire, Reply), Stop> {
         match wire.reply(self.timeouts.greeting.min(self.plan.greeting)).await {
-            Ok(reply) if reply.code() == 220 => Ok(wire),
+            Ok(reply) if reply.code() == 220 => Ok((wire, reply)),
             Ok(reply) => Err(self.refused(OpenStage::Greeting, "the connection", reply, wire)),
             Err(text) => Err(self.stop(OpenStage::Greeting, &format!("{text}, instead of the greeting"), None)),
         }

@@ -26,6 +26,11 @@ pub trait Dns: Send + Sync {
     /// The names of an address: lower case, without final dot.
     fn ptr(&self, address: IpAddr) -> Answer<'_, String>;
 
+    /// The TXT records of a name, the strings of each joined (RFC 7208 section 3.3). Routing needs none; who we are to others does.
+    fn txt<'a>(&'a self, _name: &'a str) -> Answer<'a, String> {
+        Box::pin(async { Err(NoAnswer::NoSuchName { ttl: None }) })
+    }
+
     /// Whatever is cached about `name`, absolute or not, is asked anew next time.
     fn forget(&self, _name: &str) {}
 }

@@ -71,6 +71,20 @@ impl HickoryDns {
         }
     }
 
+    /// The name servers that are asked, as `new` finds them.
+    pub fn servers(options: &options::Dns) -> Vec<SocketAddr> {
+        let system = system_conf::read_system_conf().map(|(system, _)| system).unwrap_or_default();
+        let mut servers = Vec::new();
+        for server in name_servers(&options.servers, &system) {
+            let port = server.connections.first().map_or(53, |connection| connection.port);
+            let address = SocketAddr::new(server.ip, port);
+            if !servers.contains(&address) {
+                servers.push(address);
+            }
+        }
+        servers
+    }
+
     fn assemble(
         options: &options::Dns,
         system: ResolverConfig,
@@ -92,15 +106,6 @@ impl HickoryDns {
         opts.use_hosts_file = ResolveHosts::Always;
         opts.ndots = ndots;
         Ok(HickoryDns { absolute, local: build(local, opts)? })
-    }
-
-    /// The TXT records of `name`, the strings of each joined (RFC 7208 section 3.3). Delivery needs none of them.
-    pub async fn txt(&self, name: &str) -> Result<Records<String>, NoAnswer> {
-        self.ask(name, RecordType::TXT, |data| match data {
-            RData::TXT(txt) => Some(String::from_utf8_lossy(&txt.txt_data.concat()).into_owned()),
-            _ => None,
-        })
-        .await
     }
 
     async fn ask<T>(
@@ -147,6 +152,13 @@ impl Dns for HickoryDns {
             })
             .await
         })
+    }
+
+    fn txt<'a>(&'a self, name: &'a str) -> Answer<'a, String> {
+        Box::pin(self.ask(name, RecordType::TXT, |data| match data {
+            RData::TXT(txt) => Some(String::from_utf8_lossy(&txt.txt_data.concat()).into_owned()),
+            _ => None,
+        }))
     }
 
     fn forget(&self, name: &str) {

@@ -18,7 +18,7 @@ pub mod provider;
 pub mod reachable;
 pub mod router;
 #[cfg(test)]
-mod table;
+pub(crate) mod table;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 
 use super::dns::{Answer, Dns, Mx, NoAnswer, Records};
 
-pub(super) const TTL: Duration = Duration::from_secs(300);
+pub(crate) const TTL: Duration = Duration::from_secs(300);
 
 #[derive(Clone)]
 enum Row {
@@ -18,18 +18,19 @@ enum Row {
     V4(Vec<Ipv4Addr>),
     V6(Vec<Ipv6Addr>),
     Ptr(Vec<String>),
+    Txt(Vec<String>),
 }
 
 type Key = (&'static str, String);
 type Entry = Result<(Row, Duration), NoAnswer>;
 
 #[derive(Default)]
-pub(super) struct TableDns {
+pub(crate) struct TableDns {
     rows: Mutex<BTreeMap<Key, Entry>>,
     /// Every question, in order: `MX example.test.`
-    pub(super) asked: Mutex<Vec<String>>,
-    pub(super) forgotten: Mutex<Vec<String>>,
-    pub(super) gate: Option<Semaphore>,
+    pub(crate) asked: Mutex<Vec<String>>,
+    pub(crate) forgotten: Mutex<Vec<String>>,
+    pub(crate) gate: Option<Semaphore>,
 }
 
 fn parsed<T: FromStr<Err: std::fmt::Debug>>(texts: &[&str]) -> Vec<T> {
@@ -37,36 +38,40 @@ fn parsed<T: FromStr<Err: std::fmt::Debug>>(texts: &[&str]) -> Vec<T> {
 }
 
 impl TableDns {
-    pub(super) fn mx(self, name: &str, hosts: &[(u16, &str)]) -> TableDns {
+    pub(crate) fn mx(self, name: &str, hosts: &[(u16, &str)]) -> TableDns {
         let mx = |(preference, exchange): &(u16, &str)| Mx { preference: *preference, exchange: exchange.to_string() };
         self.row("MX", name, Ok((Row::Mx(hosts.iter().map(mx).collect()), TTL)))
     }
 
-    pub(super) fn v4(self, name: &str, addresses: &[&str]) -> TableDns {
+    pub(crate) fn v4(self, name: &str, addresses: &[&str]) -> TableDns {
         self.row("A", name, Ok((Row::V4(parsed(addresses)), TTL)))
     }
 
-    pub(super) fn v6(self, name: &str, addresses: &[&str]) -> TableDns {
+    pub(crate) fn v6(self, name: &str, addresses: &[&str]) -> TableDns {
         self.row("AAAA", name, Ok((Row::V6(parsed(addresses)), TTL)))
     }
 
-    pub(super) fn ptr(self, address: &str, names: &[&str]) -> TableDns {
+    pub(crate) fn ptr(self, address: &str, names: &[&str]) -> TableDns {
         self.row("PTR", address, Ok((Row::Ptr(names.iter().map(ToString::to_string).collect()), TTL)))
     }
 
+    pub(crate) fn txt(self, name: &str, texts: &[&str]) -> TableDns {
+        self.row("TXT", name, Ok((Row::Txt(texts.iter().map(ToString::to_string).collect()), TTL)))
+    }
+
     /// The question of `kind` about `name` fails so.
-    pub(super) fn fails(self, kind: &'static str, name: &str, why: NoAnswer) -> TableDns {
+    pub(crate) fn fails(self, kind: &'static str, name: &str, why: NoAnswer) -> TableDns {
         self.row(kind, name, Err(why))
     }
 
     /// From now on each question waits for a permit of the gate.
-    pub(super) fn gated(mut self) -> TableDns {
+    pub(crate) fn gated(mut self) -> TableDns {
         self.gate = Some(Semaphore::new(0));
         self
     }
 
     /// The time to live of a row that is there.
-    pub(super) fn lives(self, kind: &'static str, name: &str, secs: u64) -> TableDns {
+    pub(crate) fn lives(self, kind: &'static str, name: &str, secs: u64) -> TableDns {
         if let Some(Ok((_, ttl))) = self.rows.lock().unwrap().get_mut(&(kind, name.to_string())) {
             *ttl = Duration::from_secs(secs);
         }
@@ -74,7 +79,7 @@ impl TableDns {
     }
 
     /// Takes the failure of a question away.
-    pub(super) fn mend(&self, kind: &'static str, name: &str) {
+    pub(crate) fn mend(&self, kind: &'static str, name: &str) {
         self.rows.lock().unwrap().remove(&(kind, name.to_string()));
     }
 
@@ -118,6 +123,10 @@ impl Dns for TableDns {
             let name = address.to_string();
             self.ask("PTR", &name, |row| if let Row::Ptr(list) = row { list } else { vec![] }).await
         })
+    }
+
+    fn txt<'a>(&'a self, name: &'a str) -> Answer<'a, String> {
+        Box::pin(self.ask("TXT", name, |row| if let Row::Txt(list) = row { list } else { vec![] }))
     }
 
     fn forget(&self, name: &str) {

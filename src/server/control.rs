@@ -126,8 +126,9 @@ impl RelayControl {
         let spool_fault = (!self.spool.healthy()).then(|| "the spool cannot write: see the log".to_string());
         let mut problems: Vec<String> = self.identity.problem().into_iter().collect();
         if snapshot.port_shut {
-            problems
-                .push("port 25 seems closed from this network: ask the provider to open it, or set a [[route]]".into());
+            let text = "port 25 seems closed from this network: ask the provider to open it, or set a [[route]]; \
+                        `weir doctor` tries every address";
+            problems.push(text.into());
         }
         problems.extend(room.clone());
         problems.extend(spool_fault.clone());

@@ -40,4 +40,19 @@ impl Tls {
     pub fn is_used(self) -> bool {
         self != Tls::Off
     }
+
+    /// Is nothing taken without it?
+    pub fn is_required(self) -> bool {
+        matches!(self, Tls::Require | Tls::Implicit)
+    }
+
+    pub fn is_implicit(self) -> bool {
+        self == Tls::Implicit
+    }
+}
+
+impl LogIn {
+    pub fn is_required(self) -> bool {
+        self == LogIn::Require
+    }
 }

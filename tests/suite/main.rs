@@ -11,6 +11,7 @@ mod bounces;
 mod ceiling;
 mod crash;
 mod differential;
+mod doctor;
 mod door;
 mod extensions;
 mod failing_disk;

@@ -69,13 +69,16 @@ fn took_of_told(limits: &str, first: usize, then: usize) -> f64 {
 
 #[test]
 fn a_campaign_takes_as_long_as_was_told() {
-    for (limits, first, then) in [
-        ("per_minute = 60", 9000, 6000),
-        ("per_hour = 600", 3000, 3000),
-        ("window = [{ count = 600, span = '10m', kind = 'sliding' }]", 9000, 6000),
-        ("window = [{ count = 60, span = '1m', kind = 'bucket', depth = 100 }]", 9000, 6000),
-        ("per_minute = 1000", 90_000, 60_000),
-    ] {
+    let mut campaigns = vec![
+        ("per_minute = 60", 2400, 1800),
+        ("per_hour = 600", 1500, 1200),
+        ("window = [{ count = 600, span = '10m', kind = 'sliding' }]", 3600, 2400),
+        ("window = [{ count = 60, span = '1m', kind = 'bucket', depth = 100 }]", 2400, 1800),
+    ];
+    if std::env::var_os("WEIR_TEST").is_some_and(|value| value == "long") {
+        campaigns.push(("per_minute = 1000", 60_000, 30_000));
+    }
+    for (limits, first, then) in campaigns {
         let ratio = took_of_told(limits, first, then);
         eprintln!("{limits}: took {ratio:.2} of what was told");
         assert!((1.0 - OFF_MAX..=1.0 + OFF_MAX).contains(&ratio), "{limits}: took {ratio:.2} of what was told");

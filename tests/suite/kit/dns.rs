@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::rdata::{A, AAAA, CNAME, MX, PTR, SOA};
+use hickory_proto::rr::rdata::{A, AAAA, CNAME, MX, NULL, PTR, SOA, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 /// Short, so that a test can change its mind.
@@ -38,6 +38,8 @@ pub struct Dns {
 struct Shared {
     zones: Mutex<BTreeMap<String, Entry>>,
     asked: Mutex<BTreeMap<(String, String), usize>>,
+    /// Answers are marked as validated (AD).
+    validates: AtomicBool,
     over: AtomicBool,
 }
 
@@ -109,6 +111,29 @@ impl Dns {
         self.replace(name, RecordType::PTR, vec![RData::PTR(PTR(fqdn(target)))]);
     }
 
+    /// Publishes TXT records, instead of those the name has.
+    pub fn txt(&self, name: &str, texts: &[&str]) {
+        let pieces =
+            |text: &str| text.as_bytes().chunks(255).map(|c| String::from_utf8_lossy(c).into_owned()).collect();
+        self.replace(name, RecordType::TXT, texts.iter().map(|text| RData::TXT(TXT::new(pieces(text)))).collect());
+    }
+
+    /// The reverse name of an address.
+    pub fn reverse(&self, address: IpAddr, target: &str) {
+        self.ptr(&Name::from(address).to_ascii(), target);
+    }
+
+    /// A TLSA record, of whatever certificate.
+    pub fn tlsa(&self, name: &str) {
+        let data = NULL::with([&[3, 1, 1][..], &[7; 32]].concat());
+        self.replace(name, RecordType::TLSA, vec![RData::Unknown { code: RecordType::TLSA, rdata: data }]);
+    }
+
+    /// From now on it says that it validates what it answers.
+    pub fn validate(&self) {
+        self.shared.validates.store(true, Ordering::Relaxed);
+    }
+
     /// The name exists, and has no records.
     pub fn empty(&self, name: &str) {
         self.zones().insert(key(name), Entry::default());
@@ -156,6 +181,7 @@ impl Shared {
         answer.metadata.message_type = MessageType::Response;
         answer.metadata.recursion_desired = request.metadata.recursion_desired;
         answer.metadata.recursion_available = true;
+        answer.metadata.authentic_data = self.validates.load(Ordering::Relaxed);
         answer.add_query(query.clone());
         answer.metadata.response_code = match self.look_up(&name, &query, &mut answer) {
             Ok(()) => ResponseCode::NoError,

@@ -4,6 +4,7 @@
 //! They need root (Postfix starts its parts under other users) and their packages. Exim conflicts with Postfix as a
 //! package, so it may lie unpacked in a folder: `$WEIR_TEST_EXIM` names the program, else `target/ci/exim` is looked at.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -29,12 +30,14 @@ pub struct Mta {
 
 /// What a server is started for.
 #[derive(Clone, Copy)]
-enum Role {
+enum Role<'a> {
     /// Sends everything to this smarthost.
     Client(SocketAddr),
     /// The same inside TLS, with a name and a password.
     User(SocketAddr, &'static str, &'static str),
     Server,
+    /// Set by these lines.
+    Recipe(&'a str),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,12 +63,18 @@ impl Mta {
         Mta::prepare(kind, Role::Server)
     }
 
+    /// Starts a server set by `recipe`, lines as `weir doctor --mta` prints them: `# FILE` stands before those of each file; commands
+    /// at the end are left out. None as with `start`.
+    pub fn start_by(kind: Kind, recipe: &str) -> Option<Mta> {
+        Mta::prepare(kind, Role::Recipe(recipe))
+    }
+
     /// Where it takes mail.
     pub fn address(&self) -> SocketAddr {
         self.door.as_ref().expect("it was started as a server").address()
     }
 
-    fn prepare(kind: Kind, role: Role) -> Option<Mta> {
+    fn prepare(kind: Kind, role: Role<'_>) -> Option<Mta> {
         let is_required = std::env::var("WEIR_TEST_MTAS").is_ok_and(|v| v == "required");
         let skipped = |why: &str| {
             assert!(!is_required, "{kind:?} {why}");
@@ -141,7 +150,7 @@ impl Mta {
     }
 
     /// The master alone, in the foreground: `postfix start` wants the layout of an installed instance.
-    fn start_postfix(&mut self, role: Role) -> Result<(), String> {
+    fn start_postfix(&mut self, role: Role<'_>) -> Result<(), String> {
         let user = entry("/etc/passwd", "postfix").ok_or("has no user `postfix`")?;
         let postdrop = entry("/etc/group", "postdrop").ok_or("has no group `postdrop`")?;
         self.make("etc", None, 0o755)?;
@@ -170,6 +179,7 @@ impl Mta {
                     smarthost.port()
                 ),
                 Role::Server => server::POSTFIX_MAIN.to_string(),
+                Role::Recipe(recipe) => self.files_of(recipe).remove("main.cf").unwrap_or_default(),
             }
         );
         let mut master = String::new();
@@ -187,6 +197,11 @@ impl Mta {
         let write = |name: &str, text: &str| std::fs::write(self.path(name), text).map_err(|e| format!("{name}: {e}"));
         if let Role::User(smarthost, user, password) = role {
             write("etc/passwords", &format!("[{}]:{} {user}:{password}\n", smarthost.ip(), smarthost.port()))?;
+        }
+        if let Role::Recipe(recipe) = role {
+            for (name, text) in self.files_of(recipe).iter().filter(|(name, _)| *name != "main.cf") {
+                write(&format!("etc/{name}"), text)?;
+            }
         }
         write("etc/main.cf", &main)?;
         write("etc/master.cf", &master)?;
@@ -206,8 +221,25 @@ impl Mta {
         Ok(())
     }
 
+    /// The lines for each file, by its last name; the folder is this server's own.
+    fn files_of(&self, recipe: &str) -> BTreeMap<String, String> {
+        let mut files: BTreeMap<String, String> = BTreeMap::new();
+        let mut name = String::new();
+        for line in recipe.lines() {
+            if let Some(heading) = line.strip_prefix("# ") {
+                let path = heading.split([' ', ',']).next().unwrap_or_default();
+                name = path.rsplit('/').next().unwrap_or_default().to_string();
+            } else if name != "then" {
+                let text = files.entry(name.clone()).or_default();
+                *text += &line.replace("/etc/postfix", &self.path("etc").display().to_string());
+                text.push('\n');
+            }
+        }
+        files
+    }
+
     /// Exim needs no daemon: each message is delivered by the process that takes it, and each connection is served by one.
-    fn configure_exim(&mut self, role: Role) -> Result<(), String> {
+    fn configure_exim(&mut self, role: Role<'_>) -> Result<(), String> {
         let user = entry("/etc/passwd", "Debian-exim").ok_or("has no user `Debian-exim`")?;
         self.make("spool", Some((user, user)), 0o750)?;
         self.make("log", Some((user, user)), 0o750)?;
@@ -229,6 +261,11 @@ impl Mta {
                     exim_smarthost(smarthost, insists) + &plain
                 }
                 Role::Server => server::EXIM.to_string(),
+                Role::Recipe(recipe) => format!(
+                    "domainlist local_domains =\nbegin routers\n{}begin transports\nremote_smtp:\n  driver = smtp\n  \
+                     hosts_try_fastopen =\nbegin retry\n* * F,1h,1s\n",
+                    self.files_of(recipe).remove("exim4.conf").unwrap_or_default()
+                ),
             }
         );
         std::fs::write(self.path("conf"), conf).map_err(|e| format!("conf: {e}"))?;

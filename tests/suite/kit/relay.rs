@@ -493,7 +493,7 @@ pub fn weir(arguments: &[&str]) -> Output {
 
 /// What steers the tests is nothing of the program's, which warns of variables that name no key.
 fn without_our_variables(command: &mut Command) -> &mut Command {
-    ["WEIR_TEST", "WEIR_TEST_MTAS", "WEIR_TEST_FAULTS", "WEIR_TEST_EXIM"]
+    ["WEIR_TEST", "WEIR_TEST_MTAS", "WEIR_TEST_FAULTS", "WEIR_TEST_EXIM", "WEIR_TEST_PYSPF"]
         .into_iter()
         .fold(command, |command, name| command.env_remove(name))
 }
