@@ -9,6 +9,7 @@
 mod check;
 mod completions;
 mod config;
+mod container;
 mod demo;
 mod examples;
 mod explain;
