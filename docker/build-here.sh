@@ -8,6 +8,9 @@
 #
 # Needs: buildah, podman, cargo, cc, objcopy.
 set -euo pipefail
+
+# Read as a whole before it begins: it takes minutes, and a shell reads on while it runs.
+{
 cd "$(dirname "$0")/.."
 
 here="$PWD/target/image"
@@ -53,3 +56,5 @@ out() {
 out localhost/weir weir
 podman "${store[@]}" images --filter dangling=true -q | xargs -r podman "${store[@]}" rmi -f > /dev/null
 ls -l "$here/weir"
+exit
+}
