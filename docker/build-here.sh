@@ -4,7 +4,7 @@
 # container and of the Debian package take what it leaves:
 #
 #     target/image/storage    the image, localhost/weir (podman --root target/image/storage …)
-#     target/image/weir       the static program that is in it, and weir.debug
+#     target/image/weir       the static program that is in it
 #
 # Needs: buildah, podman, cargo, cc, objcopy.
 set -euo pipefail
