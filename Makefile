@@ -4,7 +4,7 @@ BENCH ?=
 TARGET ?= server_dialogue
 SECONDS ?= 300
 
-.PHONY: check format lint test long bench fuzz run image
+.PHONY: check format lint test long bench fuzz run image deb
 
 check: format lint test
 
@@ -34,3 +34,7 @@ run:
 
 image:
 	docker build -f docker/Dockerfile -t weir .
+
+# The Debian package, in target/debian; takes cargo-deb.
+deb:
+	packaging/deb.sh

@@ -63,8 +63,11 @@ const KNOWN: ABI = ABI::V6;
 const ENOUGH: ABI = ABI::V3;
 
 /// What the relay reads beside its own files: name servers and names, addresses and routes of this host, what it may use of
-/// processors and memory.
-const SYSTEM: [&str; 8] = [
+/// processors and memory. Chance comes from the kernel's call; a static program does not find that, and reads the one device once
+/// the other has said that there is some.
+const SYSTEM: [&str; 10] = [
+    "/dev/random",
+    "/dev/urandom",
     "/etc/resolv.conf",
     "/etc/hosts",
     "/etc/hostname",
@@ -232,7 +235,7 @@ impl std::fmt::Display for Confined {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
+    use std::io::{self, Read as _};
     use std::os::unix::fs::symlink;
     use std::os::unix::net::UnixListener;
     use std::process::Command;
@@ -329,6 +332,9 @@ mod tests {
             std::fs::read(file).unwrap_or_else(|e| panic!("{file}: {e}"));
         }
         std::fs::read("/proc/net/route").unwrap();
+        for device in ["/dev/random", "/dev/urandom"] {
+            std::fs::File::open(device).and_then(|mut chance| chance.read_exact(&mut [0; 8])).unwrap();
+        }
         std::fs::write(NULL, "x").unwrap();
         std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         // A thread that is started afterwards is in here as well.

@@ -41,7 +41,9 @@ fn load(file: &[u8], environment: Vec<(String, String)>) -> Result<(Config, Vec<
     let attached =
         || (vec!["172.18.0.0/30".parse().expect("a network")], vec!["172.18.0.1".parse().expect("an address")]);
     let profiles = vec!["gmail".to_string(), "outlook".to_string()];
-    Config::load(&Sources { file: Some(path), search: Vec::new(), environment, profiles, attached: &attached })
+    let sources =
+        Sources { file: Some(path), search: Vec::new(), environment, profiles, attached: &attached, lowest_port: 1024 };
+    Config::load(&sources)
 }
 
 /// A configuration with secrets is printed without them, and does not load as it stands then.

@@ -22,8 +22,8 @@ pub(super) struct Config {
     pub(super) effective: String,
     /// Where it comes from: a file, or `the built-in defaults`.
     pub(super) origin: String,
-    /// That file.
-    pub(super) file: Option<PathBuf>,
+    /// The files it was read from.
+    pub(super) files: Vec<PathBuf>,
     /// For people: keys that name nothing, and the like.
     pub(super) warnings: Vec<String>,
     pub(super) settings: Settings,
@@ -64,7 +64,7 @@ pub(super) fn load(file: Option<&Path>) -> anyhow::Result<Config> {
 
 /// The same, with variables that are not in the environment any more.
 pub(super) fn load_with(file: Option<&Path>, hidden: &[(String, String)]) -> anyhow::Result<Config> {
-    let (settings, file, warnings) = read(file, hidden).map_err(|faults| {
+    let (settings, file, files, warnings) = read(file, hidden).map_err(|faults| {
         // With the line of the file below each.
         super::usage(faults.iter().map(|fault| format!("{fault:#}")).collect::<Vec<_>>().join("\n"))
     })?;
@@ -74,17 +74,17 @@ pub(super) fn load_with(file: Option<&Path>, hidden: &[(String, String)]) -> any
         listeners: settings.listener.iter().map(|listener| listener.address).collect(),
         effective: settings.show(),
         origin: file.as_ref().map_or_else(|| "the built-in defaults".to_string(), |path| path.display().to_string()),
-        file,
+        files,
         warnings,
         settings,
     })
 }
 
-/// The settings, the file they come from, and warnings; or all faults.
-pub(super) fn read(
-    file: Option<&Path>,
-    hidden: &[(String, String)],
-) -> Result<(Settings, Option<PathBuf>, Vec<String>), Vec<Fault>> {
+/// The settings, the file they come from, all files that were read, and warnings.
+type Loaded = (Settings, Option<PathBuf>, Vec<PathBuf>, Vec<String>);
+
+/// The settings and where they come from; or all faults.
+pub(super) fn read(file: Option<&Path>, hidden: &[(String, String)]) -> Result<Loaded, Vec<Fault>> {
     let profiles: Vec<String> = Profiles::new(&[]).iter().map(|profile| profile.name.to_string()).collect();
     let mut sources = Sources::of_process(file.map(Path::to_path_buf), profiles, &attached_networks);
     sources.environment.extend_from_slice(hidden);
@@ -93,8 +93,11 @@ pub(super) fn read(
     if !settings.trusts_attached.is_empty() && shares_host_network(Path::new(INTERFACES)) {
         settings.trusts_attached.push_str(HOST_NETWORK);
     }
-    let warnings = warnings.iter().map(|warning| format!("{warning:#}")).collect();
-    Ok((settings, file, warnings))
+    let mut warnings: Vec<String> = warnings.iter().map(|warning| format!("{warning:#}")).collect();
+    if sources.in_container() {
+        warnings.extend(super::container::warnings(&settings));
+    }
+    Ok((settings, file, sources.files(), warnings))
 }
 
 /// Where the kernel shows the interfaces of our network namespace.
@@ -122,7 +125,7 @@ impl Config {
             listeners: Vec::new(),
             effective: String::new(),
             origin: "a test".to_string(),
-            file: None,
+            files: Vec::new(),
             warnings: Vec::new(),
             settings: Settings::default(),
         }

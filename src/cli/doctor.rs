@@ -15,12 +15,6 @@ use crate::doctor::{self, Asked, Finding, Status, mta};
 use crate::types::Domain;
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  \
-                        weir doctor --from example.com\n  \
-                        weir doctor --to contoso.com --dnsbl\n  \
-                        weir doctor --mta\n  \
-                        weir doctor --json | jq 'select(.status != \"ok\")'\n\n\
-                        Exit code 0: nothing failed, warnings aside; 1: something did.")]
 pub(super) struct Doctor {
     /// A receiver's domain whose MX hosts are tried besides those of outlook.com, hotmail.com and microsoft.com; may be repeated
     #[arg(long, value_name = "DOMAIN")]

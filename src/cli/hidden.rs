@@ -87,6 +87,8 @@ mod tests {
         for (name, is_secret) in [
             ("WEIR_USERS", true),
             ("SMTPD_SASL_USERS", true),
+            ("RELAYHOST_PASSWORD", true),
+            ("RELAYHOST_PASSWORD_FILE", false),
             ("WEIR_RELAY__USER__0__PASSWORD", true),
             ("WEIR_RELAY__USER__APP__PASSWORD_HASH", true),
             ("WEIR_ALERTS__WEBHOOK", true),

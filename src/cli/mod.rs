@@ -7,15 +7,19 @@
 //! - a reader that goes away (`weir queue list | head`) ends a command quietly.
 
 mod check;
+mod completions;
 mod config;
+mod container;
 mod demo;
 mod doctor;
+mod examples;
 mod explain;
 mod health;
 mod hidden;
 mod human;
 mod import;
 mod lane;
+mod man;
 mod offline;
 mod output;
 mod password;
@@ -37,7 +41,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use output::Output;
 
@@ -97,6 +101,10 @@ enum Command {
     Simulate(simulate::Simulate),
     /// Watch weir find a receiver's limits: relay and receivers in one process on loopback, in less than a minute
     Demo(demo::Demo),
+    /// Print what a shell needs to complete these commands
+    Completions(completions::Completions),
+    /// Print a man page, or write all of them into a folder
+    Man(man::Man),
 }
 
 /// For commands that print records.
@@ -161,7 +169,17 @@ fn usage_line(error: &clap::Error) -> String {
 }
 
 fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
-    Cli::try_parse_from(arguments)
+    let matches = command().try_get_matches_from(arguments)?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command()))
+}
+
+/// The command line with an example below the help of each command.
+fn command() -> clap::Command {
+    examples::added(bare_command())
+}
+
+fn bare_command() -> clap::Command {
+    Cli::command()
 }
 
 fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
@@ -170,6 +188,12 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     }
     if let Command::Password(command) = &cli.command {
         return password::password(command, &mut Output::stdout());
+    }
+    if let Command::Completions(command) = &cli.command {
+        return completions::completions(command, &mut Output::stdout());
+    }
+    if let Command::Man(command) = &cli.command {
+        return man::man(command, &mut Output::stdout());
     }
     if let Command::Simulate(_) | Command::Demo(_) = cli.command {
         // A thousand connections are more than one thread likes.
@@ -204,7 +228,7 @@ async fn play(command: &Command, output: &mut Output) -> anyhow::Result<ExitCode
 async fn execute(command: Command, config: &config::Config, output: &mut Output) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run | Command::Check(_) | Command::Password(_) | Command::Explain(_) => Ok(ExitCode::SUCCESS),
-        Command::Simulate(_) | Command::Demo(_) => Ok(ExitCode::SUCCESS),
+        Command::Simulate(_) | Command::Demo(_) | Command::Completions(_) | Command::Man(_) => Ok(ExitCode::SUCCESS),
         Command::Queue(command) => queue::queue(command, config, output).await,
         Command::Suppress(command) => suppress::suppress(command, config, output).await,
         Command::Status(status) => status::status(status, config, output).await,

@@ -74,6 +74,11 @@ impl Output {
         self.write("\n")
     }
 
+    /// Text for another program, octet for octet: of our own making, with no foreign word in it.
+    pub(super) fn program(&mut self, text: &str) -> anyhow::Result<()> {
+        self.write(text)
+    }
+
     /// What steers the terminal: our own words, never foreign ones.
     pub(super) fn control(&mut self, codes: &'static str) -> anyhow::Result<()> {
         self.write(codes)

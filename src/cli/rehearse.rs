@@ -34,8 +34,6 @@ const NAMED_MAX: usize = 5;
 
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("mail").required(true).args(["count", "recipients"])))]
-#[command(after_help = "Examples:\n  weir rehearse --count 60000 --mix outlook=60%,gmail=40% --class bulk\n  \
-                        weir rehearse --recipients list.txt --start 2026-12-01T18:00:00Z --plot campaign.svg")]
 pub(super) struct Rehearse {
     /// So many recipients, shared out by --mix
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]

@@ -11,9 +11,8 @@ pub(super) fn run(config: Config, file: Option<PathBuf>, hidden: Vec<(String, St
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    let files = config.file.iter().cloned().collect();
     let reload = move || {
-        let (settings, _, warnings) = config::read(file.as_deref(), &hidden).map_err(|faults| {
+        let (settings, _, _, warnings) = config::read(file.as_deref(), &hidden).map_err(|faults| {
             // One line of the log.
             faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
         })?;
@@ -22,6 +21,6 @@ pub(super) fn run(config: Config, file: Option<PathBuf>, hidden: Vec<(String, St
         }
         Ok(settings)
     };
-    crate::server::run(config.settings, files, Box::new(reload))?;
+    crate::server::run(config.settings, config.files, Box::new(reload))?;
     Ok(ExitCode::SUCCESS)
 }

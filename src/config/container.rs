@@ -4,25 +4,45 @@
 //! Who may send is the other containers of its networks, but never their gateways: every outside client of a
 //! published port comes from there, so trusting one makes an open relay.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::IpNet;
 use toml::Value;
 
-use super::finding::Place;
+use super::finding::{Findings, Place};
 use super::tree::{self, Node, Table};
 use super::{Attached, listener};
 use crate::event::options::Output;
 use crate::inbound::options::Relay;
 
+/// Where applications look for a relay of another image.
+const SUBMISSION: u16 = 587;
+
+/// The listeners where none is set. `switched`: the environment is that of another relay image, whose clients know port 587.
+pub(super) fn listeners(root: &mut Table, switched: bool, lowest_port: u16, findings: &mut Findings) {
+    if root.contains_key("listener") {
+        return;
+    }
+    let own = listener(Ipv4Addr::UNSPECIFIED).address;
+    let mut addresses = vec![own];
+    match switched {
+        true if SUBMISSION >= lowest_port => addresses.push(SocketAddr::new(own.ip(), SUBMISSION)),
+        true => {
+            let what = format!("weir listens on port {} alone, other relay images on {SUBMISSION}", own.port());
+            let remedy = "have the applications use that port, or let the container listen below 1024 (sysctl net.ipv4.ip_unprivileged_port_start=0)";
+            findings.warning(Place::Nowhere {}, what, remedy);
+        }
+        false => {}
+    }
+    let element =
+        |address: SocketAddr| (Table::from([("address".to_string(), text(&address.to_string()))]), Place::Nowhere {});
+    root.insert("listener".to_string(), Node::Tables(addresses.into_iter().map(element).collect()));
+}
+
 /// Puts the defaults where nothing is set. If the attached networks became the trusted ones, returns them for people to
 /// read, else nothing.
 pub(super) fn defaults(root: &mut Table, attached: &Attached) -> String {
     root.entry("data_dir".to_string()).or_insert_with(|| text("/var/lib/weir"));
-    root.entry("listener".to_string()).or_insert_with(|| {
-        let address = text(&listener(Ipv4Addr::UNSPECIFIED).address.to_string());
-        Node::Tables(vec![(Table::from([("address".to_string(), address)]), Place::Nowhere {})])
-    });
     if let Some(events) = tree::table_mut(root, "events") {
         events.entry("output".to_string()).or_insert_with(|| value(Value::try_from(Output::Both).ok()));
     }

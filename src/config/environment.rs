@@ -9,6 +9,7 @@ use std::ops::RangeInclusive;
 
 use toml::Value;
 
+use super::familiar;
 use super::file::quoted;
 use super::finding::{Findings, Place};
 use super::schema::{self, Key, Kind, Shape};
@@ -23,7 +24,7 @@ const WEBHOOK: &str = "alerts.webhook";
 const FOREIGN: [&str; 2] = ["PORT", "SERVICE_"];
 
 /// One variable that sets a key.
-struct Setting<'a> {
+pub(super) struct Setting<'a> {
     variable: &'a str,
     text: &'a str,
     key: &'static Key,
@@ -49,7 +50,6 @@ pub(super) fn overlay(
     let mut settings = Vec::new();
     let mut sorted: Vec<_> = environment.iter().collect();
     sorted.sort();
-    users::overlay(root, environment, findings);
     for (variable, text) in sorted {
         let Some(rest) = variable.strip_prefix("WEIR_") else { continue };
         if KNOWN.contains(&rest) || FOREIGN.iter().any(|start| rest.starts_with(start)) {
@@ -68,29 +68,34 @@ pub(super) fn overlay(
     }
     settings.sort_by(|a, b| a.element.cmp(&b.element));
     for setting in &settings {
-        let table = match setting.table(root, profiles) {
-            Ok(Some(table)) => table,
-            Ok(None) => continue,
-            Err((what, remedy)) => {
-                findings.fault(Place::variable(setting.variable), what, remedy);
-                continue;
-            }
-        };
-        let node = match read(&setting.key.kind, setting.text) {
-            Ok(value) => Node::Value(value, Place::variable(setting.variable)),
-            Err(what) => {
-                let remedy = format!("write {}", expected(&setting.key.kind));
-                findings.fault(Place::variable(setting.variable), what, remedy);
-                Node::Faulty
-            }
-        };
-        table.insert(setting.name().to_string(), node);
+        apply(root, setting, profiles, findings);
     }
+}
+
+/// Puts the value of one variable where it belongs, or tells what is wrong with it.
+pub(super) fn apply(root: &mut Table, setting: &Setting<'_>, profiles: &[String], findings: &mut Findings) {
+    let table = match setting.table(root, profiles) {
+        Ok(Some(table)) => table,
+        Ok(None) => return,
+        Err((what, remedy)) => {
+            findings.fault(Place::variable(setting.variable), what, remedy);
+            return;
+        }
+    };
+    let node = match read(&setting.key.kind, setting.text) {
+        Ok(value) => Node::Value(value, Place::variable(setting.variable)),
+        Err(what) => {
+            let remedy = format!("write {}", expected(&setting.key.kind));
+            findings.fault(Place::variable(setting.variable), what, remedy);
+            Node::Faulty
+        }
+    };
+    table.insert(setting.name().to_string(), node);
 }
 
 /// Does this variable hold a secret?
 pub fn is_secret_variable(name: &str) -> bool {
-    let Some(rest) = name.strip_prefix("WEIR_") else { return users::is_familiar(name) };
+    let Some(rest) = name.strip_prefix("WEIR_") else { return users::is_familiar(name) || familiar::is_secret(name) };
     let is_secret = |key: &Key| matches!(key.kind, Kind::Secret(_)) || key.path == WEBHOOK;
     users::is_familiar(name) || resolve(&rest.to_lowercase()).is_some_and(|(key, _)| is_secret(key))
 }
@@ -146,7 +151,12 @@ fn nearest(rest: &str) -> Option<String> {
     schema::nearest_key(&path).map(schema::variable_of)
 }
 
-impl Setting<'_> {
+impl<'a> Setting<'a> {
+    /// `variable` sets the key that `rest` names, without the beginning of our own variables and in lower case.
+    pub(super) fn of(variable: &'a str, rest: &str, text: &'a str) -> Option<Setting<'a>> {
+        resolve(rest).map(|(key, element)| Setting { variable, text, key, element })
+    }
+
     /// The last part of the path.
     fn name(&self) -> &'static str {
         self.key.path.rsplit('.').next().unwrap_or_default()
@@ -209,7 +219,7 @@ fn in_variable(name: &str) -> String {
 }
 
 /// The value that `text` stands for, or what is wrong with it.
-fn read(kind: &Kind, text: &str) -> Result<Value, String> {
+pub(super) fn read(kind: &Kind, text: &str) -> Result<Value, String> {
     match kind {
         Kind::Text(form) if (form.holds)(text) => Ok(Value::String(text.to_string())),
         Kind::Texts(form) => {

@@ -10,6 +10,7 @@
 mod checks;
 mod container;
 mod environment;
+mod familiar;
 mod file;
 mod finding;
 mod schema;
@@ -132,6 +133,15 @@ pub struct Sources<'a> {
     pub profiles: Vec<String>,
     /// The networks this host is attached to. Asked only where they would be trusted.
     pub attached: &'a Attached,
+    /// The lowest port this process may listen on.
+    pub lowest_port: u16,
+}
+
+/// Docker lets every user of a container listen on every port, others only from 1024 on.
+fn lowest_port() -> u16 {
+    const SETTING: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+    let set = std::fs::read_to_string(SETTING).ok().and_then(|text| text.trim().parse().ok());
+    if rustix::process::geteuid().is_root() { 1 } else { set.unwrap_or(1024) }
 }
 
 impl<'a> Sources<'a> {
@@ -143,11 +153,17 @@ impl<'a> Sources<'a> {
             file,
             search: ["weir.toml", "/etc/weir/weir.toml"].map(PathBuf::from).to_vec(),
             environment: environment
-                .filter(|(name, _)| name.starts_with("WEIR_") || users::is_familiar(name))
+                .filter(|(name, _)| name.starts_with("WEIR_") || familiar::is_familiar(name))
                 .collect(),
             profiles,
             attached,
+            lowest_port: lowest_port(),
         }
+    }
+
+    /// The files the configuration is read from: its own, and those that familiar names of other images point to.
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.chosen_file().into_iter().chain(familiar::files(&self.environment)).collect()
     }
 
     /// The file that is read; none: the built-in defaults.
@@ -161,7 +177,7 @@ impl<'a> Sources<'a> {
     }
 
     /// Is this the container image?
-    fn in_container(&self) -> bool {
+    pub fn in_container(&self) -> bool {
         self.variable("WEIR_CONTAINER").is_some_and(|text| !matches!(text, "" | "0" | "false"))
     }
 }
@@ -174,9 +190,18 @@ impl Config {
             Some(path) => file::read(&path, &mut findings),
             None => tree::Table::new(),
         };
+        let familiar = familiar::read(&sources.environment, &mut findings);
+        familiar::overlay(&mut root, &familiar, sources.in_container(), &mut findings);
+        users::overlay(&mut root, &sources.environment, &familiar, &mut findings);
         environment::overlay(&mut root, &sources.environment, &sources.profiles, &mut findings);
-        let trusts_attached =
-            if sources.in_container() { container::defaults(&mut root, sources.attached) } else { String::new() };
+        let trusts_attached = match sources.in_container() {
+            true => {
+                let switched = familiar::is_of_another_image(&sources.environment);
+                container::listeners(&mut root, switched, sources.lowest_port, &mut findings);
+                container::defaults(&mut root, sources.attached)
+            }
+            false => String::new(),
+        };
         let (table, places) = tree::settle(root, &mut findings);
         let mut config = match Value::Table(table).try_into::<Config>() {
             Ok(config) => config,

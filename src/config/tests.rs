@@ -41,6 +41,7 @@ fn sources(file: Option<PathBuf>, environment: &[(&str, &str)]) -> Sources<'stat
         environment: environment.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
         profiles: vec!["gmail".to_string(), "outlook".to_string(), "t-online".to_string()],
         attached: &|| (vec!["172.18.0.0/30".parse().unwrap()], vec!["172.18.0.1".parse().unwrap()]),
+        lowest_port: 1024,
     }
 }
 
@@ -586,6 +587,101 @@ fn the_container_has_defaults_of_its_own() {
     let trusted: Vec<String> = config.relay.trusted_networks.iter().map(IpNet::to_string).collect();
     assert_eq!(trusted, ["127.0.0.0/8", "::1/128", "172.18.0.0/32", "172.18.0.2/31"]);
     assert_eq!(config.trusts_attached, "172.18.0.0/30 (not its gateway 172.18.0.1)");
+}
+
+/// A compose file of boky/postfix as people have it, and what becomes of it.
+#[test]
+fn the_environment_of_another_relay_image_is_understood() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("users");
+    std::fs::write(&secret, "app:s3cret\n").unwrap();
+    let theirs = [
+        ("ALLOWED_SENDER_DOMAINS", "example.com example.org"),
+        ("POSTFIX_myhostname", "mx.example.com"),
+        ("POSTFIX_mynetworks", "127.0.0.0/8 [::1]/128, 10.0.0.0/8 192.0.2.7"),
+        ("POSTFIX_message_size_limit", "26214400"),
+        ("RELAYHOST", "[smtp.example.net]:2525"),
+        ("RELAYHOST_TLS_LEVEL", "encrypt"),
+        ("RELAYHOST_USERNAME", ""),
+        ("SASL_RELAYHOST", "smtp.example.net"),
+        ("SMTPD_SASL_USERS_FILE", secret.to_str().unwrap()),
+        ("LOG_FORMAT", "json"),
+        ("TZ", "UTC"),
+        ("DKIM_AUTOGENERATE", "false"),
+        ("ALLOW_EMPTY_SENDER_DOMAINS", "true"),
+        ("WEIR_CONTAINER", "1"),
+    ];
+    let (config, warnings) = load("[relay]\nsender_domains = ['file.example']", &theirs).unwrap();
+    let domains: Vec<String> = config.relay.sender_domains.iter().map(ToString::to_string).collect();
+    assert_eq!(domains, ["example.com", "example.org"]);
+    let networks: Vec<String> = config.relay.trusted_networks.iter().map(IpNet::to_string).collect();
+    assert_eq!(networks, ["127.0.0.0/8", "::1/128", "10.0.0.0/8", "192.0.2.7/32"]);
+    assert_eq!((config.hostname.as_str(), config.limits.message_size.0), ("mx.example.com", 26_214_400));
+    assert_eq!((config.route[0].domain.as_str(), config.route[0].to.as_str()), ("*", "smtp.example.net:2525"));
+    assert_eq!(users(&config), [("app", "s3cret".to_string(), String::new())]);
+    assert_eq!(config.delivery.tls, crate::outbound::options::TlsMode::Encrypt);
+    assert_eq!(config.log.format, crate::log::Format::Json);
+    // Where nobody but root may listen on 587, that is said.
+    let warnings: Vec<String> = warnings.iter().map(Finding::to_string).collect();
+    assert!(warnings.len() == 1 && warnings[0].starts_with("weir listens on port 2525 alone"), "{warnings:?}");
+    let low = Config::load(&Sources { lowest_port: 0, ..sources(None, &theirs) }).unwrap().0;
+    let listeners: Vec<String> = low.listener.iter().map(|l| l.address.to_string()).collect();
+    assert_eq!(listeners, ["0.0.0.0:2525", "0.0.0.0:587"]);
+}
+
+#[test]
+fn our_own_variables_stand_above_familiar_ones() {
+    let config = config(
+        "[[route]]\ndomain = '*'\nto = 'file.example:25'",
+        &[
+            ("RELAYHOST", "theirs.example"),
+            ("POSTFIX_myhostname", "theirs.example.com"),
+            ("WEIR_HOSTNAME", "ours.example.com"),
+            ("SMTPD_SASL_USERS", "app:theirs"),
+            ("WEIR_USERS", "app:ours"),
+        ],
+    );
+    assert_eq!((config.route.len(), config.route[0].to.as_str()), (1, "theirs.example:25"));
+    assert_eq!((config.hostname.as_str(), users(&config)[0].1.as_str()), ("ours.example.com", "ours"));
+}
+
+#[test]
+fn what_cannot_be_honoured_is_said_with_what_to_do() {
+    for (variable, text, expected) in [
+        ("XOAUTH2_CLIENT_ID", "x", "changes nothing: weir logs in nowhere with OAuth"),
+        ("MASQUERADED_DOMAINS", "example.com", "changes nothing: weir changes no addresses"),
+        ("SMTP_HEADER_CHECKS", "1", "changes nothing: weir changes no header"),
+        ("DKIM_SELECTOR", "mail", "changes nothing: weir does not sign with DKIM"),
+        ("POSTFIX_smtpd_tls_cert_file", "/x", "changes nothing: set `tls.certificate`"),
+        ("POSTFIX_unknown", "x", "changes nothing: there is no Postfix here"),
+    ] {
+        let warnings = warnings("", &[(variable, text)]);
+        assert!(warnings.len() == 1 && warnings[0].starts_with(&format!("{variable}: {expected}")), "{warnings:?}");
+    }
+    for (variable, text) in
+        [("TZ", "Europe/Berlin"), ("LOG_FORMAT", "%h %l"), ("XOAUTH2_SECRET", " "), ("POSTFIX_x", "")]
+    {
+        assert_eq!(warnings("", &[(variable, text)]), [""; 0], "{variable}");
+    }
+    assert!(warnings("", &[("TZ", "Europe/Berlin"), ("WEIR_CONTAINER", "1")])[0].contains("times are in UTC"));
+    for (environment, expected) in [
+        (vec![("POSTFIX_mynetworks", "hash:/x")], "POSTFIX_mynetworks: has the entry \"hash:/x\": write entries"),
+        (
+            vec![("RELAYHOST", "smtp.example.net:smtp")],
+            "RELAYHOST: is \"smtp.example.net:smtp\": write a host and a port",
+        ),
+        (
+            vec![("RELAYHOST", "a.example"), ("RELAYHOST_PASSWORD", "s3cret")],
+            "RELAYHOST_PASSWORD: weir does not log in at a next hop",
+        ),
+        (
+            vec![("ALLOWED_SENDER_DOMAINS_FILE", "/nowhere/x")],
+            "ALLOWED_SENDER_DOMAINS_FILE: cannot read \"/nowhere/x\"",
+        ),
+    ] {
+        let faults = faults("", &environment);
+        assert!(faults.len() == 1 && faults[0].starts_with(expected) && !faults[0].contains("s3cret"), "{faults:?}");
+    }
 }
 
 #[test]

@@ -22,8 +22,16 @@ pub(super) fn is_familiar(variable: &str) -> bool {
     LISTS.contains(&variable)
 }
 
-pub(super) fn overlay(root: &mut Table, environment: &[(String, String)], findings: &mut Findings) {
-    let of = |wanted: &str| environment.iter().find(|(name, text)| name == wanted && !text.is_empty());
+/// `familiar`: the variables of other images, those in files read.
+pub(super) fn overlay(
+    root: &mut Table,
+    environment: &[(String, String)],
+    familiar: &[(String, String)],
+    findings: &mut Findings,
+) {
+    let is = |wanted: &str, (name, text): &&(String, String)| name == wanted && !text.is_empty();
+    let own = environment.iter().filter(|(name, _)| name.starts_with("WEIR_"));
+    let of = |wanted: &str| own.clone().chain(familiar).find(|pair| is(wanted, pair));
     if let Some((variable, file)) = of(FILE)
         && let Some(relay) = tree::table_mut(root, "relay")
     {

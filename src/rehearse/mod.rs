@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn a_pause_by_hand_has_no_end_and_is_named() {
         let mut throttle = throttle();
-        throttle.order("outlook".into(), LaneOrder::Pause, START);
+        throttle.order("outlook", LaneOrder::Pause, START);
         let course = only(&mut throttle, &campaign("outlook", 10));
         assert_eq!((course.done, course.urgent, course.points.len()), (None, None, 0));
         assert!(course.held_by[0].contains("paused"), "{:?}", course.held_by);

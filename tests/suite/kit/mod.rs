@@ -11,6 +11,7 @@ pub mod disk;
 pub mod dns;
 pub mod faults;
 pub mod gate;
+pub mod image;
 pub mod mta;
 pub mod mx;
 pub mod papers;

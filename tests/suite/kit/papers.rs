@@ -11,7 +11,7 @@ pub struct Papers {
 }
 
 impl Papers {
-    /// A certificate for `relay.test` that signs itself.
+    /// A certificate for `relay.test` and `localhost` that signs itself.
     pub fn issue() -> Papers {
         let papers = Papers { folder: tempfile::tempdir().expect("a folder for a certificate") };
         let (certificate, key) = Papers::text();
@@ -22,8 +22,8 @@ impl Papers {
 
     /// Another certificate for the same name, and its key; PEM.
     pub fn text() -> (String, String) {
-        let made =
-            rcgen::generate_simple_self_signed(vec!["relay.test".to_string()]).expect("a certificate for a test");
+        let names = ["relay.test", "localhost"].map(String::from);
+        let made = rcgen::generate_simple_self_signed(names).expect("a certificate for a test");
         (made.cert.pem(), made.signing_key.serialize_pem())
     }
 

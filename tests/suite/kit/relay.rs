@@ -137,6 +137,13 @@ impl Relay {
         Relay { folder, data, environment, child: None, log, readers: Vec::new(), listeners: Vec::new(), program }
     }
 
+    /// A relay that the script `program` runs in a root of its own, with a configuration of its own; its data are seen at `data`.
+    pub fn elsewhere(program: PathBuf, data: PathBuf) -> Relay {
+        let folder = tempfile::Builder::new().prefix("weir-test-").tempdir().expect("a folder for the relay");
+        let (log, environment) = (Arc::default(), BTreeMap::new());
+        Relay { folder, data, environment, child: None, log, readers: Vec::new(), listeners: Vec::new(), program }
+    }
+
     /// The program with its data on a disk of its own, and not running yet.
     pub fn prepare_on(disk: &Path, config: &Config) -> Relay {
         let mut relay = Relay::prepare(PathBuf::from(WEIR), config.clone());
@@ -493,7 +500,7 @@ pub fn weir(arguments: &[&str]) -> Output {
 
 /// What steers the tests is nothing of the program's, which warns of variables that name no key.
 fn without_our_variables(command: &mut Command) -> &mut Command {
-    ["WEIR_TEST", "WEIR_TEST_MTAS", "WEIR_TEST_FAULTS", "WEIR_TEST_EXIM", "WEIR_TEST_PYSPF"]
+    ["WEIR_TEST", "WEIR_TEST_MTAS", "WEIR_TEST_FAULTS", "WEIR_TEST_EXIM", "WEIR_TEST_PYSPF", "WEIR_TEST_IMAGE"]
         .into_iter()
         .fold(command, |command, name| command.env_remove(name))
 }

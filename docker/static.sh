@@ -1,0 +1,40 @@
+#!/bin/sh
+# Builds weir as one static program, for the container image and the Debian package, from the folder it is called in:
+#
+#     docker/static.sh FOLDER            weir, and its line tables as weir.debug, into FOLDER
+#     docker/static.sh --dependencies    everything but weir itself: a layer that stays while Cargo.lock does
+#
+# Static on the gnu target. The linker warns of getaddrinfo: weir never asks it for a name (hickory-resolver does that), only
+# for addresses in digits, so nothing of the build host is missed. --target keeps the flag away from build scripts and
+# procedural macros.
+set -eu
+
+target="$(rustc -vV | sed -n 's/^host: //p')"
+# Small: what a message costs is its syncs and the network, so weir itself is compiled for size here (what it stands on is not, and
+# SQLite and the cryptography are C), and the linker packs the relocations, which takes a glibc of 2.36 or later.
+build() {
+    RUSTFLAGS="-C target-feature=+crt-static" cargo rustc --release --locked --bin weir --target "$target" \
+        --config 'profile.release.package.weir.opt-level = "s"' -- -C link-arg=-Wl,-z,pack-relative-relocs
+}
+
+if [ "$1" = --dependencies ]; then
+    # Sources that hold nothing; the manifest also wants to see its benchmarks.
+    mkdir -p src benches
+    echo 'fn main() {}' > src/main.rs
+    : > src/lib.rs
+    for bench in $(sed -n '/^\[\[bench\]\]/,/^$/s/^name = "\(.*\)"/\1/p' Cargo.toml); do
+        echo 'fn main() {}' > "benches/$bench.rs"
+    done
+    build
+    rm -r src benches
+    exit
+fi
+
+build
+mkdir -p "$1"
+built="${CARGO_TARGET_DIR:-target}/$target/release/weir"
+objcopy --only-keep-debug "$built" "$1/weir.debug"
+objcopy --strip-all --add-gnu-debuglink="$1/weir.debug" "$built" "$1/weir"
+chmod 0755 "$1/weir"
+# An older C library leaves packed relocations as they are: better to see that here.
+"$1/weir" --version
