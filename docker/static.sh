@@ -10,11 +10,19 @@
 set -eu
 
 target="$(rustc -vV | sed -n 's/^host: //p')"
-# Small: what a message costs is its syncs and the network, so weir itself is compiled for size here (what it stands on is not, and
-# SQLite and the cryptography are C), and the linker packs the relocations, which takes a glibc of 2.36 or later.
+# Small: what a message costs is its syncs and the network, so weir itself is compiled for size here, and what reads options and
+# configuration, asks the DNS or is needed now and then (what carries messages is not; SQLite and the cryptography are C). SQLite leaves
+# out the searches that weir has no use for, and the linker packs the relocations, which takes a glibc of 2.36 or later.
 build() {
-    RUSTFLAGS="-C target-feature=+crt-static" cargo rustc --release --locked --bin weir --target "$target" \
-        --config 'profile.release.package.weir.opt-level = "s"' -- -C link-arg=-Wl,-z,pack-relative-relocs
+    small=
+    for name in weir clap clap_builder clap_complete clap_mangen toml toml_parser hickory-proto hickory-resolver lettre hyper hyper-util; do
+        small="$small --config profile.release.package.$name.opt-level=\"s\""
+    done
+    # Word by word; there is no blank in any.
+    # shellcheck disable=SC2086
+    RUSTFLAGS="-C target-feature=+crt-static" \
+        LIBSQLITE3_FLAGS="-USQLITE_ENABLE_FTS3 -USQLITE_ENABLE_FTS3_PARENTHESIS -USQLITE_ENABLE_FTS5 -USQLITE_ENABLE_RTREE" \
+        cargo rustc --release --locked --bin weir --target "$target" $small -- -C link-arg=-Wl,-z,pack-relative-relocs
 }
 
 if [ "$1" = --dependencies ]; then

@@ -107,7 +107,7 @@ pub(super) async fn rehearse(rehearse: Rehearse, config: &Config, output: &mut O
     };
     let mut throttle = learned(config, start)?;
     let (recipients, without_hosts) = match &rehearse.recipients {
-        Some(file) => by_provider(count_domains(file)?, config).await?,
+        Some(file) => by_provider(count_domains(file)?, throttle.providers_by_domain(), config).await?,
         None => {
             let profiles = Profiles::new(&config.settings.provider);
             let names: Vec<&str> = profiles.iter().map(|profile| &*profile.name).collect();
@@ -244,12 +244,16 @@ fn count_domains(file: &Path) -> anyhow::Result<BTreeMap<Domain, u64>> {
 /// By the provider of their hosts, and the domains without any.
 async fn by_provider(
     domains: BTreeMap<Domain, u64>,
+    known: BTreeMap<String, Arc<str>>,
     config: &Config,
 ) -> anyhow::Result<(BTreeMap<Arc<str>, u64>, Vec<String>)> {
-    let mut found = server::providers_of(&config.settings, domains.keys().cloned().collect()).await?;
+    // Whose domain is in a profile need not be asked for.
+    let of_profile = |domain: &Domain| known.get(domain.as_str()).cloned();
+    let asked = domains.keys().filter(|domain| of_profile(domain).is_none()).cloned().collect();
+    let mut found = server::providers_of(&config.settings, asked).await?;
     let (mut recipients, mut without) = (BTreeMap::new(), Vec::new());
     for (domain, count) in domains {
-        match found.remove(&domain) {
+        match of_profile(&domain).or_else(|| found.remove(&domain)) {
             Some(provider) => *recipients.entry(provider).or_default() += count,
             None => without.push(domain.to_string()),
         }

@@ -84,6 +84,9 @@ const FILE_SIZE_MAX: u64 = 1 << 20;
 /// Is it, or might it be, one of these?
 pub(super) fn is_familiar(variable: &str) -> bool {
     let base = base(variable);
+    if is_of_a_service(variable) {
+        return false;
+    }
     SAME.iter().any(|(name, ..)| *name == base)
         || NEXT_HOP.contains(&base)
         || ANYWAY.contains(&base)
@@ -107,9 +110,15 @@ pub(super) fn files(environment: &[(String, String)]) -> Vec<PathBuf> {
 pub(super) fn is_of_another_image(environment: &[(String, String)]) -> bool {
     let of_theirs = |name: &str| {
         ["ALLOWED_SENDER_DOMAINS", "ALLOW_EMPTY_SENDER_DOMAINS", "RELAYHOST"].contains(&base(name))
-            || name.starts_with("POSTFIX_")
+            || name.starts_with("POSTFIX_") && !is_of_a_service(name)
     };
     environment.iter().any(|(name, text)| of_theirs(name) && !text.is_empty())
+}
+
+/// Kubernetes and Docker's links tell every container so of the others, one of which may be called `postfix`.
+fn is_of_a_service(variable: &str) -> bool {
+    ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT_"].iter().any(|part| variable.contains(part))
+        || variable.ends_with("_PORT")
 }
 
 /// The name without `_FILE`.
@@ -302,6 +311,18 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(next_hop(text).as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_told_of_other_containers_is_none_of_them() {
+        for name in ["POSTFIX_SERVICE_HOST", "POSTFIX_PORT", "POSTFIX_PORT_25_TCP_ADDR", "OPENDKIM_SERVICE_PORT_MILTER"]
+        {
+            assert!(!is_familiar(name), "{name}");
+            assert!(!is_of_another_image(&[(name.into(), "tcp://10.0.0.1:25".into())]), "{name}");
+        }
+        for name in ["POSTFIX_myhostname", "RELAYHOST_FILE", "OPENDKIM_DOMAINS", "TZ"] {
+            assert!(is_familiar(name), "{name}");
         }
     }
 }

@@ -376,7 +376,7 @@ fn connections_that_may_carry_nothing_make_one_message_the_limit() {
     let refusal = reading(Class::MessageLimit, Scope::Connection);
     bench.refuse(&refusal, 0);
     let Some(Change::Throttled { text }) = refuse_again(&mut bench, &refusal, 0) else { panic!("a limit") };
-    assert!(text.contains("at most 1 messages on a connection"), "{text}");
+    assert!(text.contains("at most 1 message on a connection"), "{text}");
 }
 
 #[test]

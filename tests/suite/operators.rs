@@ -610,3 +610,30 @@ fn with_mail_for_very_many_destinations_each_question_is_answered_and_a_stop_end
     assert_eq!(flushed[0]["recipients"], DOMAINS, "{flushed:?}");
     assert!(relay.stop().success());
 }
+
+#[test]
+fn a_campaign_is_rehearsed_beside_the_relay_and_without_it() {
+    let (world, mx) = World::with_domain("x.test");
+    let mut relay = world.config().start();
+    relay.submit("app@sender.test", &["u@x.test"], &mail("one", "x"));
+    mx.wait_accepted(1);
+    relay.assert_settled();
+    let list = relay.config_file().with_file_name("list.txt");
+    std::fs::write(&list, "# who\na@x.test\nb@x.test\nc@hotmail.com\nd@nowhere.test\n").unwrap();
+    let plot = list.with_file_name("campaign.svg");
+    let by_list = ["rehearse", "--recipients", list.to_str().unwrap(), "--plot", plot.to_str().unwrap()];
+    let by_count = ["rehearse", "--count", "3000", "--mix", "outlook=100%"];
+    for runs in [true, false] {
+        let told = relay.json(&by_list);
+        let counted: Vec<_> =
+            told.iter().map(|one| (one["provider"].as_str().unwrap(), one["recipients"].as_u64())).collect();
+        assert_eq!(counted, [("mx.x.test", Some(2)), ("outlook", Some(1))], "{told:?}");
+        assert!(std::fs::read_to_string(&plot).unwrap().contains("mx.x.test"));
+        let told = &relay.json(&by_count)[0];
+        assert!(told["held_by"][0].as_str().unwrap().contains("growth guard") && told["done"].is_string(), "{told}");
+        if runs {
+            assert!(relay.stop().success());
+        }
+    }
+    assert!(relay.ok(&by_list[..3]).contains("nowhere.test"), "who has no hosts is named");
+}
