@@ -99,7 +99,7 @@ mod tests {
                 all.spawn(async move {
                     let work = move || {
                         peak.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                        (0..100).for_each(|_| std::thread::yield_now());
+                        (0..10).for_each(|_| std::thread::yield_now());
                         running.fetch_sub(1, Ordering::SeqCst);
                     };
                     checks.run(true, work).await
