@@ -48,7 +48,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
             "echo Hello | weir send --from app@example.com --to you@outlook.com --subject Hello",
         ],
     ),
-    ("doctor", &["weir doctor", "weir doctor --to example.com --dnsbl", "weir doctor --mta"]),
+    ("doctor", &["weir doctor --from example.com", "weir doctor --to contoso.com --dnsbl", "weir doctor --mta"]),
     (
         "rehearse",
         &[
