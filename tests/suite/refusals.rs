@@ -129,6 +129,8 @@ fn wave() -> (World, Mx, Relay, String) {
         "{alert}"
     );
     relay.wait_events(22, "bounced", |_| true);
+    // Whoever takes the wave off the list takes all of it.
+    relay.wait_events(22, "suppressed", |_| true);
     mx.relent(At::Rcpt);
     (world, mx, relay, id)
 }
