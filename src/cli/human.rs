@@ -1,7 +1,7 @@
 //! Numbers, times and foreign words as people read them.
 
 use crate::types::words::Grouped;
-pub(super) use crate::types::words::{count, count_of, span};
+pub(super) use crate::types::words::{count, count_of, size, span};
 use crate::types::{Timestamp, printable};
 
 /// `in 4m 12s`, `now`, `3h ago`.
@@ -28,18 +28,6 @@ pub(super) fn number(number: u64) -> String {
 /// `1 waits`, `12,400 wait`
 pub(super) fn waits(n: u64) -> String {
     format!("{} {}", number(n), if n == 1 { "waits" } else { "wait" })
-}
-
-/// `12.1 KiB`
-pub(super) fn size(bytes: u64) -> String {
-    let units = [("TiB", 1u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-    match units.iter().find(|(_, factor)| bytes >= *factor) {
-        Some((unit, factor)) => {
-            let tenths = u128::from(bytes) * 10 / u128::from(*factor);
-            format!("{}.{} {unit}", tenths / 10, tenths % 10)
-        }
-        None => format!("{bytes} B"),
-    }
 }
 
 /// `38/min`, `1.5/min`, `30/h` for what is less than one a minute, `unlimited`

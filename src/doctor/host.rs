@@ -15,6 +15,7 @@ use crate::limits::{self, Connections};
 use crate::memory::{Gauge, Judge, Level};
 use crate::sandbox::{self, Sandbox};
 use crate::types::ByteSize;
+use crate::types::words::size;
 
 /// Syncs that are measured, each of a block; and how long all may take.
 const SYNCS: usize = 16;
@@ -250,18 +251,6 @@ fn walls(mode: Sandbox) -> Finding {
                 "take Linux 6.2 or later with Landlock among the modules it starts:\ncat /sys/kernel/security/lsm";
             Finding::warn(Check::Sandbox, "Landlock", text, remedy)
         }
-    }
-}
-
-/// `12.1 GiB`
-fn size(bytes: u64) -> String {
-    let units = [("TiB", 1u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-    match units.iter().find(|(_, factor)| bytes >= *factor) {
-        Some((unit, factor)) => {
-            let tenths = u128::from(bytes) * 10 / u128::from(*factor);
-            format!("{}.{} {unit}", tenths / 10, tenths % 10)
-        }
-        None => format!("{bytes} B"),
     }
 }
 

@@ -38,6 +38,18 @@ pub fn count_of(n: impl TryInto<u64>, one: &str, many: &str) -> String {
     format!("{} {}", Grouped(n), if n == 1 { one } else { many })
 }
 
+/// `12.1 KiB`
+pub fn size(bytes: u64) -> String {
+    let units = [("TiB", 1u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    match units.iter().find(|(_, factor)| bytes >= *factor) {
+        Some((unit, factor)) => {
+            let tenths = u128::from(bytes) * 10 / u128::from(*factor);
+            format!("{}.{} {unit}", tenths / 10, tenths % 10)
+        }
+        None => format!("{bytes} B"),
+    }
+}
+
 const UNITS: [(&str, u64); 4] = [("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)];
 
 /// The two largest units that say something: `4d 2h`, `12m 5s`, `0s`.
