@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use super::Standing;
 use crate::types::{Alert, Timestamp};
 
 /// How long the first of several alerts waits for the others: a block of our address hits several lanes within moments.
@@ -96,6 +97,12 @@ impl Board {
         }
         self.entries.insert(alert.key.clone(), Entry::new(alert, now));
         News::Change
+    }
+
+    /// What is raised.
+    pub(super) fn standing(&self) -> Vec<Standing> {
+        let raised = self.entries.values().filter(|entry| entry.alert.raised);
+        raised.map(|entry| Standing { alert: entry.alert.clone(), since: entry.since }).collect()
     }
 
     /// What a person is to be told now, as one notice.

@@ -64,6 +64,14 @@ pub struct Alerts(Arc<Shared>);
 struct Shared {
     inbox: Mutex<Inbox>,
     news: Notify,
+    standing: Mutex<Vec<Standing>>,
+}
+
+/// An alert that stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    pub alert: Alert,
+    pub since: Timestamp,
 }
 
 #[derive(Default)]
@@ -100,6 +108,11 @@ impl Alerts {
     pub fn reload(&self, options: &options::Alerts) {
         self.inbox().options = Some(options.clone());
         self.0.news.notify_one();
+    }
+
+    /// What stands, in the order of the keys.
+    pub fn standing(&self) -> Vec<Standing> {
+        self.0.standing.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
@@ -156,7 +169,7 @@ impl<M: Means> Room<M> {
             self.ways = Ways::of(&options);
             self.board.set_repeat(options.repeat.0);
         }
-        let mut lost = lost;
+        let (mut lost, is_news) = (lost, !alerts.is_empty());
         for (alert, is_recorded) in alerts.into_values() {
             match self.board.note(alert.clone(), now) {
                 News::Change => self.record(&alert, is_recorded, now),
@@ -166,6 +179,9 @@ impl<M: Means> Room<M> {
         }
         if lost > 0 {
             tracing::error!("{lost} alerts are not told: {INBOX_MAX} stand already");
+        }
+        if is_news {
+            *self.alerts.0.standing.lock().unwrap_or_else(PoisonError::into_inner) = self.board.standing();
         }
         let told = self.board.take(now);
         if !told.is_empty() {

@@ -12,8 +12,8 @@ use super::Format;
 use super::config::Config;
 use super::output::Output;
 use crate::throttle::Profiles;
-use crate::types::{Class, Reply, Scope, Stage, Verdict};
-use crate::verdict::{Listed, Rules, does, whose};
+use crate::types::{Class, Scope, Stage, Verdict};
+use crate::verdict::{Explained, Listed, Rules, USUAL, explained};
 
 #[derive(Debug, Args)]
 pub(super) struct Explain {
@@ -32,35 +32,6 @@ pub(super) struct Explain {
     #[command(flatten)]
     format: Format,
 }
-
-/// What is printed with `--json`.
-#[derive(Serialize)]
-struct Explained<'a> {
-    code: u16,
-    enhanced: Option<String>,
-    tag: Option<&'a str>,
-    provider: &'a str,
-    /// How the provider came about: `asked` for, told by the `words`, or by `default`.
-    chosen: &'a str,
-    /// The table of rules that read it: a provider's, or what stands before or behind several.
-    rules: &'a str,
-    stage: Stage,
-    class: Class,
-    scope: Scope,
-    verdict: Verdict,
-    suppress: bool,
-    breaker: bool,
-    /// Whose affair it is.
-    whose: &'a str,
-    /// What weir does.
-    does: String,
-    cause: &'a str,
-    remedy: &'a str,
-    rule: &'a str,
-}
-
-/// Whom nothing names.
-const USUAL: &str = "outlook";
 
 /// A rule as `--rules --json` prints it.
 #[derive(Serialize)]
@@ -94,43 +65,16 @@ pub(super) fn explain(explain: &Explain, config: &Config, output: &mut Output) -
 }
 
 fn one(explain: &Explain, text: &str, rules: &Rules, config: &Config, output: &mut Output) -> anyhow::Result<()> {
-    let Some(reply) = Reply::parse(text) else {
-        return Err(super::usage("the reply must begin with its three-digit code, as in \"550 5.1.1 no such user\""));
-    };
-    let (provider, chosen) = match (explain.provider.as_deref(), rules.recognize(&reply)) {
-        (Some(asked), _) => (asked, "asked"),
-        (None, Some(named)) => (named, "words"),
-        (None, None) => (USUAL, "default"),
-    };
-    let (reading, stage) = rules.explain(provider, explain.stage, &reply);
-    let pause = Profiles::new(&config.settings.provider).get(provider).pause;
-    let table = rules.list(provider).find(|rule| *rule.name == *reading.rule).map_or("none", |rule| rule.table);
-    let explained = Explained {
-        code: reply.code(),
-        enhanced: reply.enhanced().map(|enhanced| enhanced.to_string()),
-        tag: reading.tag.as_deref(),
-        provider,
-        chosen,
-        rules: table,
-        stage,
-        class: reading.class,
-        scope: reading.scope,
-        verdict: reading.verdict,
-        suppress: reading.suppress,
-        breaker: reading.breaker,
-        whose: whose(&reading),
-        does: does(&reading, pause),
-        cause: &reading.cause,
-        remedy: &reading.remedy,
-        rule: &reading.rule,
-    };
+    let profiles = Profiles::new(&config.settings.provider);
+    let pause = |provider: &str| profiles.get(provider).pause;
+    let explained = explained(rules, text, explain.provider.as_deref(), explain.stage, pause).map_err(super::usage)?;
     if explain.format.json {
         return output.json(&explained);
     }
     lines(&explained).iter().try_for_each(|line| output.line(line))
 }
 
-fn lines(explained: &Explained<'_>) -> Vec<String> {
+fn lines(explained: &Explained) -> Vec<String> {
     let verdict = match explained.verdict {
         Verdict::Delivered => "delivered",
         Verdict::Retry => "put off",
@@ -138,10 +82,10 @@ fn lines(explained: &Explained<'_>) -> Vec<String> {
     };
     let rows = [
         ("reads as", format!("{}, {verdict}; concerns the {}", explained.class, explained.scope)),
-        ("cause", explained.cause.to_string()),
+        ("cause", explained.cause.clone()),
         ("whose", explained.whose.to_string()),
         ("weir does", explained.does.clone()),
-        ("what to do", explained.remedy.to_string()),
+        ("what to do", explained.remedy.clone()),
         ("rule", format!("{}, {}", explained.rule, table_in_words(explained))),
         ("rules of", rules_of(explained)),
     ];
@@ -150,8 +94,8 @@ fn lines(explained: &Explained<'_>) -> Vec<String> {
 }
 
 /// Whose rule it is.
-fn table_in_words(explained: &Explained<'_>) -> String {
-    match explained.rules {
+fn table_in_words(explained: &Explained) -> String {
+    match explained.rules.as_str() {
         "certain" => "one of those for words that cannot be mistaken, whoever says them".to_string(),
         "default" => "one of those for receivers of all kinds".to_string(),
         "own" => "one of your own".to_string(),
@@ -161,8 +105,8 @@ fn table_in_words(explained: &Explained<'_>) -> String {
 }
 
 /// As whose reply, and why.
-fn rules_of(explained: &Explained<'_>) -> String {
-    let provider = match explained.provider {
+fn rules_of(explained: &Explained) -> String {
+    let provider = match explained.provider.as_str() {
         "default" => "a receiver without rules of its own".to_string(),
         name => format!("{name}'s"),
     };

@@ -39,6 +39,7 @@ pub use finding::{Fault, Finding, Place, Warning};
 use crate::alert::options::Alerts;
 use crate::dispatch::options::Bounces;
 use crate::event::options::Events;
+use crate::http::options::Http;
 use crate::inbound::options::{Limits, Listener, Relay, Tls};
 use crate::log::Log;
 use crate::outbound::options::{Delivery, Source};
@@ -80,6 +81,7 @@ pub struct Config {
     pub events: Events,
     pub log: Log,
     pub alerts: Alerts,
+    pub http: Http,
     /// Nobody set `relay.trusted_networks`, so the networks this container is attached to are trusted, without their
     /// gateways: the start line says so in these words. Else empty.
     #[serde(skip)]
@@ -109,6 +111,7 @@ impl Default for Config {
             events: Events::default(),
             log: Log::default(),
             alerts: Alerts::default(),
+            http: Http::default(),
             trusts_attached: String::new(),
         }
     }
@@ -239,6 +242,7 @@ impl Config {
         self.delivery.max_connections = running.delivery.max_connections;
         self.events = running.events.clone();
         self.log = running.log.clone();
+        self.http = running.http.clone();
     }
 
     /// What differs in `other` and takes effect only at a start: it is bound, opened or shared out there.
@@ -253,6 +257,7 @@ impl Config {
             ("delivery.max_connections", self.delivery.max_connections != other.delivery.max_connections),
             ("events", self.events != other.events),
             ("log", self.log != other.log),
+            ("http", self.http != other.http),
         ]
         .into_iter()
         .filter_map(|(key, differs)| differs.then_some(key))

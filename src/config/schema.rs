@@ -295,6 +295,21 @@ const KEYS: &[Key] = &[
         }),
     ),
     key("alerts.repeat", Text(DURATION)),
+    key(
+        "http.address",
+        Text(Form {
+            expected: "an IP address and a port, as in \"127.0.0.1:8025\", or \"\" for none",
+            holds: |text| text.is_empty() || parses::<std::net::SocketAddr>(text),
+        }),
+    ),
+    key("http.token_file", Text(PATH)),
+    key(
+        "http.hosts",
+        Texts(Form {
+            expected: "a host name, as in \"weir.example.com\", with a port where it is asked for by a port of its own",
+            holds: |text| is_host_name(text.rsplit_once(':').map_or(text, |(host, _)| host)),
+        }),
+    ),
 ];
 
 const fn key(path: &'static str, kind: Kind) -> Key {

@@ -103,6 +103,11 @@ impl EventLog {
         Ok(log)
     }
 
+    /// The lines of the last batch that was written.
+    pub fn last_batch(&self) -> &[u8] {
+        &self.buffer
+    }
+
     fn writes_files(&self) -> bool {
         self.options.output != Output::Stdout
     }

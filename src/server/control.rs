@@ -120,7 +120,7 @@ impl RelayControl {
         Ok(())
     }
 
-    async fn relay(&self, snapshot: &Snapshot) -> RelayRecord {
+    pub(super) async fn relay(&self, snapshot: &Snapshot) -> RelayRecord {
         let counts = self.spool.reader().counts().await.unwrap_or_default();
         let room = self.spool.room(0).err().map(|shortage| shortage.to_string());
         let spool_fault = (!self.spool.healthy()).then(|| "the spool cannot write: see the log".to_string());
@@ -156,14 +156,14 @@ impl RelayControl {
             clients: self.gate.open() as u64,
             clients_allowed: self.gate.connections() as u64,
             panics,
-            ready: spool_fault.is_none() && room.is_none() && self.identity.problem().is_none(),
+            ready: spool_fault.is_none() && room.is_none() && self.identity.problem().is_none() && !snapshot.port_shut,
             spool_fault,
             problems,
         }
     }
 
     /// Walks over the deliveries that a filter means; with how each stands, where that is wanted or the filter asks for it.
-    async fn each<F, R>(&self, filter: &Filter, wanted: bool, mut visit: F) -> Result<(), Failed>
+    pub(super) async fn each<F, R>(&self, filter: &Filter, wanted: bool, mut visit: F) -> Result<(), Failed>
     where
         F: FnMut(Vec<(Listed, Option<Standing>)>) -> R,
         R: Future<Output = Result<(), Failed>>,
@@ -211,35 +211,39 @@ impl RelayControl {
     }
 
     async fn queue_show(&self, id: QueueId, answer: &Answer) -> Result<(), Failed> {
+        let details = self.details(id).await?;
+        if details.is_empty() {
+            return Err(Failed::new(format!("{id} is not in the queue: it has ended, or never was (weir queue list)")));
+        }
+        for detail in details {
+            answer.record(&detail).await?;
+        }
+        Ok(())
+    }
+
+    /// All that is known of a message's deliveries; none: it is not in the queue.
+    pub(super) async fn details(&self, id: QueueId) -> Result<Vec<QueueDetail>, Failed> {
         let (snapshot, rules) = (self.snapshot().await?, self.rules.get());
-        let found = AtomicBool::new(false);
+        let details = std::sync::Mutex::new(Vec::new());
         let filter = Filter { ids: vec![id], ..Filter::default() };
         self.each(&filter, true, |rows| {
-            let (found, snapshot, rules) = (&found, &snapshot, &rules);
-            async move {
-                for (row, standing) in rows {
-                    found.store(true, Ordering::Relaxed);
-                    let mut detail = QueueDetail::of(&row.envelope, &row.delivery);
-                    detail.record = record(&row, standing.as_ref());
-                    detail.expires = Some(self.retry.expires(id, lifetime_of(row.envelope.expire)));
-                    if let Some(standing) = standing {
-                        detail.ahead = standing.ahead.map(|ahead| ahead as u64);
-                        detail.turn_at = standing.turn_at;
-                        detail.waits_for = Some(standing.waits_for);
-                    }
-                    let lanes = lanes::records_for(snapshot, detail.record.provider.as_deref(), rules);
-                    detail.lane = lane_of(&detail.record, &lanes).cloned();
-                    answer.record(&detail).await?;
+            for (row, standing) in rows {
+                let mut detail = QueueDetail::of(&row.envelope, &row.delivery);
+                detail.record = record(&row, standing.as_ref());
+                detail.expires = Some(self.retry.expires(id, lifetime_of(row.envelope.expire)));
+                if let Some(standing) = standing {
+                    detail.ahead = standing.ahead.map(|ahead| ahead as u64);
+                    detail.turn_at = standing.turn_at;
+                    detail.waits_for = Some(standing.waits_for);
                 }
-                Ok(())
+                let lanes = lanes::records_for(&snapshot, detail.record.provider.as_deref(), &rules);
+                detail.lane = lane_of(&detail.record, &lanes).cloned();
+                details.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(detail);
             }
+            std::future::ready(Ok(()))
         })
         .await?;
-        if found.into_inner() {
-            Ok(())
-        } else {
-            Err(Failed::new(format!("{id} is not in the queue: it has ended, or never was (weir queue list)")))
-        }
+        Ok(details.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
     async fn queue_act(&self, action: Action, filter: Filter, answer: &Answer) -> Result<(), Failed> {
@@ -379,7 +383,7 @@ impl RelayControl {
     }
 }
 
-fn record(row: &Listed, standing: Option<&Standing>) -> QueueRecord {
+pub(super) fn record(row: &Listed, standing: Option<&Standing>) -> QueueRecord {
     let mut record = QueueRecord::of(&row.envelope, &row.delivery);
     if let Some(standing) = standing {
         if standing.active {

@@ -16,6 +16,7 @@ pub(crate) mod listing;
 mod pressure;
 mod reconcile;
 mod rules;
+mod site;
 pub(crate) mod suppression;
 mod walls;
 mod writers;
@@ -25,12 +26,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use bytes::Bytes;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -43,8 +45,10 @@ use crate::dispatch::core::{Core, Settings, SourceAddress};
 use crate::dispatch::engine::{self, Engine, Handle, Resources};
 use crate::dispatch::message::Input;
 use crate::event::{EventLog, Tail};
+use crate::http;
 use crate::inbound::{Bound, Front, Slowed};
 use crate::limits::{self, Connections};
+use crate::metrics::Meters;
 use crate::outbound::{Connector, Tcp};
 use crate::queue::Retry;
 use crate::route::identity::{Identity, Reach};
@@ -64,11 +68,14 @@ use control::{About, RelayControl};
 use identity::Known;
 use intake::SpoolIntake;
 use pressure::Pressure;
+use site::RelaySite;
 use walls::Walls;
 use writers::Writers;
 
 /// Batches of committed messages on their way to dispatch.
 const COMMITTED_MAX: usize = 64;
+/// Batches of lines that somebody who looks on may be behind.
+const LINES_MAX: usize = 64;
 /// Look-ups at once for whoever asks for many domains.
 const ASKED_AT_ONCE: usize = 50;
 /// How long a stop waits for the last writes, beyond the grace for deliveries.
@@ -149,6 +156,8 @@ struct Relay {
     stop_intake: CancellationToken,
     stop_engine: CancellationToken,
     stop_writers: CancellationToken,
+    stop_http: CancellationToken,
+    site: Arc<RelaySite>,
     signals: Signals,
     engine_done: tokio::sync::oneshot::Receiver<()>,
 }
@@ -170,9 +179,13 @@ impl Relay {
         let (tasks, writers, sessions) = (TaskTracker::new(), Writers::new(), TaskTracker::new());
         let (stop_intake, stop_engine, stop_writers) =
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+        let stop_http = CancellationToken::new();
 
         let (committed_sender, committed) = mpsc::channel(COMMITTED_MAX);
-        let opened = open_spool(&config, &clock, committed_sender)?;
+        let meters = Meters::new(named(&config));
+        let (lines, _) = broadcast::channel(LINES_MAX);
+        let watched = Watched { log: Arc::default(), meters: meters.clone(), lines: lines.clone() };
+        let opened = open_spool(&config, &clock, committed_sender, watched)?;
         let OpenSpool { spool, writer, tail } = opened;
         writers.spawn("the spool", writer.run(stop_writers.clone()));
         let (suppressions, writer) = List::open(&config.data_dir.join("suppression.sqlite"), clock.clone())?;
@@ -273,9 +286,25 @@ impl Relay {
             reading_backlog: reading_backlog.clone(),
             gate: front.gate().clone(),
         };
+        let control = Arc::new(control);
         let socket = admin::Server::bind(&config.data_dir)?;
-        let (control_tasks, stop_control) = (tasks.clone(), stop_engine.clone());
-        tasks.spawn(async move { socket.serve(Arc::new(control), control_tasks, stop_control).await });
+        let (answers, control_tasks, stop_control) = (control.clone(), tasks.clone(), stop_engine.clone());
+        tasks.spawn(async move { socket.serve(answers, control_tasks, stop_control).await });
+        let site = Arc::new(RelaySite {
+            control,
+            meters: meters.clone(),
+            lines,
+            alerts: alerts.clone(),
+            stopping: stop_intake.clone(),
+            clock: clock.clone(),
+            profiles: RwLock::new(Profiles::new(&config.provider)),
+            events: config.data_dir.join("events"),
+            history: Mutex::default(),
+            oldest: Mutex::default(),
+        });
+        if config.http.socket().is_some() {
+            serve_http(&config, site.clone(), &tasks, &stop_http)?;
+        }
         tasks.spawn(bound.serve(front.clone(), sessions.clone(), stop_intake.clone()));
 
         let looked_up = find_identity(&config, dns.clone(), known.clone(), handle.clone(), &tasks);
@@ -308,6 +337,8 @@ impl Relay {
             stop_intake,
             stop_engine,
             stop_writers,
+            stop_http,
+            site,
             signals,
             engine_done,
         })
@@ -358,6 +389,8 @@ impl Relay {
         if tokio::time::timeout(grace, quiet).await.is_err() {
             tracing::warn!("some connections did not end within shutdown_grace; their mail stays queued");
         }
+        // Until here it was told that we are stopping.
+        self.stop_http.cancel();
         self.tasks.close();
         if tokio::time::timeout(LAST_TASKS, self.tasks.wait()).await.is_err() {
             tracing::debug!("{} tasks are left to the end of the process", self.tasks.len());
@@ -436,6 +469,7 @@ impl Relay {
         self.intake.suppressions.set_policy(config.suppression.policy());
         self.engine.reconfigure(settings, router).await?;
         self.rules.set(rules);
+        self.site.take_profiles(config);
         Ok(())
     }
 }
@@ -446,37 +480,71 @@ struct OpenSpool {
     tail: Tail,
 }
 
-/// The event log is opened only when the data folder is ours: opening mends what a crash has torn.
-#[derive(Clone, Default)]
-struct LaterOpened(Arc<Mutex<Option<EventLog>>>);
+/// The event log, counted as it is written. It is opened only when the data folder is ours: opening mends what a crash has torn.
+#[derive(Clone)]
+struct Watched {
+    log: Arc<Mutex<Option<EventLog>>>,
+    meters: Meters,
+    /// For whoever looks on.
+    lines: broadcast::Sender<Bytes>,
+}
 
-impl Journal for LaterOpened {
+impl Journal for Watched {
     fn write(&mut self, events: &[Event]) -> io::Result<()> {
-        match &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(log) => log.write(events),
+        match &mut *self.log.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(log) => log.write(events).inspect(|()| {
+                self.meters.count(events);
+                if self.lines.receiver_count() > 0 && !events.is_empty() {
+                    // Nobody looks on any more: nobody misses it.
+                    let _ = self.lines.send(Bytes::copy_from_slice(log.last_batch()));
+                }
+            }),
             None => Err(io::Error::other("the event log is not open yet")),
         }
     }
+}
+
+/// Serves `[http]` beside the mail.
+fn serve_http(
+    config: &Config,
+    site: Arc<RelaySite>,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let Some(address) = config.http.socket() else { return Ok(()) };
+    let token = http::token::read_or_make(&config.http, &config.data_dir).map_err(anyhow::Error::msg)?;
+    if token.is_new {
+        tracing::info!(target: "weir", "the token of the page and the API is in {}", shown(&token.path));
+    }
+    site.keep_history(config.data_dir.clone(), tasks, stop.clone());
+    let (options, served_by, stop) = (config.http.clone(), tasks.clone(), stop.clone());
+    tasks.spawn(http::serve(address, options, token.text, site, served_by, stop));
+    Ok(())
+}
+
+/// The providers with a profile: those that metrics name.
+fn named(config: &Config) -> Vec<Arc<str>> {
+    Profiles::new(&config.provider).iter().map(|profile| profile.name.clone()).collect()
 }
 
 fn open_spool(
     config: &Config,
     clock: &Clock,
     committed: mpsc::Sender<Vec<spool::Committed>>,
+    journal: Watched,
 ) -> anyhow::Result<OpenSpool> {
     let options = spool::Options {
         folder: config.data_dir.clone(),
         queue_messages: config.limits.queue_messages,
         min_free_bytes: config.limits.min_free_disk.0,
     };
-    let journal = LaterOpened::default();
     let (spool, writer) = Spool::open(options, clock.clone(), Box::new(journal.clone()), committed)?;
     let folder = config.data_dir.join("events");
     let tail =
         Tail::read(&folder, reconcile::TAIL_BYTES).with_context(|| format!("cannot read {}", folder.display()))?;
     let log = EventLog::open(&folder, &config.events, clock.clone()).context("cannot open the event log")?;
     spool::keep_private(&folder);
-    *journal.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(log);
+    *journal.log.lock().unwrap_or_else(PoisonError::into_inner) = Some(log);
     Ok(OpenSpool { spool, writer, tail })
 }
 

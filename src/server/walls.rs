@@ -34,7 +34,13 @@ impl Walls {
         let needs = Needs {
             writes: vec![config.data_dir.clone()],
             reads: all_files(config, files),
-            listens: config.listener.iter().map(|listener| listener.address.port()).collect(),
+            listens: config
+                .listener
+                .iter()
+                .map(|listener| listener.address)
+                .chain(config.http.socket())
+                .map(|address| address.port())
+                .collect(),
             runs_programs: !config.alerts.command.is_empty(),
             scratch: SCRATCH.map(PathBuf::from).to_vec(),
         };

@@ -178,6 +178,31 @@ impl Reader {
         .await
     }
 
+    /// Of each domain the oldest delivery, in the order of their ids: of `domains` domains at most, and as far as `rows` rows of the
+    /// queue tell.
+    pub async fn oldest_of_domains(&self, domains: usize, rows: usize) -> Result<Vec<DeliveryId>, SpoolError> {
+        self.with(move |on| {
+            let mut seen = std::collections::BTreeSet::new();
+            let mut statement =
+                on.prepare_cached("SELECT message, part, domain FROM delivery ORDER BY message, part LIMIT ?1")?;
+            let mut found = Vec::new();
+            let mut walk = statement.query(params![rows_max(rows)])?;
+            while let Some(row) = walk.next()? {
+                let domain = row.get_ref("domain")?.as_str().map_err(rusqlite::Error::from)?;
+                if !seen.contains(domain) {
+                    seen.insert(domain.to_string());
+                    let (message, part) = (row.get("message")?, row.get("part")?);
+                    found.extend(QueueId::from_key(message).map(|message| DeliveryId { message, part }));
+                    if found.len() == domains {
+                        break;
+                    }
+                }
+            }
+            Ok(found)
+        })
+        .await
+    }
+
     async fn with<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> Result<T, SpoolError> + Send + 'static,

@@ -130,6 +130,20 @@ pub struct Place {
     pub(super) sender_domain: String,
 }
 
+impl Place {
+    /// As it was given out; any other text is a place, too, if one where nothing stands.
+    pub fn parse(text: &str) -> Place {
+        let (recipient, sender_domain) = text.split_once(' ').unwrap_or((text, ""));
+        Place { recipient: recipient.to_string(), sender_domain: sender_domain.to_string() }
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.recipient, self.sender_domain)
+    }
+}
+
 pub(super) fn scope(sender_domain: Option<&Domain>) -> String {
     sender_domain.map(|domain| domain.as_str().to_ascii_lowercase()).unwrap_or_default()
 }

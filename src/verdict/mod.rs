@@ -10,6 +10,7 @@
 //! - a mail address inside a reply has no say in how it is read.
 
 mod condition;
+mod explained;
 mod file;
 mod named;
 pub mod options;
@@ -26,6 +27,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub use explained::{Explained, USUAL, explained};
 pub use file::RuleError;
 pub use scan::bare_words;
 pub use words::{does, for_the_message, whose};
