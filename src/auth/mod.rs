@@ -111,6 +111,11 @@ impl Auth {
         self.0.table().users.get(name).map(|entry| entry.user.clone())
     }
 
+    /// Whose token this is; none: nobody's.
+    pub fn user_of_token(&self, token: &[u8]) -> Option<Arc<User>> {
+        self.0.table().users.of_token(token).map(|entry| entry.user.clone())
+    }
+
     /// Answers a log-in of `client`. To give up waiting for the answer is to have guessed wrong.
     pub async fn log_in(&self, client: IpAddr, name: &str, password: &[u8]) -> Result<Arc<User>, Denied> {
         let clock = &self.0.clock;

@@ -8,6 +8,13 @@ use crate::types::{Domain, MASK, Priority, RateLimit, Secret, Span};
 /// Longer than a mail address can be is no name anybody meant.
 const NAME_LEN_MAX: usize = 254;
 
+const TOKEN_MIN: usize = 16;
+const TOKEN_MAX: usize = 1024;
+
+/// What a token must look like, in words.
+pub const TOKEN_EXPECTED: &str =
+    "16 to 1024 visible ASCII characters without blanks, as `openssl rand -hex 32` makes them";
+
 /// What a name must look like, in words.
 pub const NAME_EXPECTED: &str = "write 1 to 254 octets without spaces, control characters, `:`, `,`, `#` or quotes";
 
@@ -26,6 +33,12 @@ pub struct User {
     /// The password itself, hashed at start. Whoever reads the configuration can log in with it.
     #[serde(skip_serializing_if = "Secret::is_empty")]
     pub password: Secret,
+    /// Hands mail in over HTTP, as `Authorization: Bearer`.
+    #[serde(skip_serializing_if = "Secret::is_empty")]
+    pub token: Secret,
+    /// A file of such tokens, one on a line.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub token_file: String,
     /// Which mail of a lane that is held back goes first.
     pub class: Priority,
     /// How urgent a message may call itself (`X-Weir-Class`, `X-Weir-Expire`). Absent: as `class`, so that it can only be less.
@@ -42,6 +55,13 @@ pub struct User {
     pub expire: Option<Span>,
 }
 
+impl User {
+    /// Can mail be handed in for it over HTTP?
+    pub fn has_token(&self) -> bool {
+        !self.token.is_empty() || !self.token_file.is_empty()
+    }
+}
+
 impl Default for User {
     fn default() -> User {
         User {
@@ -49,6 +69,8 @@ impl Default for User {
             password_hash: Secret::default(),
             password_file: String::new(),
             password: Secret::default(),
+            token: Secret::default(),
+            token_file: String::new(),
             class: Priority::default(),
             class_max: None,
             sender_domains: Vec::new(),
@@ -79,6 +101,11 @@ pub fn begins_like_a_hash(text: &str) -> bool {
 /// shows in place of one.
 pub fn is_password(text: &str) -> bool {
     !text.is_empty() && text != MASK && !begins_like_a_hash(text) && !is_foreign(text)
+}
+
+/// Can a token be so? Shorter ones can be guessed.
+pub fn is_token(text: &str) -> bool {
+    (TOKEN_MIN..=TOKEN_MAX).contains(&text.len()) && text != MASK && text.bytes().all(|b| b.is_ascii_graphic())
 }
 
 /// So much of what a client calls itself as can be a name: what is longer is nobody's.

@@ -10,6 +10,8 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
+
 use super::User;
 use super::hash::{BEGIN, Hash, HashError, is_foreign};
 use super::options::{self, is_user_name};
@@ -24,7 +26,11 @@ const PASSWORD_FILE_SIZE_MAX: u64 = 8 << 10;
 
 /// All users. `Users::default()`: nobody.
 #[derive(Clone, Debug, Default)]
-pub struct Users(BTreeMap<Arc<str>, Entry>);
+pub struct Users {
+    table: BTreeMap<Arc<str>, Entry>,
+    /// Whose each token is, by its hash.
+    tokens: BTreeMap<[u8; SHA256_OUTPUT_LEN], Arc<str>>,
+}
 
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
@@ -70,6 +76,14 @@ pub enum UserFault {
         "relay.user `{name}`: its password_file {file} cannot be read: {source}: name a file with one line, the hash or the password"
     )]
     PasswordFile { name: String, file: String, source: io::Error },
+    #[error(
+        "relay.user `{name}`: its token_file {file} cannot be read: {source}: name a file with a token on each line"
+    )]
+    TokenFile { name: String, file: String, source: io::Error },
+    #[error("relay.user `{name}`: its {key} {place}cannot be a token: write {}", options::TOKEN_EXPECTED)]
+    Token { name: String, key: &'static str, place: String },
+    #[error("relay.user `{name}` has a token that `{other}` has, too: make another one")]
+    SameToken { name: String, other: String },
     #[error("relay.user: there are {count} users: {USERS_MAX} are the most")]
     TooMany { count: usize },
 }
@@ -83,8 +97,9 @@ impl Users {
             "" => BTreeMap::new(),
             file => read_lines(file, &mut faults),
         };
-        let mut table = BTreeMap::new();
+        let (mut table, mut tokens) = (BTreeMap::new(), BTreeMap::new());
         for user in users {
+            add_tokens(user, &mut tokens, &mut faults);
             let line = lines.remove(user.name.as_str());
             match entry(user, line) {
                 Ok(entry) => {
@@ -102,19 +117,64 @@ impl Users {
         if table.len() > USERS_MAX {
             faults.push(UserFault::TooMany { count: table.len() });
         }
-        if faults.is_empty() { Ok(Users(table)) } else { Err(UsersError(faults)) }
+        if faults.is_empty() { Ok(Users { table, tokens }) } else { Err(UsersError(faults)) }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.table.is_empty()
     }
 
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.table.len()
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&Entry> {
-        self.0.get(name)
+        self.table.get(name)
+    }
+
+    /// Whose token this is. It is looked for by its hash, so that nothing is learned from how long that takes.
+    pub(super) fn of_token(&self, token: &[u8]) -> Option<&Entry> {
+        self.get(self.tokens.get(&hash_of_token(token))?)
+    }
+}
+
+fn hash_of_token(token: &[u8]) -> [u8; SHA256_OUTPUT_LEN] {
+    let mut hash = [0; SHA256_OUTPUT_LEN];
+    hash.copy_from_slice(digest(&SHA256, token).as_ref());
+    hash
+}
+
+/// Reads the tokens of a user.
+fn add_tokens(
+    user: &options::User,
+    tokens: &mut BTreeMap<[u8; SHA256_OUTPUT_LEN], Arc<str>>,
+    faults: &mut Vec<UserFault>,
+) {
+    let mut add = |token: &[u8], key: &'static str, place: String, faults: &mut Vec<UserFault>| {
+        if !std::str::from_utf8(token).is_ok_and(options::is_token) {
+            return faults.push(UserFault::Token { name: shown(&user.name), key, place });
+        }
+        let other = tokens.insert(hash_of_token(token), user.name.as_str().into());
+        if let Some(other) = other.filter(|other| **other != *user.name) {
+            faults.push(UserFault::SameToken { name: shown(&user.name), other: shown(&other) });
+        }
+    };
+    if !user.token.is_empty() {
+        add(user.token.expose(), "token", String::new(), faults);
+    }
+    if user.token_file.is_empty() {
+        return;
+    }
+    match read(Path::new(&user.token_file), FILE_SIZE_MAX) {
+        Ok(content) => {
+            let lines = content.expose().split(|&b| b == b'\n').map(<[u8]>::trim_ascii).enumerate();
+            for (at, line) in lines.filter(|(_, line)| !line.is_empty() && !line.starts_with(b"#")) {
+                add(line, "token_file", format!("{}:{} ", user.token_file, at + 1), faults);
+            }
+        }
+        Err(source) => {
+            faults.push(UserFault::TokenFile { name: shown(&user.name), file: user.token_file.clone(), source });
+        }
     }
 }
 
@@ -141,6 +201,10 @@ fn entry(user: &options::User, line: Option<Hash>) -> Result<Entry, UserFault> {
     let given =
         [!user.password_hash.is_empty(), !user.password_file.is_empty(), !user.password.is_empty(), line.is_some()];
     match given.iter().filter(|given| **given).count() {
+        // Who has a token alone logs in nowhere.
+        0 if user.has_token() => {
+            return Ok(Entry { user: Arc::new(User::from(user)), hash: Arc::new(Hash::of_nothing()) });
+        }
         0 => return Err(UserFault::NoPassword { name: name() }),
         1 => {}
         _ => return Err(UserFault::TwoPasswords { name: name() }),

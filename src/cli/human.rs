@@ -1,7 +1,7 @@
 //! Numbers, times and foreign words as people read them.
 
 use crate::types::words::Grouped;
-pub(super) use crate::types::words::{count, count_of, size, span};
+pub(super) use crate::types::words::{count, count_of, date, size, span};
 use crate::types::{Timestamp, printable};
 
 /// `in 4m 12s`, `now`, `3h ago`.
@@ -11,13 +11,6 @@ pub(super) fn relative(moment: Timestamp, now: Timestamp) -> String {
     }
     let ago = now.since(moment);
     if ago.as_secs() == 0 { "now".to_string() } else { format!("{} ago", span(ago)) }
-}
-
-/// `2026-11-21 20:33:40 UTC`
-pub(super) fn date(moment: Timestamp) -> String {
-    let text = moment.to_string();
-    let (day, time) = (text.get(..10).unwrap_or_default(), text.get(11..19).unwrap_or_default());
-    format!("{day} {time} UTC")
 }
 
 /// `12,400`

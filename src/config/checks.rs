@@ -132,7 +132,11 @@ impl Checks<'_> {
                 self.fault(&format!("relay.user.{at}.{second}"), what, "keep one of them");
             }
             // A password that was told to be faulty is not told to be missing as well.
-            if given.is_empty() && config.relay.users_file.is_empty() && self.findings.faults.is_empty() {
+            if given.is_empty()
+                && !user.has_token()
+                && config.relay.users_file.is_empty()
+                && self.findings.faults.is_empty()
+            {
                 let remedy = "give it `password_hash` or `password_file`, or name a file with `relay.users_file`";
                 self.fault(&format!("relay.user.{at}.name"), format!("user {name} has no password"), remedy);
             }

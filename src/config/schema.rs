@@ -10,7 +10,7 @@ use serde::de::IntoDeserializer;
 use serde::de::value::{Error as WordError, StrDeserializer};
 
 use crate::alert::options::{Target, words};
-use crate::auth::options::{is_hash, is_password, is_user_name};
+use crate::auth::options::{TOKEN_EXPECTED, is_hash, is_password, is_token, is_user_name};
 use crate::dispatch::options::BounceMode;
 use crate::event::options::Output;
 use crate::inbound::options::{BareNewlines, Chunking, HeaderFrom, ListenerTls as Tls, LogIn, ReceivedField};
@@ -141,6 +141,8 @@ const KEYS: &[Key] = &[
     key("relay.user[].password_hash", Secret(PASSWORD_HASH)),
     key("relay.user[].password_file", Text(Form { expected: "the path of a file", holds: |text| !text.is_empty() })),
     key("relay.user[].password", Secret(PASSWORD)),
+    key("relay.user[].token", Secret(Form { expected: TOKEN_EXPECTED, holds: is_token })),
+    key("relay.user[].token_file", Text(Form { expected: "the path of a file", holds: |text| !text.is_empty() })),
     key(
         "relay.user[].class",
         Text(Form { expected: "a class: `high`, `normal` or `bulk`", holds: parses::<Priority> }),

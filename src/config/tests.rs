@@ -540,7 +540,8 @@ fn secrets_are_printed_as_stars_and_stars_are_taken_for_none() {
     let shown = format!("{} {full:?}", full.print());
     assert!(!shown.contains("s3cret") && !shown.contains("c29tZXNhbHQ"), "{shown}");
     assert!(full.print().contains("password = \"***\"") && full.print().contains("password_hash = \"***\""));
-    assert_eq!(load(&full.print(), &[]).unwrap_err().len(), 2);
+    assert!(!shown.contains("t0ken") && full.print().contains("token = \"***\""));
+    assert_eq!(load(&full.print(), &[]).unwrap_err().len(), 3);
 }
 
 #[test]
@@ -859,6 +860,8 @@ fn full() -> Config {
                 password_hash: Secret::new(HASH),
                 password_file: "/run/secrets/app".into(),
                 password: Secret::new("s3cret"),
+                token: Secret::new("t0ken-t0ken-t0ken"),
+                token_file: "/run/secrets/app-tokens".into(),
                 class: Priority::Normal,
                 class_max: Some(Priority::High),
                 sender_domains: vec![Domain::parse("example.com").unwrap()],
@@ -920,6 +923,7 @@ prop_compose! {
         let mut config = full();
         // Secrets are hidden where they are printed.
         (config.relay.user[0].password, config.relay.user[0].password_hash) = Default::default();
+        config.relay.user[0].token = Secret::default();
         config.hostname = hostname.into();
         config.data_dir = data_dir.into();
         config.shutdown_grace = Span(Duration::from_millis(grace));

@@ -48,7 +48,7 @@ use crate::route::order::FailureMemory;
 use crate::route::port25::Port25Watcher;
 use crate::route::{Route, Unroutable};
 use crate::throttle::{LaneName, LaneRecord, Profiles, Throttle};
-use crate::types::{DeliveryId, Domain, Mailbox, NextHop, QueueId, Timestamp};
+use crate::types::{DeliveryId, Domain, Mailbox, NextHop, QueueId, SCHEDULE_MAX, Timestamp};
 use crate::verdict::Rules;
 
 /// How often expiry is looked for among what is due and cannot go, and the unused is forgotten.
@@ -394,7 +394,8 @@ impl Core {
             }
             let domain = self.places.take_domain(&delivery.domain, delivery.next_hop.as_ref());
             let entry = Entry {
-                place: Place::Later(now),
+                // In the future where its sender asks for that.
+                place: Place::Later(delivery.next_attempt.unwrap_or(now)),
                 domain,
                 flow,
                 sender_domain,
@@ -425,7 +426,8 @@ impl Core {
         if self.ended.contains(&row.id) || self.queue.get(row.id).is_some() {
             return false;
         }
-        let latest = now + self.retry.longest();
+        // What was never tried and has a time was given it by its sender.
+        let latest = now + if row.attempts == 0 { SCHEDULE_MAX } else { self.retry.longest() };
         let due = row.next_attempt.unwrap_or(now).clamp(now, latest);
         if row.next_attempt.is_some_and(|next| next > latest) {
             // Planned by a clock that was ahead. Written down, so that it is found when its time comes near.

@@ -5,11 +5,12 @@ use axum::http::{Response, Uri};
 use axum::routing::get;
 
 use super::answer::{Refused, json};
-use super::means::{EventQuery, Means};
+use super::means::Means;
 use super::queue::paging;
 use super::routes::{At, Routes};
 use super::status::query;
-use crate::types::{EventKind, Timestamp};
+use crate::event::Choice;
+use crate::types::{AddressPattern, EventKind, Timestamp};
 
 pub(super) fn routes<M: Means>(routes: &mut Routes) {
     routes.add(&["GET"], "/api/v1/events", get(list::<M>));
@@ -17,14 +18,14 @@ pub(super) fn routes<M: Means>(routes: &mut Routes) {
 
 async fn list<M: Means>(site: At<M>, uri: Uri) -> Result<Response<Body>, Refused> {
     let (limit, before, words) = paging(query(&uri)?, "before")?;
-    let mut asked = EventQuery::default();
+    let mut asked = Choice::default();
     for (name, text) in words.into_iter().filter(|(_, text)| !text.is_empty()) {
         match name.as_str() {
             "kind" => asked.kinds = text.split(',').map(kind).collect::<Result<_, _>>()?,
             "provider" => asked.provider = Some(text),
-            "recipient" => asked.recipient = Some(text),
-            "sender" => asked.sender = Some(text),
-            "id" => asked.id = Some(text.parse().map_err(|error| Refused::bad(format!("id: {error}")))?),
+            "recipient" => asked.recipient = Some(address(&name, &text)?),
+            "sender" => asked.sender = Some(address(&name, &text)?),
+            "id" => asked.ids = text.split(',').map(super::queue::id).collect::<Result<_, _>>()?,
             "message_id" => asked.message_id = Some(text),
             "user" => asked.user = Some(text),
             "since" => asked.since = Some(time(&name, &text)?),
@@ -47,6 +48,11 @@ fn kind(text: &str) -> Result<EventKind, Refused> {
         let known: Vec<&str> = EventKind::ALL.iter().map(|kind| kind.as_str()).collect();
         Refused::bad(format!("kind: `{}` is none of {}", text.escape_debug(), known.join(" ")))
     })
+}
+
+fn address(name: &str, text: &str) -> Result<AddressPattern, Refused> {
+    text.parse()
+        .map_err(|error| Refused::bad(format!("{name}: {error} (an address, or @domain for all addresses there)")))
 }
 
 fn time(name: &str, text: &str) -> Result<Timestamp, Refused> {

@@ -1,6 +1,7 @@
 //! What the room needs of the rest of the relay.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,7 +10,10 @@ use tokio::sync::broadcast;
 
 use crate::admin::record::{QueueDetail, QueueRecord, RelayRecord};
 use crate::admin::{Control, Failed, Filter, SuppressFilter, SuppressRecord};
+use crate::event::Choice;
 use crate::metrics::history::Span;
+use crate::submit::keys::{Begun, Mark};
+use crate::submit::{NotTaken, Submission, Submitted};
 use crate::types::{QueueId, Timestamp};
 
 /// One page of something long.
@@ -37,21 +41,6 @@ pub struct StandingAlert {
     pub text: String,
     pub remedy: String,
     pub provider: Option<Arc<str>>,
-}
-
-/// Which events are wanted; all conditions that are given must hold.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct EventQuery {
-    /// One of these, if not empty.
-    pub kinds: Vec<crate::types::EventKind>,
-    pub provider: Option<String>,
-    pub recipient: Option<String>,
-    pub sender: Option<String>,
-    pub id: Option<QueueId>,
-    pub message_id: Option<String>,
-    pub user: Option<String>,
-    pub since: Option<Timestamp>,
-    pub until: Option<Timestamp>,
 }
 
 /// Lines of the event log, the newest first.
@@ -107,7 +96,7 @@ pub trait Means: Control {
 
     fn events(
         &self,
-        query: EventQuery,
+        choice: Choice,
         before: Option<String>,
         limit: usize,
     ) -> impl Future<Output = Result<EventPage, Failed>> + Send;
@@ -123,6 +112,37 @@ pub trait Means: Control {
 
     /// How a reply is read, as JSON; the error says what is wrong with the question.
     fn explain(&self, reply: &str, provider: Option<&str>, stage: Option<&str>) -> Result<serde_json::Value, Failed>;
+
+    /// Whose token this is, among the users of the relay.
+    fn user_of_token(&self, token: &str) -> Option<String>;
+
+    /// Checks a user's password, and guards it against guessing; the error says why not.
+    fn log_in(&self, client: IpAddr, user: &str, password: &str)
+    -> impl Future<Output = Result<String, Failed>> + Send;
+
+    /// The largest message that is taken.
+    fn message_size_max(&self) -> u64;
+
+    /// A Message-ID of our own, with its angle brackets; of one key always the same.
+    fn message_id(&self, sender: &str, key: Option<&Mark>) -> String;
+
+    /// Hands a message in for a user, or for the operator.
+    fn submit(
+        &self,
+        user: Option<String>,
+        client: IpAddr,
+        message: Submission,
+    ) -> impl Future<Output = Result<Submitted, NotTaken>> + Send;
+
+    /// What was handed in under a key before.
+    fn begin_key(&self, key: Mark, body: Mark) -> impl Future<Output = Result<Begun, Failed>> + Send;
+
+    /// The queue id of a message that was taken since then, by the event log.
+    fn taken_since(
+        &self,
+        message_id: &str,
+        since: Timestamp,
+    ) -> impl Future<Output = Result<Option<QueueId>, Failed>> + Send;
 
     /// The text for the receiver's form; none: nothing is known of the provider.
     fn report(&self, provider: String) -> impl Future<Output = Result<Option<String>, Failed>> + Send;

@@ -16,6 +16,7 @@ mod connections;
 mod events;
 mod live;
 mod means;
+mod messages;
 pub mod options;
 mod page;
 mod probes;
@@ -38,7 +39,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use means::{Counted, EventPage, EventQuery, Means, Page, StandingAlert};
+pub use means::{Counted, EventPage, Means, Page, StandingAlert};
 
 use connections::Connections;
 use routes::Site;

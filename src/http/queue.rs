@@ -9,18 +9,20 @@ use axum::routing::{get, post};
 use serde_json::{Map, Value, json as value};
 
 use super::answer::{Refused, json};
-use super::means::{EventQuery, Means};
+use super::means::Means;
 use super::routes::{At, Routes};
 use super::status::query;
 use super::{ask, body};
 use crate::admin::{Action, Filter, Request};
-use crate::types::QueueId;
+use crate::event::Choice;
+use crate::types::{QueueId, Timestamp};
 
 /// Items of a page, if nobody says how many; and at most.
 const PAGE: usize = 50;
 pub(super) const PAGE_MAX: usize = 500;
 /// Events of one message's story, the newest.
 const STORY_MAX: usize = 500;
+const CLOCK_STEP_MILLIS: i64 = 60_000;
 
 pub(super) fn routes<M: Means>(routes: &mut Routes) {
     routes.add(&["GET"], "/api/v1/queue", get(list::<M>));
@@ -62,14 +64,16 @@ async fn list<M: Means>(site: At<M>, uri: Uri) -> Result<Response<Body>, Refused
     Ok(json(value!(page).to_string()))
 }
 
-fn id(text: &str) -> Result<QueueId, Refused> {
+pub(super) fn id(text: &str) -> Result<QueueId, Refused> {
     text.trim().parse().map_err(|error| Refused::bad(format!("`{}` is no queue id: {error}", text.escape_debug())))
 }
 
 async fn show<M: Means>(site: At<M>, Path(text): Path<String>) -> Result<Response<Body>, Refused> {
     let id = id(&text)?;
     let deliveries = site.means.queue_message(id).await?;
-    let asked = EventQuery { id: Some(id), ..EventQuery::default() };
+    // Nothing is told of a message before it was there, but for clocks that are set.
+    let since = Timestamp::from_millis(id.received().millis() - CLOCK_STEP_MILLIS);
+    let asked = Choice { ids: [id].into(), since: Some(since), ..Choice::default() };
     let mut events = site.means.events(asked, None, STORY_MAX).await?;
     let headers = site.means.header(id).await?;
     if deliveries.is_empty() && events.lines.is_empty() {

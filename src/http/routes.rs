@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::access::{COOKIE, Keys, Names, SESSION_LASTS, Shown, is_same_origin};
 use super::answer::{Refused, secure};
 use super::means::Means;
+use super::messages::{self, Caller};
 use super::options::Http;
 use super::{body, events, live, page, probes, queue, status, suppressions};
 use crate::types::Timestamp;
@@ -77,6 +78,7 @@ pub(super) fn all<M: Means>() -> Routes {
     suppressions::routes::<M>(&mut routes);
     events::routes::<M>(&mut routes);
     live::routes::<M>(&mut routes);
+    messages::routes::<M>(&mut routes);
     routes
 }
 
@@ -144,7 +146,8 @@ impl<M: Means> Site<M> {
             (Method::DELETE, "/api/v1/session") => return Ok(self.log_out(request.headers())),
             _ => {}
         }
-        self.check_shown(request.headers(), client).await?;
+        let caller = self.caller(request.headers(), &path, client).await?;
+        request.extensions_mut().insert(caller);
         if !is_read {
             check_kind(&request)?;
         }
@@ -167,17 +170,32 @@ impl<M: Means> Site<M> {
         ))
     }
 
-    /// Is this somebody who may ask for everything?
-    async fn check_shown(&self, headers: &HeaderMap, client: IpAddr) -> Result<(), Refused> {
-        match Shown::of(headers) {
-            Shown::Bearer(token) if self.keys.opens(token) => Ok(()),
-            Shown::Cookie(cookie) if self.keys.holds(cookie, self.now()) => Ok(()),
-            Shown::Nothing | Shown::Cookie(_) => Err(Refused::new(
-                StatusCode::UNAUTHORIZED,
-                "log in: send `Authorization: Bearer TOKEN`; the token stands in the file that weir named when it started",
-            )),
-            Shown::Bearer(_) | Shown::Basic(..) => Err(self.wrong(client).await),
+    /// Who asks: the operator, who may ask for everything, or a user, who may hand messages in.
+    async fn caller(&self, headers: &HeaderMap, path: &str, client: IpAddr) -> Result<Caller, Refused> {
+        let user = match Shown::of(headers) {
+            Shown::Bearer(token) if self.keys.opens(token) => return Ok(Caller { user: None, client }),
+            Shown::Cookie(cookie) if self.keys.holds(cookie, self.now()) => return Ok(Caller { user: None, client }),
+            Shown::Nothing | Shown::Cookie(_) => {
+                return Err(Refused::new(
+                    StatusCode::UNAUTHORIZED,
+                    "log in: send `Authorization: Bearer TOKEN`; the token stands in the file that weir named when it started",
+                ));
+            }
+            Shown::Bearer(token) => match self.means.user_of_token(token) {
+                Some(user) => user,
+                None => return Err(self.wrong(client).await),
+            },
+            // A wrong password is answered late, too: by those who check passwords.
+            Shown::Basic(user, password) => match self.means.log_in(client, &user, &password).await {
+                Ok(user) => user,
+                Err(failed) => return Err(Refused::new(StatusCode::UNAUTHORIZED, failed.0)),
+            },
+        };
+        if path == messages::PATH {
+            return Ok(Caller { user: Some(user), client });
         }
+        let text = format!("{user} may hand in messages (POST {}) and ask for nothing else", messages::PATH);
+        Err(Refused::new(StatusCode::FORBIDDEN, text))
     }
 
     /// A wrong token: the answer comes late, so that guessing takes longer than anybody has.

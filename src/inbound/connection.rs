@@ -264,6 +264,12 @@ impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, 
         self.place.set_rank(if self.may_relay() { Rank::Known } else { Rank::Stranger });
     }
 
+    /// Who it is, is known before it says a word: a user, or the operator.
+    pub(super) fn introduce(&mut self, user: Option<Arc<User>>) {
+        self.trusted = user.is_none();
+        self.recognise(user);
+    }
+
     /// A client that is not known yet is on its way to a log-in.
     fn knock(&self) {
         if !self.may_relay() {

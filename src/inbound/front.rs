@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::Auth;
+use crate::auth::{Auth, User};
 use crate::clock::Clock;
 use crate::smtp::offers::{LogIn, Offers};
 use crate::smtp::session::Settings;
@@ -164,6 +164,20 @@ impl<I: Intake> Front<I> {
         }
         Connection::new(self, door, stream, client, admission, &place, stop).run().await;
         drop(client_place);
+    }
+
+    /// Serves one session of somebody who is known already, on a stream of the program's own: `user`, or none for the operator. What
+    /// holds for clients that come by the network holds here.
+    pub async fn serve_known<S>(&self, stream: S, client: IpAddr, user: Option<Arc<User>>, stop: &CancellationToken)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        let client = client.to_canonical();
+        let Some(place) = self.gate.line_up(Rank::Known, client).await.place().await else { return };
+        let (admission, door) = (self.admission(), Door::default());
+        let mut connection = Connection::new(self, &door, stream, client, admission, &place, stop);
+        connection.introduce(user);
+        connection.run().await;
     }
 
     fn admission(&self) -> Arc<Admission> {

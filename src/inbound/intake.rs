@@ -50,6 +50,8 @@ pub struct Received<B> {
     /// Suppressed ones that were taken as `Standing::Drop`: recorded, not sent to.
     pub dropped: Vec<Recipient>,
     pub body: B,
+    /// Nobody is to get it before.
+    pub at: Option<Timestamp>,
     /// How it came in: `TLSv1.3 TLS_AES_256_GCM_SHA384`; none in clear text.
     pub tls: Option<String>,
 }

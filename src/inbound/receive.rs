@@ -12,12 +12,12 @@ use bytes::Buf;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
-use crate::smtp::header::Header;
+use crate::smtp::header::{Facts, Header};
 use crate::smtp::replies::{self, Said};
 use crate::smtp::session::Hello;
 use crate::smtp::trace::Trace;
 use crate::smtp::{Action, Decoder, Mail, Transaction};
-use crate::types::{Envelope, Origin, Priority, QueueId, Timestamp};
+use crate::types::{Envelope, Origin, Priority, QueueId, SCHEDULE_MAX, Timestamp};
 
 use super::connection::{Connection, STOPPING_SILENCE_MAX, left};
 use super::content::{Content, Refused, Whole};
@@ -151,7 +151,10 @@ impl<I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, I, S> {
         let whole = content.finish().and_then(|whole| {
             let user = self.user.as_deref();
             match self.admission.authors(user, &transaction.mail, &whole.facts.authors) {
-                Ok(()) => Ok(whole),
+                Ok(()) => match scheduled(&whole.facts, received) {
+                    Ok(()) => Ok(whole),
+                    Err(said) => Err(Refused { said, fault: None }),
+                },
                 Err(said) => Err(Refused { said, fault: None }),
             }
         });
@@ -201,7 +204,8 @@ impl<I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, I, S> {
         let client: IpAddr = self.client;
         let aside = self.aside.take();
         let user = envelope.user.clone();
-        let message = Received { envelope, recipients, dropped, body: whole.body, tls: self.wire.tls() };
+        let at = whole.facts.at;
+        let message = Received { envelope, recipients, dropped, body: whole.body, at, tls: self.wire.tls() };
         match self.front.intake.accept(message).await {
             Ok(()) => {
                 if let Some(aside) = aside {
@@ -218,6 +222,21 @@ impl<I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, I, S> {
                 }
             }
         }
+    }
+}
+
+/// Is the time that the message asks for one it can wait for?
+fn scheduled(facts: &Facts, received: Timestamp) -> Result<(), Said> {
+    let latest = received + SCHEDULE_MAX;
+    match facts.at {
+        _ if facts.is_at_wrong => Err(replies::BAD_TIME.with("write it as in 2026-12-01T08:00:00Z")),
+        Some(at) if at > latest => {
+            Err(replies::BAD_TIME.with(format!("it is past {latest}, the latest it can be kept for")))
+        }
+        Some(at) if facts.expire.is_some_and(|span| received + span <= at) => {
+            Err(replies::BAD_TIME.with("X-Weir-Expire counts from now, and ends before it"))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -238,12 +238,4 @@ mod tests {
         }
         assert!(page.contains("weir_build_info{version=\"") && page.ends_with("# EOF\n"), "{page}");
     }
-
-    #[test]
-    fn foreign_words_break_no_line() {
-        let meters = Meters::new(["a\"b\nc\\".into()]);
-        meters.count(&[event(EventKind::Delivered, "a\"b\nc\\", None)]);
-        let page = meters.page(&Gauges::default());
-        assert!(page.contains(r#"weir_delivered_total{provider="a\"b\nc\\"} 1"#), "{page}");
-    }
 }

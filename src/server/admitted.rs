@@ -174,7 +174,7 @@ impl From {
     }
 
     fn paths(&self) -> Vec<PathBuf> {
-        let passwords = self.relay.user.iter().map(|user| user.password_file.as_str());
+        let passwords = self.relay.user.iter().flat_map(|user| [user.password_file.as_str(), user.token_file.as_str()]);
         let users = std::iter::once(self.relay.users_file.as_str()).chain(passwords).map(PathBuf::from);
         let tls = [self.tls.certificate.clone(), self.tls.key.clone()];
         tls.into_iter().chain(users).filter(|path| path != Path::new("")).collect()

@@ -86,9 +86,12 @@ impl Intake for SpoolIntake {
     }
 
     async fn accept(&self, message: Received<BodyWriter>) -> Result<(), AcceptError> {
-        let Received { envelope, recipients, dropped, body, tls } = message;
+        let Received { envelope, recipients, dropped, body, at, tls } = message;
         let envelope = Arc::new(envelope);
-        let deliveries = deliveries(envelope.id, recipients);
+        let mut deliveries = deliveries(envelope.id, recipients);
+        for delivery in &mut deliveries {
+            delivery.next_attempt = at.filter(|at| *at > envelope.received);
+        }
         let wanted = deliveries.iter().map(|delivery| delivery.recipients.len()).sum::<usize>();
         let mut accepted = accepted(&envelope, wanted + dropped.len());
         accepted.tls = tls.map(Arc::from);

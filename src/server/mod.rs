@@ -17,6 +17,7 @@ mod pressure;
 mod reconcile;
 mod rules;
 mod site;
+mod submission;
 pub(crate) mod suppression;
 mod walls;
 mod writers;
@@ -297,10 +298,15 @@ impl Relay {
             alerts: alerts.clone(),
             stopping: stop_intake.clone(),
             clock: clock.clone(),
-            profiles: RwLock::new(Profiles::new(&config.provider)),
+            settings: RwLock::new(site::InForce::of(&config, dns.clone())),
             events: config.data_dir.join("events"),
             history: Mutex::default(),
             oldest: Mutex::default(),
+            front: front.clone(),
+            auth: admitted.auth.clone(),
+            keys: tokio::sync::OnceCell::new(),
+            data_dir: config.data_dir.clone(),
+            message_size_max: config.limits.message_size.0,
         });
         if config.http.socket().is_some() {
             serve_http(&config, site.clone(), &tasks, &stop_http)?;
@@ -465,11 +471,11 @@ impl Relay {
         self.front.reload(&config.relay)?;
         self.intake.set_at_injection(config.suppression.at_injection);
         self.alerts.reload(&config.alerts);
-        self.means.set_roads(Roads { router: router.clone(), dns });
+        self.means.set_roads(Roads { router: router.clone(), dns: dns.clone() });
         self.intake.suppressions.set_policy(config.suppression.policy());
         self.engine.reconfigure(settings, router).await?;
         self.rules.set(rules);
-        self.site.take_profiles(config);
+        self.site.reload(config, dns);
         Ok(())
     }
 }

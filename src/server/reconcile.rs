@@ -24,6 +24,9 @@ pub(super) const TAIL_BYTES: u64 = 1 << 20;
 /// No message has more (`limits.recipients`).
 const RECIPIENTS_MAX: usize = 100_000;
 
+/// The rule of the end of what was told as accepted and never stored.
+pub(super) const NOT_STORED: &str = "not-stored";
+
 /// What was done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Followed {
@@ -85,7 +88,7 @@ fn not_stored(accepted: &Written, now: Timestamp) -> Event {
     event.sender = accepted.sender.as_deref().map(Into::into);
     event.message_id = accepted.message_id.clone();
     event.class = Some(Class::Temporary);
-    event.rule = Some("not-stored".into());
+    event.rule = Some(NOT_STORED.into());
     event.verdict = Some(Verdict::Retry.as_str());
     event
 }

@@ -1,34 +1,48 @@
 //! The relay as `[http]` asks it: pages of what is long, the metrics, the plots and their samples.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::Value;
-use tokio::sync::broadcast;
+use tokio::sync::{OnceCell, broadcast};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::control::{RelayControl, failed, record};
+use super::intake::SpoolIntake;
 use super::listing::{narrowed, narrowed_suppressions, suppress_record};
+use super::submission::hand_in;
 use crate::admin::record::{LaneRecord, LaneState, QueueDetail, QueueRecord, RelayRecord};
 use crate::admin::{Answer, Control, Failed, Filter, Input, Request, SuppressFilter, SuppressRecord};
 use crate::alert::Alerts;
+use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::http::{Counted, EventPage, EventQuery, Means, Page, StandingAlert};
+use crate::event::backward::{self, Limits};
+use crate::event::{Choice, Entry};
+use crate::http::{Counted, EventPage, Means, Page, StandingAlert};
+use crate::inbound::Front;
 use crate::metrics::history::{History, LaneState as LaneSample, SAMPLE_SECS, Span, State};
 use crate::metrics::{File, Gauges, LaneGauges, Meters, OTHER};
+use crate::route::dns::Dns;
+use crate::submit::keys::{Begun, Keys, Mark};
+use crate::submit::{NotTaken, Submission, Submitted};
 use crate::suppress::{PIECE, Place};
 use crate::throttle::Profiles;
-use crate::types::{Body, DeliveryId, QueueId, Timestamp};
+use crate::types::{Body, DeliveryId, Domain, EventKind, QueueId, Timestamp};
 
 /// Pages of the store that are looked at for one page of an answer.
 const LOOKS: usize = 4;
 /// How long may be counted for a preview.
 const COUNT_TIME: Duration = Duration::from_secs(5);
+/// Of the event log that is read for one page: some 50 ms.
+const EVENT_OCTETS: u64 = 32 << 20;
+/// Events that are read at once in search of one message.
+const TAKEN_PAGE: usize = 100;
 /// Of a header that is shown.
 const HEADER_MAX: usize = 64 << 10;
 /// The oldest mail is looked for so often at most, among so many domains and rows.
@@ -45,10 +59,29 @@ pub(super) struct RelaySite {
     pub alerts: Alerts,
     pub stopping: CancellationToken,
     pub clock: Clock,
-    pub profiles: RwLock<Profiles>,
+    pub settings: RwLock<Arc<InForce>>,
     pub events: PathBuf,
     pub history: Mutex<History>,
     pub oldest: Mutex<Oldest>,
+    pub front: Arc<Front<SpoolIntake>>,
+    pub auth: Auth,
+    /// Opened when the first message with a key comes.
+    pub keys: OnceCell<Keys>,
+    pub data_dir: PathBuf,
+    pub message_size_max: u64,
+}
+
+/// What of the configuration is asked for; replaced when that is.
+pub(super) struct InForce {
+    pub config: Config,
+    pub profiles: Profiles,
+    pub dns: Arc<dyn Dns>,
+}
+
+impl InForce {
+    pub(super) fn of(config: &Config, dns: Arc<dyn Dns>) -> Arc<InForce> {
+        Arc::new(InForce { config: config.clone(), profiles: Profiles::new(&config.provider), dns })
+    }
 }
 
 /// The oldest mail by label, as it was found last.
@@ -105,10 +138,14 @@ impl RelaySite {
     }
 
     /// Takes a changed configuration.
-    pub(super) fn take_profiles(&self, config: &Config) {
-        let profiles = Profiles::new(&config.provider);
-        self.meters.set_named(profiles.iter().map(|profile| profile.name.clone()));
-        *self.profiles.write().unwrap_or_else(PoisonError::into_inner) = profiles;
+    pub(super) fn reload(&self, config: &Config, dns: Arc<dyn Dns>) {
+        let settings = InForce::of(config, dns);
+        self.meters.set_named(settings.profiles.iter().map(|profile| profile.name.clone()));
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
+    }
+
+    fn settings(&self) -> Arc<InForce> {
+        self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     async fn state(&self, now: Timestamp) -> Result<State, Failed> {
@@ -366,9 +403,16 @@ impl Means for RelaySite {
         self.control.suppressions.remove_all(&narrow).await.map_err(failed)
     }
 
-    async fn events(&self, query: EventQuery, before: Option<String>, limit: usize) -> Result<EventPage, Failed> {
-        let _ = (query, before, limit, &self.events);
-        Ok(EventPage::default())
+    async fn events(&self, choice: Choice, before: Option<String>, limit: usize) -> Result<EventPage, Failed> {
+        let before = before.map(|text| text.parse::<u64>());
+        let before = before
+            .transpose()
+            .map_err(|_| Failed::new("before: give the `next` of the page before as it was given"))?;
+        let (folder, limits) = (self.events.clone(), Limits { lines: limit, octets: EVENT_OCTETS });
+        let page = tokio::task::spawn_blocking(move || backward::page(&folder, &choice, before, limits)).await;
+        let page = page.map_err(failed)?.map_err(failed)?;
+        let lines = page.lines.into_iter().map(|line| line.text).collect();
+        Ok(EventPage { lines, next: page.before.map(|seq| seq.to_string()) })
     }
 
     fn follow(&self) -> broadcast::Receiver<Bytes> {
@@ -380,8 +424,8 @@ impl Means for RelaySite {
     }
 
     fn profiles(&self) -> Vec<Value> {
-        let profiles = self.profiles.read().unwrap_or_else(PoisonError::into_inner);
-        profiles
+        self.settings()
+            .profiles
             .iter()
             .map(|profile| {
                 serde_json::json!({
@@ -407,16 +451,94 @@ impl Means for RelaySite {
     fn explain(&self, reply: &str, provider: Option<&str>, stage: Option<&str>) -> Result<Value, Failed> {
         let stage =
             stage.map(str::parse).transpose().map_err(|_| Failed::new("stage: one of connect ehlo mail rcpt data"))?;
-        let profiles = self.profiles.read().unwrap_or_else(PoisonError::into_inner);
-        let pause = |provider: &str| profiles.get(provider).pause;
+        let settings = self.settings();
+        let pause = |provider: &str| settings.profiles.get(provider).pause;
         let rules = self.control.rules.get();
         let explained = crate::verdict::explained(&rules, reply, provider, stage, pause).map_err(Failed::new)?;
         serde_json::to_value(explained).map_err(failed)
     }
 
+    fn user_of_token(&self, token: &str) -> Option<String> {
+        self.auth.user_of_token(token.as_bytes()).map(|user| user.name.to_string())
+    }
+
+    async fn log_in(&self, client: IpAddr, user: &str, password: &str) -> Result<String, Failed> {
+        let user = self.auth.log_in(client, user, password.as_bytes()).await;
+        user.map(|user| user.name.to_string()).map_err(failed)
+    }
+
+    fn message_size_max(&self) -> u64 {
+        self.message_size_max
+    }
+
+    fn message_id(&self, sender: &str, key: Option<&Mark>) -> String {
+        let domain = sender.rsplit_once('@').map(|(_, domain)| domain.trim().trim_end_matches('>'));
+        let is_plain = |domain: &&str| Domain::parse(domain).is_ok() && domain.is_ascii();
+        let own = || self.control.identity.name().unwrap_or_else(super::identity::private_name);
+        let domain = domain.filter(is_plain).map_or_else(own, str::to_string);
+        let local = match key {
+            Some(key) => key[..16].iter().map(|octet| format!("{octet:02x}")).collect::<String>(),
+            None => format!("{}.{:08x}", self.control.spool.ids().next(self.clock.now()), fastrand::u32(..)),
+        };
+        format!("<{local}@{domain}>")
+    }
+
+    async fn submit(&self, user: Option<String>, client: IpAddr, message: Submission) -> Result<Submitted, NotTaken> {
+        let user = match user {
+            None => None,
+            Some(name) => match self.auth.user(&name) {
+                Some(user) => Some(user),
+                None => {
+                    return Err(NotTaken { code: 550, text: format!("550 5.7.1 there is no user {name} any more") });
+                }
+            },
+        };
+        hand_in(&self.front, user, client, message, &self.stopping).await
+    }
+
+    async fn begin_key(&self, key: Mark, body: Mark) -> Result<Begun, Failed> {
+        let open = || async {
+            let data_dir = self.data_dir.clone();
+            tokio::task::spawn_blocking(move || Keys::open(&data_dir)).await.map_err(failed)?.map_err(Failed::new)
+        };
+        let (keys, now) = (self.keys.get_or_try_init(open).await?.clone(), self.clock.now());
+        let begun = tokio::task::spawn_blocking(move || keys.begin(key, body, now)).await;
+        begun.map_err(failed)?.map_err(Failed::new)
+    }
+
+    async fn taken_since(&self, message_id: &str, since: Timestamp) -> Result<Option<QueueId>, Failed> {
+        let choice = Choice {
+            kinds: vec![EventKind::Accepted, EventKind::Removed],
+            message_id: Some(message_id.to_string()),
+            since: Some(since),
+            ..Choice::default()
+        };
+        let (mut before, mut undone) = (None, BTreeSet::new());
+        loop {
+            let page = self.events(choice.clone(), before, TAKEN_PAGE).await?;
+            for line in &page.lines {
+                let Some(entry) = Entry::parse(line) else { continue };
+                match (entry.kind, entry.id) {
+                    // What was told as accepted and was not stored before a crash has come to its end since.
+                    (EventKind::Removed, Some(id)) if entry.rule.as_deref() == Some(super::reconcile::NOT_STORED) => {
+                        undone.insert(id);
+                    }
+                    (EventKind::Accepted, Some(id)) if !undone.contains(&id) => return Ok(Some(id)),
+                    _ => {}
+                }
+            }
+            before = page.next;
+            if before.is_none() {
+                return Ok(None);
+            }
+        }
+    }
+
     async fn report(&self, provider: String) -> Result<Option<String>, Failed> {
-        let _ = provider;
-        Ok(None)
+        let (settings, rules) = (self.settings(), self.control.rules.get());
+        let made = crate::report::report(&provider, &settings.config, &rules, &*settings.dns, self.clock.now()).await;
+        let report = made.map_err(|error| Failed::new(format!("{error:#}")))?;
+        Ok((!report.is_empty()).then(|| report.lines().join("\n") + "\n"))
     }
 }
 

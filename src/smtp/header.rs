@@ -2,7 +2,7 @@
 //!
 //! Rules that always hold:
 //! - what weir adds stands in front: our `Received`, then `Date` and `Message-ID` where they are missing. All that the client sent
-//!   follows as one piece, octet for octet, but for `X-Weir-Expire` and `X-Weir-Class`, which are orders to weir and taken out, and
+//!   follows as one piece, octet for octet, but for `X-Weir-Expire`, `X-Weir-At` and `X-Weir-Class`, which are orders to weir and taken out, and
 //!   for the domains of addresses that have none, where its owner wants them put in (`Header::qualifying`);
 //! - for that the header is held until its end was seen. Mostly it ends in the first piece, which then passes without a copy;
 //! - a header of over `HELD_MAX` octets, or one its owner has no memory for, goes on as it comes, and what is missing in it is added
@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use memchr::memchr;
 
-use crate::types::{Domain, Priority, Span};
+use crate::types::{Domain, Priority, Span, Timestamp};
 
 use super::from::{Authors, FROM_MAX};
 use super::qualify;
@@ -43,6 +43,10 @@ pub struct Facts {
     pub received: u32,
     /// `X-Weir-Expire`.
     pub expire: Option<Duration>,
+    /// `X-Weir-At`: not to be tried before.
+    pub at: Option<Timestamp>,
+    /// There is an `X-Weir-At`, and it is no time.
+    pub is_at_wrong: bool,
     /// `X-Weir-Class`.
     pub class: Option<Priority>,
     /// It says itself that it goes to many: List-Unsubscribe, List-Id or `Precedence: bulk`.
@@ -112,6 +116,7 @@ enum Field {
     None,
     MessageId,
     Expire,
+    At,
     Class,
     Precedence,
     From,
@@ -287,6 +292,8 @@ impl Header {
             self.field = Field::Expire;
         } else if is("X-Weir-Class") {
             self.field = Field::Class;
+        } else if is("X-Weir-At") {
+            self.field = Field::At;
         } else if is("Precedence") {
             self.field = Field::Precedence;
         } else if is("From") && self.reads_from {
@@ -299,7 +306,7 @@ impl Header {
     /// Keeps the value of a field that is read.
     fn note(&mut self, octets: &[u8]) {
         let max = match self.field {
-            Field::MessageId | Field::Expire | Field::Class | Field::Precedence => VALUE_MAX,
+            Field::MessageId | Field::Expire | Field::At | Field::Class | Field::Precedence => VALUE_MAX,
             // One octet more shows that there is more.
             Field::From => FROM_MAX + 1,
             Field::None | Field::Other => return,
@@ -310,7 +317,7 @@ impl Header {
 
     /// Notes what is to be taken out.
     fn mark(&mut self, stretch: Range<usize>) {
-        if matches!(self.field, Field::Expire | Field::Class) {
+        if matches!(self.field, Field::Expire | Field::At | Field::Class) {
             match self.orders.last_mut() {
                 Some(last) if last.end == stretch.start => last.end = stretch.end,
                 _ => self.orders.push(stretch),
@@ -332,6 +339,11 @@ impl Header {
             // What cannot be read is passed over: the queue's own expiry holds.
             Field::Expire => {
                 self.facts.expire = text.trim().parse::<Span>().ok().map(|span| span.0).or(self.facts.expire);
+            }
+            // Sent at once would be wrong, and so would any other guess: it is told.
+            Field::At => {
+                self.facts.at = Timestamp::parse_rfc3339(text.trim());
+                self.facts.is_at_wrong |= self.facts.at.is_none();
             }
             Field::Class => {
                 self.facts.class = text.trim().to_ascii_lowercase().parse().ok().or(self.facts.class);

@@ -86,6 +86,7 @@ answers! {
     NO_POSTMASTER = 550 "5.1.1" "postmaster has no mailbox: set relay.postmaster (WEIR_RELAY__POSTMASTER)";
     NUL_IN_MESSAGE = 550 "5.6.0" "a NUL octet stands in the message (RFC 5322 forbids it)";
     BARE_NEWLINES = 550 "5.6.0" "a CR or LF stands alone in the message (RFC 5321 section 2.3.8); limits.bare_newlines = \"normalize\" admits it";
+    BAD_TIME = 550 "5.6.0" "X-Weir-At holds no time this message can be kept for: {}";
     SENDER_DOMAIN = 550 "5.7.1" "{} may not send: add its domain to relay.sender_domains (WEIR_RELAY__SENDER_DOMAINS)";
     USER_SENDER_DOMAIN = 550 "5.7.1" "{}: add its domain to the user's sender_domains ([[relay.user]])";
     NOT_ALIGNED = 550 "5.7.1" "{}: relay.from = \"aligned\" (WEIR_RELAY__FROM) forbids it";

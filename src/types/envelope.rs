@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Mailbox, Priority, QueueId, ReversePath, Timestamp};
 
+/// A message can be handed in so long before anybody is to get it (`X-Weir-At`).
+pub const SCHEDULE_MAX: Duration = Duration::from_secs(3 * 86_400);
+
 /// A message without its content and its recipients.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Envelope {

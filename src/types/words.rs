@@ -66,6 +66,13 @@ pub fn span(span: std::time::Duration) -> String {
     words.join(" ")
 }
 
+/// `2026-11-21 20:33:40 UTC`
+pub fn date(moment: super::Timestamp) -> String {
+    let text = moment.to_string();
+    let (day, time) = (text.get(..10).unwrap_or_default(), text.get(11..19).unwrap_or_default());
+    format!("{day} {time} UTC")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use serde::Serialize;
 
 use crate::config::Config;
-use crate::route::HickoryDns;
 use crate::route::dns::{Dns, NoAnswer};
 use crate::route::identity::{Identity, local_address_towards};
 use crate::route::reachable::is_global;
@@ -53,7 +52,7 @@ pub(super) enum Found {
 const DKIM: &str = "not looked for: the DKIM-Signature field of the mail names the key";
 
 /// All addresses mail is sent from.
-pub(super) async fn addresses(config: &Config, dns: &HickoryDns) -> Vec<Address> {
+pub(super) async fn addresses(config: &Config, dns: &dyn Dns) -> Vec<Address> {
     let identity = Identity::of_this_host(&config.hostname, dns).await;
     let own = identity.name();
     let mut addresses = Vec::new();
@@ -67,7 +66,7 @@ pub(super) async fn addresses(config: &Config, dns: &HickoryDns) -> Vec<Address>
     addresses
 }
 
-async fn address(source: &str, local: Option<IpAddr>, helo: Option<&str>, dns: &HickoryDns) -> Address {
+async fn address(source: &str, local: Option<IpAddr>, helo: Option<&str>, dns: &dyn Dns) -> Address {
     let helo_addresses = match helo {
         Some(helo) => resolved(helo, dns).await,
         None => Found::Missing("no public name is known: set `hostname`".to_string()),
@@ -96,7 +95,7 @@ fn public(local: Option<IpAddr>, helo_addresses: &Found) -> (Option<IpAddr>, Str
     }
 }
 
-async fn resolved(name: &str, dns: &HickoryDns) -> Found {
+async fn resolved(name: &str, dns: &dyn Dns) -> Found {
     let absolute = format!("{name}.");
     let (v4, v6) = tokio::join!(dns.v4(&absolute), dns.v6(&absolute));
     let mut addresses: Vec<String> = Vec::new();
@@ -109,7 +108,7 @@ async fn resolved(name: &str, dns: &HickoryDns) -> Found {
 }
 
 /// SPF and DMARC of the domains, as they stand in the DNS.
-pub(super) async fn authentication(domains: &[(&str, u64)], dns: &HickoryDns) -> Vec<Authentication> {
+pub(super) async fn authentication(domains: &[(&str, u64)], dns: &dyn Dns) -> Vec<Authentication> {
     let mut found: Vec<Authentication> = Vec::new();
     for &(domain, messages) in domains {
         // Nobody waits five times for name servers that do not answer.
@@ -128,7 +127,7 @@ pub(super) async fn authentication(domains: &[(&str, u64)], dns: &HickoryDns) ->
 }
 
 /// A domain without a record of its own is under that of the next one above (RFC 7489 section 6.6.3).
-async fn dmarc(domain: &str, dns: &HickoryDns) -> Found {
+async fn dmarc(domain: &str, dns: &dyn Dns) -> Found {
     let mut answer = Found::Missing("no such record".to_string());
     for parent in parents(domain) {
         answer = policy(&format!("_dmarc.{parent}"), "v=DMARC1", dns).await;
@@ -146,7 +145,7 @@ fn parents<'d>(domain: &'d str) -> impl Iterator<Item = &'d str> {
     names.filter(|(at, name)| *at == 0 || name.contains('.')).map(|(_, name)| name).take(8)
 }
 
-async fn policy(name: &str, version: &str, dns: &HickoryDns) -> Found {
+async fn policy(name: &str, version: &str, dns: &dyn Dns) -> Found {
     match dns.txt(&format!("{name}.")).await {
         Ok(mut found) => {
             found.records.retain(|text| text.get(..version.len()).is_some_and(|v| v.eq_ignore_ascii_case(version)));
