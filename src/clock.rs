@@ -68,6 +68,11 @@ impl Clock {
         Clock(Arc::new(Inner { start, anchor, follows_wall: false, stepped, speed: speed.max(1) }))
     }
 
+    /// For how long something takes: finer than the time of day, and not moved when that is set.
+    pub fn elapsed(&self) -> Duration {
+        self.0.start.elapsed()
+    }
+
     pub fn now(&self) -> Timestamp {
         let elapsed = self.0.start.elapsed().saturating_mul(self.0.speed);
         let elapsed = i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX);

@@ -24,7 +24,7 @@ pub use filter::Filter;
 pub use protocol::{Action, Request};
 pub use record::{
     Acted, LaneRecord, LaneState, Ordered, OutcomeRecord, QueueDetail, QueueRecord, QueueState, RelayRecord,
-    StatusRecord,
+    SeenRecord, StatusRecord,
 };
 pub use server::{Answer, BindError, Control, Failed, Gone, Input, Server};
 pub use suppress::{Changed, ImportEntry, Imported, Removed, SuppressFilter, SuppressRecord, WaveRecord};

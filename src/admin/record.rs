@@ -245,10 +245,28 @@ pub struct RelayRecord {
     /// Sessions of clients that a fault of ours has ended since the start: each is in the log.
     #[serde(default)]
     pub panics: u64,
+    /// At which addresses receivers say that they see us.
+    #[serde(default)]
+    pub seen: Vec<SeenRecord>,
     /// Takes messages and delivers them.
     pub ready: bool,
     /// Why not, and what to do; also what is wrong without making it unready.
     pub problems: Vec<String>,
+}
+
+/// The address at which the world sees one of ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeenRecord {
+    /// The address it is sent from; null: the one that the system chooses.
+    pub local: Option<IpAddr>,
+    pub address: IpAddr,
+    pub since: Timestamp,
+    /// So many receiving hosts name it.
+    pub hosts: u64,
+    /// What other hosts name.
+    pub others: Vec<IpAddr>,
+    /// It was this one before.
+    pub before: Option<IpAddr>,
 }
 
 /// One record of an answer to `Status`.

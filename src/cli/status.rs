@@ -13,7 +13,7 @@ use super::config::Config;
 use super::output::Output;
 use super::table::{self, Column};
 use super::{Format, human, relay};
-use crate::admin::{LaneRecord, LaneState, RelayRecord, Request, StatusRecord};
+use crate::admin::{LaneRecord, LaneState, RelayRecord, Request, SeenRecord, StatusRecord};
 use crate::clock::Clock;
 use crate::throttle::EVERYTHING;
 use crate::types::Timestamp;
@@ -174,8 +174,19 @@ fn relay_lines(relay: &RelayRecord, now: Timestamp, width: Option<usize>) -> Str
         ("not routed", unrouted),
         ("spool", format!("{}: {}; {disk}", relay.data_dir, relay.spool_fault.as_deref().unwrap_or("in order"))),
     ];
+    facts.extend(relay.seen.iter().map(|seen| ("seen as", seen_line(seen, now))));
     facts.extend(relay.problems.iter().map(|problem| ("problem", problem.clone())));
     table::facts_within(&facts, width)
+}
+
+/// At which address the world sees us.
+fn seen_line(seen: &SeenRecord, now: Timestamp) -> String {
+    let local = seen.local.map(|local| format!(" (sent from {local})")).unwrap_or_default();
+    let others: Vec<String> = seen.others.iter().map(ToString::to_string).collect();
+    let others = if others.is_empty() { String::new() } else { format!("; others name {}", others.join(", ")) };
+    let before = seen.before.map(|before| format!("; before it was {before}")).unwrap_or_default();
+    let hosts = human::count_of(seen.hosts, "receiving host", "receiving hosts");
+    format!("{}{local} by {hosts}, since {}{others}{before}", seen.address, human::relative(seen.since, now))
 }
 
 const COLUMNS: [Column; 10] = [
@@ -310,6 +321,7 @@ pub(super) mod tests {
             clients: 12,
             clients_allowed: 1000,
             panics: 0,
+            seen: Vec::new(),
             ready: true,
             problems: Vec::new(),
         }
@@ -317,6 +329,20 @@ pub(super) mod tests {
 
     fn now() -> Timestamp {
         Timestamp::from_millis(1_795_293_700_000)
+    }
+
+    #[test]
+    fn the_address_the_world_sees_is_told_with_those_who_differ() {
+        let seen = SeenRecord {
+            local: Some("10.0.0.7".parse().unwrap()),
+            address: "203.0.113.10".parse().unwrap(),
+            since: Timestamp::from_millis(1_795_293_700_000 - 3_600_000),
+            hosts: 4,
+            others: vec!["203.0.113.11".parse().unwrap()],
+            before: None,
+        };
+        let line = "203.0.113.10 (sent from 10.0.0.7) by 4 receiving hosts, since 1h ago; others name 203.0.113.11";
+        assert_eq!(seen_line(&seen, now()), line);
     }
 
     fn told(lane: &LaneRecord) -> Option<String> {

@@ -5,7 +5,9 @@
 //! - `Closed` (or `OpenFailed`) is sent when the socket is really closed, and in every case: a place in the
 //!   channel is set aside for it before the socket exists, and a panic sends it too.
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
@@ -25,7 +27,15 @@ pub(super) struct Parts {
     pub suppressions: List,
     pub clock: Clock,
     pub said: Said,
+    pub timed: Box<Timed>,
+    pub greeted: Box<Greeted>,
 }
+
+/// Hears what a host answers to EHLO.
+pub type Greeted = dyn Fn(Option<IpAddr>, &Arc<str>, &str) + Send + Sync;
+
+/// Is told of each message that was offered: how long since it was accepted, and how long the transaction took.
+pub type Timed = dyn Fn(Duration, Duration) + Send + Sync;
 
 /// Faults that would meet every message, told of now and then.
 pub(super) struct Said {
@@ -81,6 +91,9 @@ impl Carrier {
                 return last_word.say(Input::OpenFailed { connection: self.id, error });
             }
         };
+        if let Some(line) = connection.ehlo().lines().next() {
+            (self.parts.greeted)(plan.bind, connection.host(), &String::from_utf8_lossy(line));
+        }
         self.tell(Input::Opened { connection: self.id }).await;
         let mut job = Some(first);
         if self.jobs.is_closed() {
@@ -161,7 +174,9 @@ impl Parts {
         };
         if !offered.is_empty() {
             let transaction = Transaction { envelope, recipients: offered, body: body.clone(), chunking: job.chunking };
+            let (waited, begun) = (self.clock.now().since(transaction.envelope.received), self.clock.elapsed());
             let report = connection.transact(&transaction).await;
+            (self.timed)(waited, self.clock.elapsed().saturating_sub(begun));
             if self.connector.is_stopping() && report.says_nothing() {
                 return Done::NotStarted;
             }

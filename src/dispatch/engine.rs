@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-use super::carrier::{Carrier, Parts, Said, excerpt};
+use super::carrier::{Carrier, Greeted, Parts, Said, Timed, excerpt};
 use super::core::{Core, Settings};
 use super::doubt::Relist;
 use super::message::{Action, Adjust, ConnectionId, Fetched, Input, Job, Row, Ticket};
@@ -341,6 +341,10 @@ pub struct Resources {
     pub memory: Arc<dyn Memory>,
     /// Has somebody's mail come slowly until then, for this reason.
     pub slow: Box<SlowSubmitter>,
+    /// Hears what each host answers to EHLO: from which address of ours it was asked, its name, its first line.
+    pub greeted: Box<Greeted>,
+    /// Is told how long each message waited and its transaction took.
+    pub timed: Box<Timed>,
     pub clock: Clock,
     pub tasks: TaskTracker,
     /// Outbound connections in all: each has a place in the channel.
@@ -350,12 +354,33 @@ pub struct Resources {
 impl Engine {
     pub fn new(core: Core, resources: Resources) -> (Engine, Handle) {
         let (sender, messages) = mpsc::channel(resources.max_connections + SPARE_PLACES);
-        let Resources { connector, router, spool, suppressions, committed, alerts, memory, slow, clock, tasks, .. } =
-            resources;
+        let Resources {
+            connector,
+            router,
+            spool,
+            suppressions,
+            committed,
+            alerts,
+            memory,
+            slow,
+            timed,
+            greeted,
+            clock,
+            tasks,
+            ..
+        } = resources;
         let clock_stepped = clock.stepped_millis();
         let engine = Engine {
             core,
-            parts: Arc::new(Parts { connector, spool, suppressions, clock: clock.clone(), said: Said::default() }),
+            parts: Arc::new(Parts {
+                connector,
+                spool,
+                suppressions,
+                clock: clock.clone(),
+                said: Said::default(),
+                timed,
+                greeted,
+            }),
             router,
             clock,
             tasks,

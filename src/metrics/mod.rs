@@ -29,6 +29,8 @@ pub const OTHER: &str = "other";
 
 /// From half a millisecond to 16 seconds: a commit on any disk.
 const SHORT: [f64; 12] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 4.0, 16.0];
+/// From ten milliseconds to ten minutes: a dialogue with a receiver.
+const DIALOGUE: [f64; 12] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 180.0, 600.0];
 /// From a tenth of a second to four days: what a message may wait.
 const LONG: [f64; 12] = [0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0, 345_600.0];
 
@@ -63,6 +65,8 @@ struct Inner {
     accept_seconds: Histogram,
     commit_seconds: Histogram,
     delivery_delay_seconds: Histogram,
+    queue_wait_seconds: Histogram,
+    delivery_seconds: Histogram,
     tally: Mutex<Tally>,
 }
 
@@ -82,6 +86,8 @@ impl Meters {
             accept_seconds: Histogram::new(SHORT),
             commit_seconds: Histogram::new(SHORT),
             delivery_delay_seconds: Histogram::new(LONG),
+            queue_wait_seconds: Histogram::new(LONG),
+            delivery_seconds: Histogram::new(DIALOGUE),
             tally: Mutex::default(),
         }))
     }
@@ -141,6 +147,12 @@ impl Meters {
     /// A commit of the spool took so long.
     pub fn committed_in(&self, time: Duration) {
         self.0.commit_seconds.observe(time.as_secs_f64());
+    }
+
+    /// A message was offered to a receiver: so long after it was accepted, and its transaction took so long.
+    pub fn attempted_in(&self, waited: Duration, took: Duration) {
+        self.0.queue_wait_seconds.observe(waited.as_secs_f64());
+        self.0.delivery_seconds.observe(took.as_secs_f64());
     }
 
     /// What was counted since the last time it was taken.

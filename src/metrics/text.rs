@@ -102,6 +102,10 @@ impl Meters {
         let help = "From the end of a message's content until it was safe on disk";
         registry.register_with_unit("accept", help, seconds(), inner.accept_seconds.clone());
         registry.register_with_unit("commit", "One commit of the spool", seconds(), inner.commit_seconds.clone());
+        let help = "From acceptance until a message was offered to a receiver, each time it was";
+        registry.register_with_unit("queue_wait", help, seconds(), inner.queue_wait_seconds.clone());
+        let help = "One transaction with a receiver, from MAIL to its last answer";
+        registry.register_with_unit("delivery", help, seconds(), inner.delivery_seconds.clone());
         let help = "From acceptance until the receiver took the message, by recipient";
         registry.register_with_unit("delivery_delay", help, seconds(), inner.delivery_delay_seconds.clone());
     }
@@ -237,5 +241,50 @@ mod tests {
             assert_eq!(value(&page, line), expected, "{line}");
         }
         assert!(page.contains("weir_build_info{version=\"") && page.ends_with("# EOF\n"), "{page}");
+    }
+
+    /// The names in expressions that are ours.
+    fn named(expression: &str) -> Vec<String> {
+        let words = expression.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+        words.filter(|word| word.starts_with("weir_")).map(str::to_string).collect()
+    }
+
+    #[test]
+    fn the_rules_and_the_panels_speak_of_metrics_that_exist() {
+        let meters = Meters::new(["outlook".into()]);
+        meters.count(&[
+            event(EventKind::Delivered, "outlook", None),
+            event(EventKind::Deferred, "outlook", Some(Class::RateLimit)),
+            event(EventKind::Bounced, "outlook", Some(Class::RecipientUnknown)),
+            event(EventKind::Expired, "outlook", None),
+        ]);
+        let page = meters.page(&Gauges {
+            queue: vec![("waiting", 1)],
+            oldest_seconds: vec![("outlook".into(), 1.0)],
+            lanes: vec![LaneGauges { provider: "outlook".into(), ..LaneGauges::default() }],
+            memory_bytes: Some(1),
+            ..Gauges::default()
+        });
+        let known: std::collections::BTreeSet<&str> = page
+            .lines()
+            .filter_map(|line| line.split(['{', ' ']).next())
+            .filter(|name| !name.starts_with('#'))
+            .collect();
+        let rules = yaml_rust2::YamlLoader::load_from_str(include_str!("../../docker/alerts.yaml")).unwrap();
+        let rules = rules[0]["groups"][0]["rules"].as_vec().unwrap();
+        let mut expressions: Vec<String> =
+            rules.iter().map(|rule| rule["expr"].as_str().unwrap().to_string()).collect();
+        assert!(rules.iter().all(|rule| rule["annotations"]["remedy"].as_str().is_some()));
+        let panels: serde_json::Value = serde_json::from_str(include_str!("../../docker/grafana.json")).unwrap();
+        for panel in panels["panels"].as_array().unwrap() {
+            let targets = panel["targets"].as_array().unwrap();
+            expressions.extend(targets.iter().map(|target| target["expr"].as_str().unwrap().to_string()));
+        }
+        assert!(expressions.len() > 25, "{expressions:?}");
+        for expression in &expressions {
+            for name in named(expression) {
+                assert!(known.contains(&*name), "{name} of `{expression}` is none of {known:?}");
+            }
+        }
     }
 }

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use super::lanes;
 use super::listing::narrowed;
 use super::rules::InForce;
+use super::seen::Seen;
 use crate::admin::record::{
     Acted, LaneRecord, OutcomeRecord, QueueDetail, QueueRecord, QueueState, RelayRecord, StatusRecord,
 };
@@ -52,6 +53,7 @@ pub(super) struct RelayControl {
     pub identity: Arc<super::identity::Known>,
     pub reading_backlog: Arc<AtomicBool>,
     pub gate: Gate,
+    pub seen: Seen,
 }
 
 /// What is done to deliveries.
@@ -156,6 +158,7 @@ impl RelayControl {
             clients: self.gate.open() as u64,
             clients_allowed: self.gate.connections() as u64,
             panics,
+            seen: self.seen.records(),
             ready: spool_fault.is_none() && room.is_none() && self.identity.problem().is_none() && !snapshot.port_shut,
             spool_fault,
             problems,

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::clock::Clock;
 use crate::inbound::{AcceptError, BodySink, Intake, NoRoom, Received, RefusedRecipient, Standing, Suppressed};
+use crate::metrics::Meters;
 use crate::spool::{BodyWriter, Change, NewMessage, Space, Spool, SpoolError};
 use crate::suppress::List;
 use crate::suppress::options::AtInjection;
@@ -23,6 +24,7 @@ pub(super) struct SpoolIntake {
     pub drops: AtomicBool,
     /// A list that cannot be read is told of now and then.
     pub said: Seldom,
+    pub meters: Meters,
 }
 
 impl SpoolIntake {
@@ -86,6 +88,17 @@ impl Intake for SpoolIntake {
     }
 
     async fn accept(&self, message: Received<BodyWriter>) -> Result<(), AcceptError> {
+        let begun = self.clock.elapsed();
+        let accepted = self.store(message).await;
+        if accepted.is_ok() {
+            self.meters.accepted_in(self.clock.elapsed().saturating_sub(begun));
+        }
+        accepted
+    }
+}
+
+impl SpoolIntake {
+    async fn store(&self, message: Received<BodyWriter>) -> Result<(), AcceptError> {
         let Received { envelope, recipients, dropped, body, at, tls } = message;
         let envelope = Arc::new(envelope);
         let mut deliveries = deliveries(envelope.id, recipients);

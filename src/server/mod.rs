@@ -16,6 +16,7 @@ pub(crate) mod listing;
 mod pressure;
 mod reconcile;
 mod rules;
+mod seen;
 mod site;
 mod submission;
 pub(crate) mod suppression;
@@ -69,6 +70,7 @@ use control::{About, RelayControl};
 use identity::Known;
 use intake::SpoolIntake;
 use pressure::Pressure;
+use seen::Seen;
 use site::RelaySite;
 use walls::Walls;
 use writers::Writers;
@@ -228,7 +230,7 @@ impl Relay {
         let (used, records) = allowances::parted(records);
         core.restore(lanes::restored(records), clock.now());
         let rules = Arc::new(rules::InForce::new(rules));
-        let slowed = Slowed::default();
+        let (slowed, seen) = (Slowed::default(), Seen::default());
         let resources = Resources {
             connector: Connector::new(Arc::new(Tcp)).context("cannot set up TLS")?.with_stop(stop_engine.clone()),
             router: router.clone(),
@@ -240,6 +242,18 @@ impl Relay {
             slow: {
                 let slowed = slowed.clone();
                 Box::new(move |who, reason, until| slowed.slow(who, reason, until))
+            },
+            greeted: {
+                let (seen, alerts, clock) = (seen.clone(), alerts.clone(), clock.clone());
+                Box::new(move |local, host, line| {
+                    if let Some(alert) = seen.note(local, host, line, clock.now()) {
+                        alerts.tell(alert);
+                    }
+                })
+            },
+            timed: {
+                let meters = meters.clone();
+                Box::new(move |waited, took| meters.attempted_in(waited, took))
             },
             clock: clock.clone(),
             tasks: tasks.clone(),
@@ -259,6 +273,7 @@ impl Relay {
             clock: clock.clone(),
             drops: AtomicBool::new(false),
             said: Seldom::minutely(),
+            meters: meters.clone(),
         });
         intake.set_at_injection(config.suppression.at_injection);
         let greeting = if config.hostname.is_empty() { identity::private_name() } else { config.hostname.clone() };
@@ -286,6 +301,7 @@ impl Relay {
             identity: known.clone(),
             reading_backlog: reading_backlog.clone(),
             gate: front.gate().clone(),
+            seen,
         };
         let control = Arc::new(control);
         let socket = admin::Server::bind(&config.data_dir)?;
@@ -507,6 +523,10 @@ impl Journal for Watched {
             }),
             None => Err(io::Error::other("the event log is not open yet")),
         }
+    }
+
+    fn committed(&mut self, took: Duration) {
+        self.meters.committed_in(took);
     }
 }
 

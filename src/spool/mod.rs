@@ -58,6 +58,11 @@ pub trait Journal: Send {
     /// Returns when a SIGKILL can no longer take the lines away. After an error the events of settled deliveries come
     /// again.
     fn write(&mut self, events: &[Event]) -> std::io::Result<()>;
+
+    /// The commit that these events belong to took so long, whatever came of it.
+    fn committed(&mut self, took: std::time::Duration) {
+        let _ = took;
+    }
 }
 
 /// A message on its way into the spool.

@@ -147,6 +147,14 @@ impl Store {
         self.counters
     }
 
+    /// Commits, and tells the journal how long that took.
+    pub(super) fn timed_commit(&mut self, batch: &mut Batch) -> Result<After, SpoolError> {
+        let begun = self.clock.elapsed();
+        let result = self.commit(batch);
+        self.journal.committed(self.clock.elapsed().saturating_sub(begun));
+        result
+    }
+
     /// Commits the batch. On an error nothing of it is in the spool; accepts and settles are as they were, but events
     /// that are already in the log are taken out, so that they are not written twice.
     pub(super) fn commit(&mut self, batch: &mut Batch) -> Result<After, SpoolError> {

@@ -184,7 +184,7 @@ impl Writer {
     async fn write(&mut self, mut batch: Batch) -> Result<(Batch, After), SpoolError> {
         let (batch, result) = self
             .with_store(move |store| {
-                let result = store.commit(&mut batch);
+                let result = store.timed_commit(&mut batch);
                 (batch, result)
             })
             .await;

@@ -32,25 +32,29 @@ const USES: &[(&str, &str)] = &[
     ("outbound", "smtp types"),
     ("alert", "clock types"),
     ("state", "clock sqlite types"),
+    ("metrics", "sqlite types"),
+    ("submit", "sqlite types"),
+    ("http", "admin event metrics submit types"),
     ("route", "clock outbound::options types"),
     ("dispatch", "clock outbound queue route spool suppress throttle types verdict"),
     (
         "config",
-        "alert::options auth::options dispatch::options event::options inbound::options log outbound::options queue::options route::options \
+        "alert::options auth::options dispatch::options event::options http::options inbound::options log outbound::options queue::options route::options \
          sandbox suppress::options throttle::options types verdict::options",
     ),
     ("rehearse", "throttle types"),
+    ("report", "config event route types verdict"),
     ("doctor", "clock config event limits memory outbound route sandbox spool throttle types"),
     ("simulate", "clock types"),
     ("admin", "types"),
     (
         "server",
-        "admin alert auth clock config dispatch event inbound limits memory outbound queue route sandbox spool state suppress throttle types verdict",
+        "admin alert auth clock config dispatch event http inbound limits memory metrics outbound queue report route sandbox smtp spool state submit suppress throttle types verdict",
     ),
     ("demo", "admin clock config route server simulate types"),
     (
         "cli",
-        "admin auth clock config demo doctor event inbound log rehearse route server simulate spool state suppress throttle types verdict",
+        "admin auth clock config demo doctor event inbound log rehearse report route server simulate spool state suppress throttle types verdict",
     ),
 ];
 
