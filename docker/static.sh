@@ -14,8 +14,10 @@ target="$(rustc -vV | sed -n 's/^host: //p')"
 # configuration, asks the DNS or is needed now and then (what carries messages is not; SQLite and the cryptography are C). SQLite leaves
 # out the searches that weir has no use for, and the linker packs the relocations, which takes a glibc of 2.36 or later.
 build() {
-    small=
-    for name in weir clap clap_builder clap_complete clap_mangen toml toml_parser hickory-proto hickory-resolver lettre hyper hyper-util; do
+    # Together: what nobody calls is left out, and there is one copy of what many call.
+    small='--config profile.release.lto="fat" --config profile.release.codegen-units=1'
+    for name in weir axum axum-core clap clap_builder clap_complete clap_mangen matchit prometheus-client serde_urlencoded toml toml_parser \
+        hickory-proto hickory-resolver lettre hyper hyper-util; do
         small="$small --config profile.release.package.$name.opt-level=\"s\""
     done
     # Word by word; there is no blank in any.

@@ -75,7 +75,7 @@ pub async fn serve<M: Means>(
             Err(error) if !is_told => {
                 is_told = true;
                 tracing::error!(
-                    "http.address: cannot listen on {address} ({error}): free the port or set another; mail goes on, and the port is tried again"
+                    "http.address: there is no port at {address} to be had ({error}): free it or set another; mail goes on, and it is tried again"
                 );
             }
             Err(_) => {}

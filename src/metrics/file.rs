@@ -32,7 +32,7 @@ impl File {
         match File::read(&path) {
             Ok(opened) => Ok(opened),
             Err(fault) => {
-                let aside = path.with_extension("sqlite.broken");
+                let aside = path.with_extension("sqlite.damaged");
                 std::fs::rename(&path, &aside).map_err(|_| fault.clone())?;
                 for end in ["-wal", "-shm"] {
                     let mut beside = path.clone().into_os_string();
@@ -114,12 +114,12 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_file_is_set_aside() {
+    fn a_damaged_file_is_set_aside() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("history.sqlite"), "no database at all, but long enough to be looked at")
             .unwrap();
         let (mut file, mut history) = File::open(folder.path()).unwrap();
         file.write(&history.add(&Tally::default(), &State::default(), NOON), NOON).unwrap();
-        assert!(folder.path().join("history.sqlite.broken").exists());
+        assert!(folder.path().join("history.sqlite.damaged").exists());
     }
 }

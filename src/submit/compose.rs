@@ -331,7 +331,7 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
-        assert!(body.contains("aGk="));
+        assert!(body.contains("\r\n\r\nhi\r\n"), "{body}");
     }
 
     #[test]

@@ -224,7 +224,7 @@ fn the_table_keeps_the_design() {
     assert!(!knows("inbound", "outbound") && !knows("outbound", "inbound"));
     assert!(table["types"].is_empty(), "types stands under all");
     for (room, row) in &table {
-        let is_top = ["dispatch", "server", "demo", "cli", "rehearse", "doctor"].contains(&room.as_str());
+        let is_top = ["dispatch", "server", "demo", "cli", "rehearse", "doctor", "report"].contains(&room.as_str());
         let deciders = ["queue", "throttle", "route", "outbound"].iter().filter(|name| row.contains(**name)).count();
         assert!(is_top || deciders == 0, "{room} knows queue, throttle, route or outbound");
         let settings = row.iter().any(|used| used.ends_with("::options"));

@@ -178,7 +178,7 @@ fn a_users_token_opens_one_path_with_the_users_rights() {
     assert!(answer.head.to_ascii_lowercase().contains("retry-after: ") && answer.body.contains("2/min"), "{answer:?}");
     assert_eq!(api.post("/api/v1/queue/flush", &json!({ "all": true })).status, 403);
     mx.wait_accepted(2);
-    assert_eq!(relay.wait_event("accepted", "")["user"], "app");
+    assert!(relay.events_of("accepted").iter().all(|event| event["user"] == "app"));
 }
 
 #[test]
@@ -236,8 +236,10 @@ fn a_message_with_a_time_waits_for_it_over_a_restart() {
     assert!(sent.iter().all(|t| t.header("X-Weir-At").is_none()));
     let mut client = relay.client();
     client.envelope("app@sender.test", &["x@mail.test"]);
-    let refused = client.data(b"X-Weir-At: tomorrow\r\nSubject: x\r\n\r\nx\r\n");
-    assert!(refused.starts_with("550 5.6.0 X-Weir-At"), "{refused}");
+    client.ask("DATA", "354");
+    client.send_bytes(b"X-Weir-At: tomorrow\r\nSubject: x\r\n\r\nx\r\n.\r\n");
+    let refused = client.expect("550");
+    assert!(refused.contains("5.6.0 X-Weir-At"), "{refused}");
 }
 
 fn day_ahead() -> String {
@@ -364,5 +366,5 @@ fn a_port_that_is_taken_holds_up_no_mail() {
     let relay = world.config().set("http", "address", &format!("\"{address}\"")).start();
     relay.submit("app@sender.test", &["bob@mail.test"], b"Subject: x\r\n\r\nx\r\n");
     mx.wait_accepted(1);
-    until("the fault to be told", || relay.log().contains("http.address: cannot listen on").then_some(()));
+    until("the fault to be told", || relay.log().contains("http.address: there is no port at").then_some(()));
 }
