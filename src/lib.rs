@@ -20,6 +20,7 @@ pub mod limits;
 pub mod log;
 pub mod memory;
 pub mod outbound;
+pub mod post;
 pub mod queue;
 pub mod rehearse;
 pub mod route;

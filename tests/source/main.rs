@@ -30,7 +30,8 @@ const USES: &[(&str, &str)] = &[
     ("auth", "clock types"),
     ("inbound", "auth clock smtp types"),
     ("outbound", "smtp types"),
-    ("alert", "clock types"),
+    ("post", ""),
+    ("alert", "clock post types"),
     ("state", "clock sqlite types"),
     ("route", "clock outbound::options types"),
     ("dispatch", "clock outbound queue route spool suppress throttle types verdict"),
@@ -45,7 +46,7 @@ const USES: &[(&str, &str)] = &[
     ("admin", "types"),
     (
         "server",
-        "admin alert auth clock config dispatch event inbound limits memory outbound queue route sandbox spool state suppress throttle types verdict",
+        "admin alert auth clock config dispatch event inbound limits memory outbound post queue route sandbox spool state suppress throttle types verdict",
     ),
     ("demo", "admin clock config route server simulate types"),
     (
