@@ -35,3 +35,4 @@ pub mod suppress;
 pub mod throttle;
 pub mod types;
 pub mod verdict;
+pub mod webhook;

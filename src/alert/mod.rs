@@ -98,6 +98,12 @@ impl Alerts {
         self.0.news.notify_one();
     }
 
+    /// What was said and not taken yet, by its keys.
+    #[cfg(test)]
+    pub fn said(&self) -> Vec<Alert> {
+        self.inbox().alerts.values().map(|(alert, _)| alert.clone()).collect()
+    }
+
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
         self.0.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -48,6 +48,7 @@ use crate::sandbox::Sandbox;
 use crate::suppress::options::Suppression;
 use crate::throttle::options::ProviderOptions;
 use crate::types::Span;
+use crate::webhook::options::Webhook;
 use finding::Findings;
 
 /// Everything that can be set.
@@ -80,6 +81,8 @@ pub struct Config {
     pub events: Events,
     pub log: Log,
     pub alerts: Alerts,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub webhook: Vec<Webhook>,
     /// Nobody set `relay.trusted_networks`, so the networks this container is attached to are trusted, without their
     /// gateways: the start line says so in these words. Else empty.
     #[serde(skip)]
@@ -109,6 +112,7 @@ impl Default for Config {
             events: Events::default(),
             log: Log::default(),
             alerts: Alerts::default(),
+            webhook: Vec::new(),
             trusts_attached: String::new(),
         }
     }
@@ -225,6 +229,9 @@ impl Config {
     pub fn show(&self) -> String {
         let mut shown = self.clone();
         shown.alerts.webhook = self.alerts.webhook_shown();
+        for hook in &mut shown.webhook {
+            hook.url = hook.url_shown();
+        }
         shown.print()
     }
 

@@ -1,7 +1,7 @@
 //! Speaks with one server: connects, sends, reads the answer's status, and keeps the connection where more follows.
 
 use std::future::poll_fn;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::{Names, Target};
+use super::{LOCALHOST, Names, Target};
 
 /// For one address of several.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
@@ -163,7 +163,7 @@ fn request(letter: &Letter<'_>) -> Result<Request<String>, PostError> {
     let target = letter.target;
     let connection = if letter.keep == Keep::Open { "keep-alive" } else { "close" };
     let mut request = Request::post(&target.path)
-        .header(header::HOST, target.place())
+        .header(header::HOST, target.authority())
         .header(header::CONTENT_TYPE, "application/json")
         .header(header::USER_AGENT, concat!("weir/", env!("CARGO_PKG_VERSION")))
         .header(header::CONNECTION, connection);
@@ -183,6 +183,10 @@ async fn tcp<N: Names>(
 ) -> Result<TcpStream, PostError> {
     let addresses = match target.host.parse::<IpAddr>() {
         Ok(address) => vec![address],
+        // Always this host, and no name server is asked for it (RFC 6761 section 6.3).
+        Err(_) if target.host.eq_ignore_ascii_case(LOCALHOST) => {
+            vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
+        }
         Err(_) => names.addresses(&target.host).await.map_err(PostError::Name)?,
     };
     let mut last = PostError::Connect("its name has no address".to_string());

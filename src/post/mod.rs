@@ -17,6 +17,9 @@ use std::net::IpAddr;
 pub use client::{Client, Keep, Letter, PostError, tls};
 pub use target::Target;
 
+/// This host, by name.
+pub const LOCALHOST: &str = "localhost";
+
 /// Who knows the addresses behind a name.
 pub trait Names: Send + Sync + 'static {
     /// The addresses of `host`; the error says in words what went wrong.

@@ -60,13 +60,19 @@ impl Target {
         (port != 0).then_some(Target { is_tls, host, port, path, authorization })
     }
 
-    /// As it stands in the Host field and in the log: without path and query, which may hold a secret.
+    /// As it stands in the log: without path and query, which may hold a secret.
     pub fn place(&self) -> String {
-        if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
-        }
+        format!("{}:{}", self.bracketed(), self.port)
+    }
+
+    /// As it stands in the field Host: the usual port is left out, as servers that tell hosts apart by name expect it.
+    pub(super) fn authority(&self) -> String {
+        let usual = if self.is_tls { 443 } else { 80 };
+        if self.port == usual { self.bracketed() } else { self.place() }
+    }
+
+    fn bracketed(&self) -> String {
+        if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() }
     }
 }
 
@@ -115,6 +121,15 @@ mod tests {
         assert!(!format!("{target:?} {}", target.place()).contains("SECRET"));
         let target = Target::parse("http://[::1]:9093").unwrap();
         assert_eq!((target.is_tls, target.place().as_str(), target.path.as_str()), (false, "[::1]:9093", "/"));
+        for (url, authority) in [
+            ("https://h.example/", "h.example"),
+            ("https://h.example:443/", "h.example"),
+            ("https://h.example:80/", "h.example:80"),
+            ("http://[::1]/", "[::1]"),
+            ("http://[::1]:8080/", "[::1]:8080"),
+        ] {
+            assert_eq!(Target::parse(url).unwrap().authority(), authority, "{url}");
+        }
         for url in [
             "",
             "hooks.example.com",

@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -45,7 +45,8 @@ use crate::dispatch::message::Input;
 use crate::event::{EventLog, Tail};
 use crate::inbound::{Bound, Front, Slowed};
 use crate::limits::{self, Connections};
-use crate::outbound::{Connector, Tcp};
+use crate::outbound::{Connector, Tcp, tls};
+use crate::post;
 use crate::queue::Retry;
 use crate::route::identity::{Identity, Reach};
 use crate::route::{
@@ -58,6 +59,7 @@ use crate::throttle::Profiles;
 use crate::types::words::{count, count_of};
 use crate::types::{Domain, Event, Mailbox, Seldom};
 use crate::verdict::Rules;
+use crate::webhook::{self, Hooks, Surroundings};
 use admitted::Admitted;
 use alerts::{RelayMeans, Roads};
 use control::{About, RelayControl};
@@ -142,6 +144,7 @@ struct Relay {
     rules: Arc<rules::InForce>,
     alerts: Alerts,
     means: Arc<RelayMeans>,
+    hooks: Hooks<RelayMeans>,
     addresses: Vec<SocketAddr>,
     sessions: TaskTracker,
     tasks: TaskTracker,
@@ -173,7 +176,7 @@ impl Relay {
 
         let (committed_sender, committed) = mpsc::channel(COMMITTED_MAX);
         let opened = open_spool(&config, &clock, committed_sender)?;
-        let OpenSpool { spool, writer, tail } = opened;
+        let OpenSpool { spool, writer, tail, last_line } = opened;
         writers.spawn("the spool", writer.run(stop_writers.clone()));
         let (suppressions, writer) = List::open(&config.data_dir.join("suppression.sqlite"), clock.clone())?;
         writers.spawn("the suppression list", writer.run(stop_writers.clone()));
@@ -208,6 +211,18 @@ impl Relay {
         let roads = Roads { router: router.clone(), dns: dns.clone() };
         let means = RelayMeans::new(spool.clone(), known.clone(), clock.clone(), roads);
         let alerts::Started { alerts, said } = alerts::start(&config, means.clone(), &tasks, &stop_engine)?;
+        let endpoints = webhook::load(&config.webhook)?;
+        let around = Surroundings {
+            names: means.clone(),
+            alerts: alerts.clone(),
+            clock: clock.clone(),
+            tls: post::tls(tls::provider())?,
+            lines: last_line,
+            events: config.data_dir.join("events"),
+            cursors: config.data_dir.join("webhooks"),
+        };
+        let hooks = Hooks::new(around, &tasks, &stop_engine);
+        hooks.serve(endpoints).await;
         admitted.watch_end(alerts.clone(), clock.clone(), &tasks, &stop_engine);
         let rules = rules::of(&config)?;
         let mut core = Core::new(core_settings(&config, &rules, &spool)?, clock.now());
@@ -301,6 +316,7 @@ impl Relay {
             rules,
             alerts,
             means,
+            hooks,
             addresses,
             sessions,
             tasks,
@@ -428,6 +444,7 @@ impl Relay {
         let router = router(config, dns.clone(), &self.clock, &self.addresses)?;
         let rules = rules::of(config)?;
         let settings = core_settings(config, &rules, &self.spool)?;
+        let endpoints = webhook::load(&config.webhook)?;
         self.admitted.reload(config).await?;
         self.front.reload(&config.relay)?;
         self.intake.set_at_injection(config.suppression.at_injection);
@@ -436,6 +453,7 @@ impl Relay {
         self.intake.suppressions.set_policy(config.suppression.policy());
         self.engine.reconfigure(settings, router).await?;
         self.rules.set(rules);
+        self.hooks.serve(endpoints).await;
         Ok(())
     }
 }
@@ -444,6 +462,7 @@ struct OpenSpool {
     spool: Spool,
     writer: spool::Writer,
     tail: Tail,
+    last_line: watch::Receiver<u64>,
 }
 
 /// The event log is opened only when the data folder is ours: opening mends what a crash has torn.
@@ -476,8 +495,9 @@ fn open_spool(
         Tail::read(&folder, reconcile::TAIL_BYTES).with_context(|| format!("cannot read {}", folder.display()))?;
     let log = EventLog::open(&folder, &config.events, clock.clone()).context("cannot open the event log")?;
     spool::keep_private(&folder);
+    let last_line = log.last_line();
     *journal.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(log);
-    Ok(OpenSpool { spool, writer, tail })
+    Ok(OpenSpool { spool, writer, tail, last_line })
 }
 
 /// Raises the limit of descriptors and cuts what does not fit; says so if it did.

@@ -32,13 +32,14 @@ const USES: &[(&str, &str)] = &[
     ("outbound", "smtp types"),
     ("post", ""),
     ("alert", "clock post types"),
+    ("webhook", "alert clock event post types"),
     ("state", "clock sqlite types"),
     ("route", "clock outbound::options types"),
     ("dispatch", "clock outbound queue route spool suppress throttle types verdict"),
     (
         "config",
         "alert::options auth::options dispatch::options event::options inbound::options log outbound::options queue::options route::options \
-         sandbox suppress::options throttle::options types verdict::options",
+         sandbox suppress::options throttle::options types verdict::options webhook::options",
     ),
     ("rehearse", "throttle types"),
     ("doctor", "clock config event limits memory outbound route sandbox spool throttle types"),
@@ -46,12 +47,12 @@ const USES: &[(&str, &str)] = &[
     ("admin", "types"),
     (
         "server",
-        "admin alert auth clock config dispatch event inbound limits memory outbound post queue route sandbox spool state suppress throttle types verdict",
+        "admin alert auth clock config dispatch event inbound limits memory outbound post queue route sandbox spool state suppress throttle types verdict webhook",
     ),
     ("demo", "admin clock config route server simulate types"),
     (
         "cli",
-        "admin auth clock config demo doctor event inbound log rehearse route server simulate spool state suppress throttle types verdict",
+        "admin auth clock config demo doctor event inbound log rehearse route server simulate spool state suppress throttle types verdict webhook",
     ),
 ];
 
@@ -74,6 +75,10 @@ const PURE: &[&str] = &[
     "doctor/print.rs",
     "auth/guesses.rs",
     "auth/aging.rs",
+    "webhook/batch.rs",
+    "webhook/format/",
+    "webhook/retry.rs",
+    "webhook/sign.rs",
 ];
 
 /// Their files that act.

@@ -36,3 +36,4 @@ mod start;
 mod suppression;
 mod tls;
 mod trials;
+mod webhooks;
