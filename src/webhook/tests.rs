@@ -147,6 +147,25 @@ async fn a_batch_under_way_at_a_stop_is_sent_again_as_it_was() {
 }
 
 #[tokio::test]
+async fn what_comes_together_goes_together_also_to_an_endpoint_that_is_quick() {
+    let mut bench = Bench::new();
+    let (listener, url) = listener().await;
+    let (hooks, stop) = bench.hooks();
+    hooks.serve(vec![endpoint("app", &url)]).await;
+    for round in ["1@x", "2@x"] {
+        for _ in 0..40 {
+            bench.write(&[round]);
+        }
+        let mut reader = accept(&listener).await;
+        assert_eq!(take(&mut reader).await.1, [round; 40], "one request, not forty");
+        answer(&mut reader).await;
+        // It has rested: nobody waits on the connection any more.
+        assert_eq!(reader.read(&mut [0; 1]).await.unwrap(), 0);
+    }
+    bench.end(stop).await;
+}
+
+#[tokio::test]
 async fn a_new_endpoint_begins_now_and_a_reload_disturbs_only_what_changed() {
     let mut bench = Bench::new();
     let ((one, one_url), (other, other_url)) = (listener().await, listener().await);

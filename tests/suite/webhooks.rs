@@ -2,6 +2,7 @@
 //! comes twice says so, and nobody waits for anybody.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -9,6 +10,7 @@ use crate::kit::endpoint::{Act, Endpoint};
 use crate::kit::{At, Config, Relay, World, mail, say, until};
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+const OTHER_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 
 fn hook(config: Config, name: &str, url: &str, rest: &str) -> Config {
     config.table(&format!("[[webhook]]\nname = \"{name}\"\nurl = \"{url}\"\n{rest}"))
@@ -164,13 +166,37 @@ fn each_format_says_what_its_readers_read() {
 fn an_endpoint_comes_and_goes_with_a_reload_and_one_that_refuses_for_good_is_an_alert() {
     let (world, _mx) = World::with_domain("receiver.test");
     let endpoint = Endpoint::start();
-    let relay = world.config().start();
+    let mut relay = world.config().start();
     relay.submit("app@sender.test", &["before@receiver.test"], &mail("before", "x"));
     relay.assert_settled();
-    relay.reload(&hook(world.config(), "app", &endpoint.url("/"), ""));
+    let files = tempfile::tempdir().expect("a folder for secrets");
+    let secret_file = files.path().join("secret");
+    std::fs::write(&secret_file, format!("{SECRET}\n")).expect("write the secret");
+    let with_secret =
+        |file: &Path| hook(world.config(), "app", &endpoint.url("/"), &format!("secret_file = \"{}\"", file.display()));
+    // The sandbox lets the relay read where its files lay at the start.
+    assert!(relay.stop().success());
+    std::fs::write(relay.config_file(), with_secret(&secret_file).to_toml(&relay.data_dir())).expect("write it");
+    relay.run();
     relay.submit("app@sender.test", &["after@receiver.test"], &mail("after", "x"));
     let taken = until("an event", || Some(endpoint.taken()).filter(|taken| !taken.is_empty()));
     assert_eq!(taken[0]["recipient"], "after@receiver.test", "it begins now");
+    assert!(endpoint.requests()[0].is_signed_with(SECRET));
+    // Another secret: both sign while it is changed.
+    std::fs::write(&secret_file, format!("{OTHER_SECRET} {SECRET}\n")).expect("write the secret");
+    relay.reload(&with_secret(&secret_file));
+    relay.submit("app@sender.test", &["both@receiver.test"], &mail("both", "x"));
+    until("an event", || (endpoint.taken().len() == 2).then_some(()));
+    let request = &endpoint.requests()[1];
+    assert!(request.is_signed_with(SECRET) && request.is_signed_with(OTHER_SECRET), "{request:?}");
+    let faulty = with_secret(Path::new("/nowhere/secret")).to_toml(&relay.data_dir());
+    std::fs::write(relay.config_file(), faulty).expect("write it");
+    let check = relay.command(&["check"]);
+    let said = String::from_utf8_lossy(&check.stderr).into_owned();
+    assert!(
+        check.status.code() == Some(2) && said.contains("webhook `app`: cannot read secret_file /nowhere"),
+        "{said}"
+    );
     endpoint.script(|_| Act::Answer(410));
     relay.submit("app@sender.test", &["gone@receiver.test"], &mail("gone", "x"));
     let alert =
@@ -178,7 +204,7 @@ fn an_endpoint_comes_and_goes_with_a_reload_and_one_that_refuses_for_good_is_an_
     assert!(alert["text"].as_str().unwrap_or("").contains("it answered 410 Gone"), "{alert}");
     assert!(alert["remedy"].as_str().unwrap_or("").contains("gone for good"), "{alert}");
     endpoint.script(|_| Act::Answer(200));
-    until("the event, though it was gone", || (endpoint.taken().len() == 2).then_some(()));
+    until("the event, though it was gone", || (endpoint.taken().len() == 3).then_some(()));
     relay.wait_events(1, "alert", |alert| {
         alert["text"].as_str().unwrap_or("").starts_with("webhook app: events arrive")
     });
