@@ -16,12 +16,15 @@ use tokio_util::task::TaskTracker;
 
 use super::notice::Notice;
 use super::options::{self, Target};
-use super::{Means, command, mail, webhook};
+use super::{Means, command, mail};
 use crate::clock::Clock;
+use crate::post::{Client, Keep, Letter, PostError};
 use crate::types::Mailbox;
 
 /// Until the second and last try.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(30);
+/// For one try of a webhook. One that takes longer is tried once more, later.
+const POST_TIME: Duration = Duration::from_secs(15);
 /// Notices that wait for one way: an hour's worth, and each takes at most a minute and a half.
 const WAITING_MAX: usize = super::board::HOUR_MAX + 4;
 
@@ -142,15 +145,21 @@ impl<M: Means> Courier<M> {
 
     async fn carry(&self, job: &Job) -> Result<(), Trouble> {
         match &job.way {
-            Way::Webhook(target) => webhook::post(target, job.notice.json(), &*self.means, &self.tls)
-                .await
-                .map_err(|error| Trouble { is_temporary: error.is_temporary(), text: with_cause(&error) }),
+            Way::Webhook(target) => self.post(target, &job.notice).await,
             // It may have told somebody before it failed: not again.
             Way::Command(words) => command::run(words, &job.notice)
                 .await
                 .map_err(|error| Trouble { is_temporary: false, text: error.to_string() }),
             Way::Mail(to) => self.mail(to, &job.notice).await,
         }
+    }
+
+    /// The operator alone wrote the URL, so it may lead anywhere.
+    async fn post(&self, target: &Target, notice: &Notice) -> Result<(), Trouble> {
+        let json = notice.json();
+        let letter = Letter { target, json: &json, headers: &[], time_limit: POST_TIME, keep: Keep::Close };
+        let posted = Client::new(self.tls.clone()).post(&letter, &*self.means, |_| Ok(())).await;
+        posted.map_err(|error| Trouble { is_temporary: is_temporary(&error), text: with_cause(&error) })
     }
 
     async fn mail(&self, to: &Mailbox, notice: &Notice) -> Result<(), Trouble> {
@@ -171,6 +180,15 @@ impl<M: Means> Courier<M> {
         let id = self.means.next_id(self.clock.now());
         let letter = mail::compose(&notice, to, id);
         self.means.mail(id, letter).await.map_err(|text| Trouble { text, is_temporary: true })
+    }
+}
+
+/// May the same succeed a little later?
+pub(super) fn is_temporary(error: &PostError) -> bool {
+    match error {
+        PostError::Status { status, .. } => status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429),
+        PostError::Request(_) => false,
+        _ => true,
     }
 }
 

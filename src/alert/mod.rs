@@ -15,10 +15,8 @@ mod notice;
 pub mod options;
 #[cfg(test)]
 mod tests;
-mod webhook;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -26,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
+use crate::post::{self, Names};
 use crate::types::{ALL_CLEAR, Alert, Domain, Event, EventKind, QueueId, Timestamp};
 use board::{Board, News};
 use courier::{Couriers, Ways};
@@ -35,8 +34,8 @@ use notice::Notice;
 /// Keys that may be said between two looks of the room; as many as it keeps.
 const INBOX_MAX: usize = 1000;
 
-/// What the room needs of the rest of the relay.
-pub trait Means: Send + Sync + 'static {
+/// What the room needs of the rest of the relay, beside names.
+pub trait Means: Names {
     /// Our own name, for those who have several relays.
     fn host(&self) -> Arc<str>;
 
@@ -45,9 +44,6 @@ pub trait Means: Send + Sync + 'static {
 
     /// An id for a message of ours.
     fn next_id(&self, now: Timestamp) -> QueueId;
-
-    /// The addresses of the host that a webhook names; the error says in words what went wrong.
-    fn addresses(&self, host: &str) -> impl Future<Output = Result<Vec<IpAddr>, String>> + Send;
 
     /// The provider that mail to a domain goes to; none: it cannot be told.
     fn provider_of(&self, domain: &Domain) -> impl Future<Output = Option<Arc<str>>> + Send;
@@ -115,6 +111,12 @@ impl Alerts {
         self.0.standing.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// What was said and not taken yet, by its keys.
+    #[cfg(test)]
+    pub fn said(&self) -> Vec<Alert> {
+        self.inbox().alerts.values().map(|(alert, _)| alert.clone()).collect()
+    }
+
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
         self.0.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -141,7 +143,7 @@ impl<M: Means> Room<M> {
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Result<Room<M>, rustls::Error> {
-        let tls = webhook::tls(provider)?;
+        let tls = post::tls(provider)?;
         let couriers = Couriers::start(&means, &clock, &tls, tasks, stop);
         let board = Board::new(options.repeat.0);
         Ok(Room { alerts, board, ways: Ways::of(options), couriers, means, clock })

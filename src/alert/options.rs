@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use hyper::Uri;
 use serde::{Deserialize, Serialize};
 
+pub use crate::post::Target;
 use crate::types::Span;
 
 /// Words of a command: more than any mail program takes.
@@ -55,63 +55,6 @@ impl std::fmt::Debug for Alerts {
             .field("command", &command)
             .field("repeat", &self.repeat)
             .finish()
-    }
-}
-
-/// Where a webhook is, taken apart.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Target {
-    pub is_tls: bool,
-    /// Without the brackets of an IPv6 address.
-    pub host: String,
-    pub port: u16,
-    /// May hold a secret: it is sent and never shown.
-    pub(super) path: String,
-}
-
-impl Target {
-    /// Reads a URL. Users and passwords before the host are refused: they would be shown wherever a URL is.
-    pub fn parse(url: &str) -> Option<Target> {
-        let uri: Uri = url.parse().ok()?;
-        let is_tls = match uri.scheme_str()? {
-            "http" => false,
-            "https" => true,
-            _ => return None,
-        };
-        let authority = uri.authority()?;
-        if authority.as_str().contains('@') || authority.host().is_empty() {
-            return None;
-        }
-        let port = match uri.port() {
-            Some(port) => port.as_u16(),
-            // `http://host:` and `http://host:99999` are no ports.
-            None if authority.as_str() == authority.host() => {
-                if is_tls {
-                    443
-                } else {
-                    80
-                }
-            }
-            None => return None,
-        };
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_string();
-        let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_string();
-        (port != 0).then_some(Target { is_tls, host, port, path })
-    }
-
-    /// As it stands in the Host field and in the log: without path and query, which may hold a secret.
-    pub fn place(&self) -> String {
-        if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
-        }
-    }
-}
-
-impl std::fmt::Debug for Target {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}://{}/…", if self.is_tls { "https" } else { "http" }, self.place())
     }
 }
 
@@ -182,29 +125,6 @@ mod tests {
         {
             assert_eq!(alerts(webhook).webhook_shown(), shown);
             assert!(!format!("{:?}", alerts(webhook)).contains("T0KEN"));
-        }
-    }
-
-    #[test]
-    fn a_webhook_is_taken_apart_and_keeps_its_secret() {
-        let target = Target::parse("https://hooks.example.com/services/SECRET?key=SECRET").unwrap();
-        assert_eq!((target.is_tls, target.host.as_str(), target.port), (true, "hooks.example.com", 443));
-        assert_eq!(target.path, "/services/SECRET?key=SECRET");
-        assert!(!format!("{target:?} {}", target.place()).contains("SECRET"));
-        let target = Target::parse("http://[::1]:9093").unwrap();
-        assert_eq!((target.is_tls, target.place().as_str(), target.path.as_str()), (false, "[::1]:9093", "/"));
-        for url in [
-            "",
-            "hooks.example.com",
-            "ftp://example.com/",
-            "/path",
-            "http://",
-            "http://user:pass@example.com/",
-            "http://a:0/",
-            "http://a:99999/",
-            "http://a b/",
-        ] {
-            assert_eq!(Target::parse(url), None, "{url}");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The room as a whole: what arrives at a webhook, a program and a mailbox, and when.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -21,6 +22,12 @@ struct Fake {
     refusals: usize,
 }
 
+impl Names for Fake {
+    async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, String> {
+        if host == "hooks.test" { Ok(vec!["127.0.0.1".parse().unwrap()]) } else { Err("no such name".into()) }
+    }
+}
+
 impl Means for Fake {
     fn host(&self) -> Arc<str> {
         "relay.example.com".into()
@@ -32,10 +39,6 @@ impl Means for Fake {
 
     fn next_id(&self, now: Timestamp) -> QueueId {
         QueueIds::new(0, 1).next(now)
-    }
-
-    async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, String> {
-        if host == "hooks.test" { Ok(vec!["127.0.0.1".parse().unwrap()]) } else { Err("no such name".into()) }
     }
 
     async fn provider_of(&self, domain: &Domain) -> Option<Arc<str>> {
@@ -221,40 +224,14 @@ async fn an_end_arrives_after_its_beginning() {
     bench.end().await;
 }
 
-fn posting(options: &options::Alerts) -> (options::Target, Fake, tokio_rustls::TlsConnector) {
-    let means = Fake { events: Mutex::default(), letters: mpsc::channel(1).0, mails: AtomicUsize::new(0), refusals: 0 };
-    let tls = webhook::tls(Arc::new(rustls::crypto::aws_lc_rs::default_provider())).unwrap();
-    (options::Target::parse(&options.webhook).unwrap(), means, tls)
-}
-
-#[tokio::test]
-async fn what_a_webhook_answers_decides_whether_it_is_asked_again() {
-    for (status, is_temporary) in [("500 Oops", true), ("429 Slow", true), ("404 No", false), ("302 Elsewhere", false)]
-    {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (target, means, tls) = posting(&webhook(&listener, "hooks.test"));
-        let serve = async {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            request(&mut stream).await;
-            answer(stream, status).await;
-        };
-        let (result, ()) = tokio::join!(webhook::post(&target, "{}".into(), &means, &tls), serve);
-        let error = result.unwrap_err();
-        assert_eq!(error.is_temporary(), is_temporary, "{status}");
-        assert!(!error.to_string().contains("SECRET"), "{error}");
+#[test]
+fn what_a_webhook_answers_decides_whether_it_is_asked_again() {
+    for (status, is_temporary) in [(500, true), (429, true), (404, false), (302, false)] {
+        let status = hyper::StatusCode::from_u16(status).unwrap();
+        let error = post::PostError::Status { status, retry_after: None };
+        assert_eq!(courier::is_temporary(&error), is_temporary, "{status}");
     }
-}
-
-#[tokio::test]
-async fn a_webhook_that_cannot_be_reached_is_told_without_its_secret() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (nobody, means, tls) = posting(&webhook(&listener, "nobody.test"));
-    let error = webhook::post(&nobody, "{}".into(), &means, &tls).await.unwrap_err();
-    assert_eq!(error.to_string(), "its name cannot be looked up: no such name");
-    let (target, means, tls) = posting(&webhook(&listener, "hooks.test"));
-    drop(listener);
-    let error = webhook::post(&target, "{}".into(), &means, &tls).await.unwrap_err();
-    assert!(error.is_temporary() && error.to_string().starts_with("cannot connect: 127.0.0.1"), "{error}");
+    assert!(courier::is_temporary(&post::PostError::Connect("127.0.0.1: refused".into())));
 }
 
 #[tokio::test]
@@ -269,68 +246,6 @@ async fn a_webhook_that_hangs_holds_up_nobody_else() {
     assert_eq!(bench.letter().await.0, "over: disk is bad");
     drop(hanging);
     bench.end().await;
-}
-
-/// The time limit itself, on the paused clock: nothing answers on the listener's backlog.
-#[tokio::test(start_paused = true)]
-async fn a_webhook_that_hangs_has_a_time_limit() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (target, means, tls) = posting(&webhook(&listener, "127.0.0.1"));
-    #[expect(clippy::disallowed_methods, reason = "the paused clock of the test")]
-    let before = tokio::time::Instant::now();
-    let error = webhook::post(&target, "{}".into(), &means, &tls).await.unwrap_err();
-    assert!(error.is_temporary(), "{error}");
-    assert!(before.elapsed() <= webhook::TIME_LIMIT);
-}
-
-#[tokio::test]
-async fn https_is_refused_to_who_cannot_show_the_name() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let options = options::Alerts { webhook: format!("https://hooks.test:{port}/"), ..options::Alerts::default() };
-    let (target, means, tls) = posting(&options);
-    let key = rcgen::generate_simple_self_signed(vec!["hooks.test".to_string()]).unwrap();
-    let certificate = key.cert.der().clone();
-    let private = rustls::pki_types::PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let server = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.clone()], private)
-        .unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
-    let refuse = async {
-        let (stream, _) = listener.accept().await.unwrap();
-        let _ = acceptor.accept(stream).await;
-    };
-    let (result, ()) = tokio::join!(webhook::post(&target, "{}".into(), &means, &tls), refuse);
-    let error = result.unwrap_err().to_string();
-    assert!(error.starts_with("TLS: ") && error.contains("certificate"), "{error}");
-
-    // The same with somebody we trust: the request goes through TLS.
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(certificate).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let trusting = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let trusting = tokio_rustls::TlsConnector::from(Arc::new(trusting));
-    let serve = async {
-        let (stream, _) = listener.accept().await.unwrap();
-        let mut stream = acceptor.accept(stream).await.unwrap();
-        let mut head = vec![0; 17];
-        stream.read_exact(&mut head).await.unwrap();
-        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
-        stream.flush().await.unwrap();
-        let _ = stream.read_to_end(&mut head).await;
-        head
-    };
-    let (result, head) = tokio::join!(webhook::post(&target, "{}".into(), &means, &trusting), serve);
-    result.unwrap();
-    assert!(head.starts_with(b"POST / HTTP/1.1\r\n"));
 }
 
 #[tokio::test]

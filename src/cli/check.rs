@@ -22,6 +22,7 @@ pub(super) fn check(check: &Check, file: Option<&Path>, output: &mut Output) -> 
     let config = config::load(file)?;
     config.rules()?;
     config.users()?;
+    config.webhooks()?;
     let certificate = config.certificate()?;
     let warnings: Vec<&String> = config.warnings.iter().chain(&certificate).collect();
     for warning in &warnings {

@@ -10,6 +10,7 @@ use crate::inbound::tls::{Certificate, RENEW};
 use crate::route::attached::attached_networks;
 use crate::throttle::Profiles;
 use crate::verdict::Rules;
+use crate::webhook;
 
 /// What the commands know of the configuration.
 #[derive(Clone, Debug)]
@@ -44,6 +45,12 @@ impl Config {
         let certificate = Certificate::load(&self.settings.tls).map_err(|error| super::usage(error.to_string()))?;
         let warning = certificate.warning(Clock::system().now());
         Ok(warning.map(|warning| format!("{warning}; {RENEW}")))
+    }
+
+    /// The endpoints of events, with the files that hold what is secret of them.
+    pub(super) fn webhooks(&self) -> anyhow::Result<()> {
+        webhook::load(&self.settings.webhook).map_err(|error| super::usage(error.to_string()))?;
+        Ok(())
     }
 
     /// The users who may log in: what the configuration names, and the files it points to.

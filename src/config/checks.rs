@@ -10,11 +10,13 @@ use super::Config;
 use super::file::quoted;
 use super::finding::{Findings, Place};
 use super::tree::Places;
+use crate::event::options::Output;
 use crate::inbound::options::LogIn;
 use crate::outbound::options::IpChoice;
 use crate::throttle::options::{PAUSE, PAUSE_MAX, ProviderOptions};
 use crate::types::nearest::nearest;
-use crate::types::{Domain, Mailbox};
+use crate::types::{Domain, EventKind, Mailbox};
+use crate::webhook::options::{Target, Webhook, is_clear_text_abroad, is_short, speaks_of};
 
 /// RFC 5321 section 4.5.3.1.7: messages of this size must be taken.
 const MESSAGE_SIZE_MIN: u64 = 64 << 10;
@@ -50,6 +52,7 @@ impl Checks<'_> {
         self.providers();
         self.events();
         self.alerts();
+        self.webhooks();
     }
 
     fn fault(&mut self, path: &str, what: impl Into<String>, remedy: impl Into<String>) {
@@ -360,6 +363,82 @@ impl Checks<'_> {
             None => name == *known || name.ends_with(&format!(".{known}")),
         });
         is_consumer || of_groups.flat_map(|provider| provider.domains.iter().flatten()).any(is_listed)
+    }
+
+    fn webhooks(&mut self) {
+        let config = self.config;
+        // The name is a file's name, too.
+        self.unique("webhook", config.webhook.iter().map(|hook| hook.name.to_lowercase()), "name");
+        if let (Some(_), Output::Stdout) = (config.webhook.first(), config.events.output) {
+            let what = "webhooks read the event log, and `events.output` is \"stdout\": there is no file to read";
+            let path = if self.places.has("events.output") { "events.output" } else { "webhook" };
+            self.fault(path, what, "set `events.output` to \"both\" or \"file\"");
+        }
+        for (at, hook) in config.webhook.iter().enumerate() {
+            self.webhook(&format!("webhook.{at}"), hook);
+        }
+    }
+
+    fn webhook(&mut self, path: &str, hook: &Webhook) {
+        let name = quoted(&hook.name);
+        match (hook.url.is_empty(), hook.url_file.is_empty()) {
+            (false, false) => {
+                self.fault(
+                    &format!("{path}.url_file"),
+                    format!("webhook {name} has url and url_file"),
+                    "keep one of them",
+                );
+            }
+            // A URL that was told to be faulty is not told to be missing as well.
+            (true, true) if self.findings.faults.is_empty() => {
+                self.fault(
+                    &format!("{path}.name"),
+                    format!("webhook {name} has no url"),
+                    "give it `url` or `url_file`",
+                );
+            }
+            _ => {}
+        }
+        if !hook.secret.is_empty() && !hook.secret_file.is_empty() {
+            let what = format!("webhook {name} has secret and secret_file");
+            self.fault(&format!("{path}.secret_file"), what, "keep one of them");
+        }
+        if is_short(&hook.secret) {
+            let what = format!("the secret of webhook {name} is shorter than 24 octets, and can be guessed at");
+            self.warning(&format!("{path}.secret"), what, "make a longer one, as in `openssl rand -base64 32`");
+        }
+        if let Some(target) = Target::parse_with_user(&hook.url)
+            && is_clear_text_abroad(&target, &hook.networks)
+        {
+            let what = format!("webhook {name} would send events in clear text over the Internet");
+            let remedy = "write https://, or name the network the endpoint is in with `networks`";
+            self.fault(&format!("{path}.url"), what, remedy);
+        }
+        self.events_of(path, hook);
+    }
+
+    /// The events it asks for: there is one of each name, and its format speaks of it.
+    fn events_of(&mut self, path: &str, hook: &Webhook) {
+        let path = format!("{path}.events");
+        for event in &hook.events {
+            let Ok(kind) = event.parse::<EventKind>() else {
+                let what = format!("there is no event {}", quoted(event));
+                let remedy = match nearest(event, EventKind::ALL.iter().map(|kind| kind.as_str())) {
+                    Some(nearest) => format!("the nearest there is is \"{nearest}\""),
+                    None => format!(
+                        "write one of {}",
+                        EventKind::ALL.iter().map(|k| k.as_str()).collect::<Vec<_>>().join(", ")
+                    ),
+                };
+                self.fault(&path, what, remedy);
+                continue;
+            };
+            if !speaks_of(hook.format, kind) {
+                let what =
+                    format!("the format \"{}\" has no words for the event \"{kind}\": none is sent", hook.format);
+                self.warning(&path, what, "take it out, or set `format` to \"weir\" (docs/webhooks.md)");
+            }
+        }
     }
 
     fn events(&mut self) {

@@ -95,8 +95,8 @@ impl fmt::Display for Place {
 }
 
 /// A line with one of these in it may hold a secret, and is not shown.
-/// The second is a slip of the finger; the path of a webhook is its password.
-const SECRET_WORDS: [&str; 6] = ["pass", "pasw", "secret", "$argon2", "token", "webhook"];
+/// The second is a slip of the finger; the path of a webhook's URL is its password.
+const SECRET_WORDS: [&str; 8] = ["pass", "pasw", "secret", "$argon2", "token", "webhook", "url", "://"];
 /// A longer line is not shown: the caret would stand somewhere on the third line of the screen.
 const EXCERPT_MAX: usize = 200;
 

@@ -49,6 +49,7 @@ use crate::sandbox::Sandbox;
 use crate::suppress::options::Suppression;
 use crate::throttle::options::ProviderOptions;
 use crate::types::Span;
+use crate::webhook::options::Webhook;
 use finding::Findings;
 
 /// Everything that can be set.
@@ -82,6 +83,8 @@ pub struct Config {
     pub log: Log,
     pub alerts: Alerts,
     pub http: Http,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub webhook: Vec<Webhook>,
     /// Nobody set `relay.trusted_networks`, so the networks this container is attached to are trusted, without their
     /// gateways: the start line says so in these words. Else empty.
     #[serde(skip)]
@@ -112,6 +115,7 @@ impl Default for Config {
             log: Log::default(),
             alerts: Alerts::default(),
             http: Http::default(),
+            webhook: Vec::new(),
             trusts_attached: String::new(),
         }
     }
@@ -228,6 +232,9 @@ impl Config {
     pub fn show(&self) -> String {
         let mut shown = self.clone();
         shown.alerts.webhook = self.alerts.webhook_shown();
+        for hook in &mut shown.webhook {
+            hook.url = hook.url_shown();
+        }
         shown.print()
     }
 

@@ -20,6 +20,7 @@ use crate::sandbox::Sandbox;
 use crate::suppress::options::AtInjection;
 use crate::types::nearest::{distance, is_near};
 use crate::types::{ByteSize, Domain, Mailbox, Priority, Rate, RateLimit, Span};
+use crate::webhook::options::{Format as HookFormat, is_secret, is_url};
 
 /// One key. `path` is written with dots, `[]` behind the name of a list of tables: `listener[].address`.
 pub(super) struct Key {
@@ -312,6 +313,27 @@ const KEYS: &[Key] = &[
             holds: |text| is_host_name(text.rsplit_once(':').map_or(text, |(host, _)| host)),
         }),
     ),
+    needed("webhook[].name", Text(NAME)),
+    key(
+        "webhook[].url",
+        Secret(Form {
+            expected: "a URL that begins with https:// or http://, as in \"https://app.example.com/hooks/mail\"",
+            holds: is_url,
+        }),
+    ),
+    key("webhook[].url_file", Text(Form { expected: "the path of a file", holds: |text| !text.is_empty() })),
+    // Which names there are is told with the nearest of them.
+    key("webhook[].events", Texts(Form { expected: "the name of an event", holds: |text| !text.is_empty() })),
+    key(
+        "webhook[].format",
+        Text(Form { expected: "one of `weir`, `listmonk`, `sendgrid`, `postmark`", holds: is_word::<HookFormat> }),
+    ),
+    key(
+        "webhook[].secret",
+        Secret(Form { expected: "`whsec_` and base64, or another text; a blank parts several", holds: is_secret }),
+    ),
+    key("webhook[].secret_file", Text(Form { expected: "the path of a file", holds: |text| !text.is_empty() })),
+    key("webhook[].networks", Texts(NETWORK)),
 ];
 
 const fn key(path: &'static str, kind: Kind) -> Key {

@@ -12,6 +12,7 @@ use crate::auth::Secret;
 use crate::auth::options::User;
 use crate::event::options::Output;
 use crate::types::{Domain, Priority};
+use crate::webhook::options::Format;
 
 const DOCUMENTED: &str = include_str!("../../config/weir.toml");
 
@@ -308,6 +309,67 @@ fn alerts_that_reach_somebody_warn_of_nothing() {
 }
 
 #[test]
+fn webhooks_that_cannot_work_are_faults_and_no_fault_shows_a_secret() {
+    let hook = |rest: &str| format!("[[webhook]]\nname = 'app'\n{rest}");
+    for (rest, expected) in [
+        ("", "webhook \"app\" has no url"),
+        ("url = 'https://h/T0KEN'\nurl_file = '/T0KEN'", "webhook \"app\" has url and url_file"),
+        ("url = 'htps://h/T0KEN'", "`webhook.url` is something else: write a URL that begins with https://"),
+        ("url = 'http://h.example/T0KEN'", "webhook \"app\" would send events in clear text over the Internet"),
+        (
+            "url = 'https://h/'\nsecret = 'whsec_T0KEN%'",
+            "`webhook.secret` is something else: write `whsec_` and base64",
+        ),
+        ("url = 'https://h/'\nformat = 'mailgun'", "write one of `weir`, `listmonk`, `sendgrid`, `postmark`"),
+        (
+            "url = 'https://h/'\nevents = ['bounce']",
+            "there is no event \"bounce\": the nearest there is is \"bounced\"",
+        ),
+        ("url = 'https://h/'\nevents = ['opened?']", "there is no event \"opened?\": write one of accepted, delivered"),
+        ("url = 'https://h/'\n[events]\noutput = 'stdout'", "webhooks read the event log"),
+        ("url = 'https://h/'\nsecrets = 'T0KEN'", "the nearest known key is `webhook.secret`"),
+    ] {
+        let faults = faults(&hook(rest), &[]).join("\n");
+        assert!(faults.contains(expected) && !faults.contains("T0KEN"), "{rest}: {faults}");
+    }
+    let twice = format!("{}{}", hook("url = 'https://h/'\n"), "[[webhook]]\nname = 'APP'\nurl = 'https://h/'");
+    assert!(faults(&twice, &[])[0].contains("a second webhook with the name \"app\""));
+    for (rest, expected) in [
+        ("url = 'https://h/'\nsecret = 'short'", "the secret of webhook \"app\" is shorter than 24 octets"),
+        (
+            "url = 'https://h/'\nformat = 'listmonk'\nevents = ['delivered']",
+            "the format \"listmonk\" has no words for the event \"delivered\"",
+        ),
+    ] {
+        let warnings = warnings(&hook(rest), &[]).join("\n");
+        assert!(warnings.contains(expected), "{rest}: {warnings}");
+    }
+}
+
+#[test]
+fn webhooks_come_from_the_environment_by_number_and_by_name() {
+    let config = config(
+        "",
+        &[
+            ("WEIR_WEBHOOK__APP__URL", "https://h.example/T0KEN"),
+            ("WEIR_WEBHOOK__APP__EVENTS", "bounced, delivered"),
+            ("WEIR_WEBHOOK__APP__SECRET_FILE", "/run/secrets/app"),
+            ("WEIR_WEBHOOK__APP__FORMAT", "postmark"),
+        ],
+    );
+    let hook = &config.webhook[0];
+    assert_eq!(
+        (hook.name.as_str(), hook.url.as_str(), hook.format),
+        ("app", "https://h.example/T0KEN", Format::Postmark)
+    );
+    assert_eq!(
+        (hook.events.join(" "), hook.secret_file.as_str()),
+        ("bounced delivered".to_string(), "/run/secrets/app")
+    );
+    assert!(is_secret_variable("WEIR_WEBHOOK__APP__URL") && is_secret_variable("WEIR_WEBHOOK__0__SECRET"));
+}
+
+#[test]
 fn free_ports_can_be_listened_on_twice() {
     assert_eq!(
         config("[[listener]]\naddress = '127.0.0.1:0'\n[[listener]]\naddress = '127.0.0.1:0'", &[]).listener.len(),
@@ -541,7 +603,10 @@ fn secrets_are_printed_as_stars_and_stars_are_taken_for_none() {
     assert!(!shown.contains("s3cret") && !shown.contains("c29tZXNhbHQ"), "{shown}");
     assert!(full.print().contains("password = \"***\"") && full.print().contains("password_hash = \"***\""));
     assert!(!shown.contains("t0ken") && full.print().contains("token = \"***\""));
-    assert_eq!(load(&full.print(), &[]).unwrap_err().len(), 3);
+    let faults = load(&full.print(), &[]).unwrap_err();
+    let hidden = faults.iter().filter(|fault| fault.to_string().contains("is something else"));
+    assert_eq!(hidden.count(), 4, "three of a user, one of a webhook: {faults:?}");
+    assert!(!full.show().contains("T0KEN") && full.show().contains("https://app.example:443/…"), "{}", full.show());
 }
 
 #[test]
@@ -708,8 +773,8 @@ fn uncommented() -> String {
     settings.collect::<Vec<_>>().join("\n")
 }
 
-/// Only one of them can be in force.
-const MORE_PASSWORDS: [&str; 2] = ["password =", "password_hash ="];
+/// Only one of them, and what stands for it, can be in force.
+const MORE_SECRETS: [&str; 4] = ["password =", "password_hash =", "url_file =", "secret_file ="];
 
 #[test]
 fn a_reload_back_to_what_runs_needs_no_restart() {
@@ -769,7 +834,7 @@ fn paths(table: &toml::Table, prefix: &str, into: &mut BTreeSet<String>) {
 fn the_documented_defaults_are_the_defaults() {
     let one_password: Vec<_> = uncommented()
         .lines()
-        .filter(|line| !MORE_PASSWORDS.iter().any(|key| line.starts_with(key)))
+        .filter(|line| !MORE_SECRETS.iter().any(|key| line.starts_with(key)))
         .map(String::from)
         .collect();
     let (mut documented, warnings) = load(&one_password.join("\n"), &[]).unwrap();
@@ -777,6 +842,10 @@ fn the_documented_defaults_are_the_defaults() {
     assert_eq!(documented.relay.user.len(), 1);
     documented.relay.user = vec![];
     assert_eq!((documented.route.len(), documented.source.len(), documented.provider.len()), (1, 1, 1));
+    let hook = documented.webhook.remove(0);
+    let example =
+        Webhook { name: hook.name.clone(), url: hook.url.clone(), secret: hook.secret.clone(), ..Webhook::default() };
+    assert_eq!((hook, documented.webhook.len()), (example, 0));
     assert_eq!((documented.route[0].limits.as_str(), documented.source[0].hostname.as_str()), ("", ""));
     (documented.route, documented.source, documented.provider) = (vec![], vec![], vec![]);
     assert_eq!(documented, Config::default());
@@ -804,7 +873,13 @@ fn the_words_that_are_offered_are_all_that_are_taken() {
             None => table[key.path] = nonsense,
             Some((_, name)) if name.contains('.') => panic!("{}: a table in a table holds no words yet", key.path),
             Some((section, name)) => match section.strip_suffix("[]") {
-                Some(list) => table[list][0][name] = nonsense,
+                Some(list) => {
+                    let none = || Value::Array(vec![Value::Table(toml::Table::new())]);
+                    table.entry(list).or_insert_with(none)[0]
+                        .as_table_mut()
+                        .unwrap()
+                        .insert(name.to_string(), nonsense);
+                }
                 None => table[section][name] = nonsense,
             },
         }
@@ -902,6 +977,16 @@ fn full() -> Config {
             warm_up: Some(vec![50, 100]),
             rule: vec![RULE.parse().unwrap()],
         }],
+        webhook: vec![Webhook {
+            name: "app".into(),
+            url: "https://u:p@app.example/T0KEN?x=y".into(),
+            url_file: "/run/secrets/url".into(),
+            events: vec!["delivered".into()],
+            format: Format::Postmark,
+            secret: Secret::new("s3cret of thirty-two characters!".replace(' ', "-")),
+            secret_file: "/run/secrets/secret".into(),
+            networks: vec!["10.0.0.0/8".parse().unwrap()],
+        }],
         ..Config::default()
     }
 }
@@ -941,6 +1026,11 @@ prop_compose! {
         config.alerts.command = ["", "page 'the team'"][word % 2].into();
         config.alerts.webhook = ["", "https://hooks.example.com/a?b=c"][word % 2].into();
         config.events.output = [Output::File, Output::Stdout, Output::Both][word % 3];
+        (config.webhook[0].url_file, config.webhook[0].secret_file) = Default::default();
+        config.webhook[0].secret = Secret::default();
+        if word > 5 || config.events.output == Output::Stdout {
+            config.webhook = vec![];
+        }
         if word > 5 {
             (config.route, config.source) = (vec![], vec![]);
         }

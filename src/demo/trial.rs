@@ -164,6 +164,7 @@ mod tests {
              [[route]]\ndomain = '*'\nto = 'smarthost.example.com:587'\nlimits = 'outlook'\n\
              [[source]]\nname = 'a'\naddress = '192.0.2.1'\nwarm_up = ['outlook']\n\
              [[source]]\nname = 'b'\naddress = '192.0.2.2'\n\
+             [[webhook]]\nname = 'app'\nurl = 'https://example.com/y'\n\
              [[provider]]\nname = 'outlook'\npause = '3m'\n",
         )
         .unwrap();

@@ -18,6 +18,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::append::{Appender, cut_torn_line};
 use super::folder;
 use super::line::Lines;
@@ -45,6 +47,8 @@ pub struct EventLog {
     clock: Clock,
     /// The number of the last line.
     seq: u64,
+    /// The same, for who waits for new ones.
+    last: watch::Sender<u64>,
     lines: Lines,
     buffer: Vec<u8>,
     /// None: not opened, or standard output alone.
@@ -88,6 +92,7 @@ impl EventLog {
             options: options.clone(),
             clock,
             seq: 0,
+            last: watch::Sender::new(0),
             lines: Lines::default(),
             buffer: Vec::new(),
             current: None,
@@ -100,12 +105,18 @@ impl EventLog {
             log.current = Some(Current::open(folder, log.clock.now())?);
             log.delete_old();
         }
+        log.last.send_replace(log.seq);
         Ok(log)
     }
 
     /// The lines of the last batch that was written.
     pub fn last_batch(&self) -> &[u8] {
         &self.buffer
+    }
+
+    /// Tells the number of the last line as lines are written. Who waits for it costs the log nothing.
+    pub fn last_line(&self) -> watch::Receiver<u64> {
+        self.last.subscribe()
     }
 
     fn writes_files(&self) -> bool {
@@ -186,6 +197,7 @@ impl Journal for EventLog {
         }
         events.iter().for_each(told::tell);
         self.seq = seq;
+        self.last.send_replace(seq);
         self.buffer.shrink_to(BUFFER_KEPT);
         Ok(())
     }
@@ -313,6 +325,21 @@ mod tests {
         log.write(&[]).unwrap();
         log.write(&[event("c@x.example")]).unwrap();
         assert_eq!(place.seqs(), [1, 2, 3]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_lines_hears_of_them_when_they_can_be_read() {
+        let place = Place::new();
+        let mut log = place.open(&clock());
+        log.write(&[event("a@x.example")]).unwrap();
+        let mut last = log.last_line();
+        assert_eq!(*last.borrow(), 1);
+        assert!(!last.has_changed().unwrap());
+        log.write(&[event("b@x.example"), event("c@x.example")]).unwrap();
+        last.changed().await.unwrap();
+        assert_eq!((*last.borrow(), place.seqs().len()), (3, 3));
+        drop(log);
+        assert_eq!(*place.open(&clock()).last_line().borrow(), 3, "after a restart as well");
     }
 
     #[tokio::test(start_paused = true)]

@@ -16,6 +16,7 @@ use crate::alert::{Alerts, Letter, Means, Room};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::outbound::tls;
+use crate::post::Names;
 use crate::route::Router;
 use crate::route::dns::Dns;
 use crate::spool::{Change, NewMessage, Spool};
@@ -63,19 +64,7 @@ impl RelayMeans {
     }
 }
 
-impl Means for RelayMeans {
-    fn host(&self) -> Arc<str> {
-        self.identity.name().unwrap_or_else(private_name).into()
-    }
-
-    fn note(&self, event: Event) {
-        self.spool.settle(vec![Change::Note(event)]);
-    }
-
-    fn next_id(&self, now: Timestamp) -> QueueId {
-        self.spool.ids().next(now)
-    }
-
+impl Names for RelayMeans {
     async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, String> {
         let dns = self.roads().dns;
         let (v4, v6) = tokio::join!(dns.v4(host), dns.v6(host));
@@ -87,6 +76,20 @@ impl Means for RelayMeans {
             (true, Some(fault)) => Err(fault),
             _ => Ok(addresses),
         }
+    }
+}
+
+impl Means for RelayMeans {
+    fn host(&self) -> Arc<str> {
+        self.identity.name().unwrap_or_else(private_name).into()
+    }
+
+    fn note(&self, event: Event) {
+        self.spool.settle(vec![Change::Note(event)]);
+    }
+
+    fn next_id(&self, now: Timestamp) -> QueueId {
+        self.spool.ids().next(now)
     }
 
     async fn provider_of(&self, domain: &Domain) -> Option<Arc<str>> {

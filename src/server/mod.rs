@@ -34,7 +34,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bytes::Bytes;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -51,7 +51,8 @@ use crate::http;
 use crate::inbound::{Bound, Front, Slowed};
 use crate::limits::{self, Connections};
 use crate::metrics::Meters;
-use crate::outbound::{Connector, Tcp};
+use crate::outbound::{Connector, Tcp, tls};
+use crate::post;
 use crate::queue::Retry;
 use crate::route::identity::{Identity, Reach};
 use crate::route::{
@@ -64,6 +65,7 @@ use crate::throttle::Profiles;
 use crate::types::words::{count, count_of};
 use crate::types::{Domain, Event, Mailbox, Seldom};
 use crate::verdict::Rules;
+use crate::webhook::{self, Hooks, Surroundings};
 use admitted::Admitted;
 use alerts::{RelayMeans, Roads};
 use control::{About, RelayControl};
@@ -152,6 +154,7 @@ struct Relay {
     rules: Arc<rules::InForce>,
     alerts: Alerts,
     means: Arc<RelayMeans>,
+    hooks: Hooks<RelayMeans>,
     addresses: Vec<SocketAddr>,
     sessions: TaskTracker,
     tasks: TaskTracker,
@@ -189,7 +192,7 @@ impl Relay {
         let (lines, _) = broadcast::channel(LINES_MAX);
         let watched = Watched { log: Arc::default(), meters: meters.clone(), lines: lines.clone() };
         let opened = open_spool(&config, &clock, committed_sender, watched)?;
-        let OpenSpool { spool, writer, tail } = opened;
+        let OpenSpool { spool, writer, tail, last_line } = opened;
         writers.spawn("the spool", writer.run(stop_writers.clone()));
         let (suppressions, writer) = List::open(&config.data_dir.join("suppression.sqlite"), clock.clone())?;
         writers.spawn("the suppression list", writer.run(stop_writers.clone()));
@@ -224,6 +227,18 @@ impl Relay {
         let roads = Roads { router: router.clone(), dns: dns.clone() };
         let means = RelayMeans::new(spool.clone(), known.clone(), clock.clone(), roads);
         let alerts::Started { alerts, said } = alerts::start(&config, means.clone(), &tasks, &stop_engine)?;
+        let endpoints = webhook::load(&config.webhook)?;
+        let around = Surroundings {
+            names: means.clone(),
+            alerts: alerts.clone(),
+            clock: clock.clone(),
+            tls: post::tls(tls::provider())?,
+            lines: last_line,
+            events: config.data_dir.join("events"),
+            cursors: config.data_dir.join("webhooks"),
+        };
+        let hooks = Hooks::new(around, &tasks, &stop_engine);
+        hooks.serve(endpoints).await;
         admitted.watch_end(alerts.clone(), clock.clone(), &tasks, &stop_engine);
         let rules = rules::of(&config)?;
         let mut core = Core::new(core_settings(&config, &rules, &spool)?, clock.now());
@@ -352,6 +367,7 @@ impl Relay {
             rules,
             alerts,
             means,
+            hooks,
             addresses,
             sessions,
             tasks,
@@ -483,6 +499,7 @@ impl Relay {
         let router = router(config, dns.clone(), &self.clock, &self.addresses)?;
         let rules = rules::of(config)?;
         let settings = core_settings(config, &rules, &self.spool)?;
+        let endpoints = webhook::load(&config.webhook)?;
         self.admitted.reload(config).await?;
         self.front.reload(&config.relay)?;
         self.intake.set_at_injection(config.suppression.at_injection);
@@ -492,6 +509,7 @@ impl Relay {
         self.engine.reconfigure(settings, router).await?;
         self.rules.set(rules);
         self.site.reload(config, dns);
+        self.hooks.serve(endpoints).await;
         Ok(())
     }
 }
@@ -500,6 +518,7 @@ struct OpenSpool {
     spool: Spool,
     writer: spool::Writer,
     tail: Tail,
+    last_line: watch::Receiver<u64>,
 }
 
 /// The event log, counted as it is written. It is opened only when the data folder is ours: opening mends what a crash has torn.
@@ -570,8 +589,9 @@ fn open_spool(
         Tail::read(&folder, reconcile::TAIL_BYTES).with_context(|| format!("cannot read {}", folder.display()))?;
     let log = EventLog::open(&folder, &config.events, clock.clone()).context("cannot open the event log")?;
     spool::keep_private(&folder);
+    let last_line = log.last_line();
     *journal.log.lock().unwrap_or_else(PoisonError::into_inner) = Some(log);
-    Ok(OpenSpool { spool, writer, tail })
+    Ok(OpenSpool { spool, writer, tail, last_line })
 }
 
 /// Raises the limit of descriptors and cuts what does not fit; says so if it did.

@@ -75,7 +75,9 @@ impl Walls {
 }
 
 fn all_files(config: &Config, files: &[PathBuf]) -> Vec<PathBuf> {
-    files.iter().cloned().chain(admitted::files(config)).collect()
+    let of_hooks = config.webhook.iter().flat_map(|hook| [&hook.url_file, &hook.secret_file]);
+    let of_hooks = of_hooks.filter(|file| !file.is_empty()).map(PathBuf::from);
+    files.iter().cloned().chain(admitted::files(config)).chain(of_hooks).collect()
 }
 
 fn say_root() {

@@ -12,6 +12,7 @@ pub mod envelope;
 pub mod event;
 mod hop;
 pub mod id;
+pub mod internet;
 pub mod nearest;
 pub mod pattern;
 pub mod printable;

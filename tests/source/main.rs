@@ -30,7 +30,9 @@ const USES: &[(&str, &str)] = &[
     ("auth", "clock types"),
     ("inbound", "auth clock smtp types"),
     ("outbound", "smtp types"),
-    ("alert", "clock types"),
+    ("post", ""),
+    ("alert", "clock post types"),
+    ("webhook", "alert clock event post types"),
     ("state", "clock sqlite types"),
     ("metrics", "sqlite types"),
     ("submit", "sqlite types"),
@@ -39,8 +41,8 @@ const USES: &[(&str, &str)] = &[
     ("dispatch", "clock outbound queue route spool suppress throttle types verdict"),
     (
         "config",
-        "alert::options auth::options dispatch::options event::options http::options inbound::options log outbound::options queue::options route::options \
-         sandbox suppress::options throttle::options types verdict::options",
+        "alert::options auth::options dispatch::options event::options http::options inbound::options log outbound::options \
+         queue::options route::options sandbox suppress::options throttle::options types verdict::options webhook::options",
     ),
     ("rehearse", "throttle types"),
     ("report", "config event route types verdict"),
@@ -49,12 +51,14 @@ const USES: &[(&str, &str)] = &[
     ("admin", "types"),
     (
         "server",
-        "admin alert auth clock config dispatch event http inbound limits memory metrics outbound queue report route sandbox smtp spool state submit suppress throttle types verdict",
+        "admin alert auth clock config dispatch event http inbound limits memory metrics outbound \
+         post queue report route sandbox smtp spool state submit suppress throttle types verdict webhook",
     ),
     ("demo", "admin clock config route server simulate types"),
     (
         "cli",
-        "admin auth clock config demo doctor event inbound log rehearse report route server simulate spool state suppress throttle types verdict",
+        "admin auth clock config demo doctor event inbound log rehearse \
+         report route server simulate spool state suppress throttle types verdict webhook",
     ),
 ];
 
@@ -77,6 +81,10 @@ const PURE: &[&str] = &[
     "doctor/print.rs",
     "auth/guesses.rs",
     "auth/aging.rs",
+    "webhook/batch.rs",
+    "webhook/format/",
+    "webhook/retry.rs",
+    "webhook/sign.rs",
 ];
 
 /// Their files that act.

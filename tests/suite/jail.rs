@@ -194,6 +194,9 @@ fn no_secret_shows_anywhere() {
         .set("relay", "users_file", &path("users"))
         .table(&format!("[[relay.user]]\nname = \"alice\"\npassword = \"{WORD}password\""))
         .table(&format!("[[relay.user]]\nname = \"bob\"\npassword_file = {}", path("password")))
+        .table(&format!(
+            "[[webhook]]\nname = \"app\"\nurl = \"http://u:{WORD}@{hook_address}/{WORD}path?key={WORD}query\"\nsecret = \"{WORD}-{WORD}-{WORD}\""
+        ))
         .set("log", "level", "\"trace\"")
         .set("alerts", "webhook", &format!("\"http://{hook_address}/{WORD}path?key={WORD}query\""))
         .set("alerts", "command", "\"/bin/sh -c 'exit 3'\"");
@@ -231,6 +234,9 @@ fn no_secret_shows_anywhere() {
     for slip in [
         config.clone().set("alerts", "webhook", &format!("\"htps://{WORD}/x\"")),
         user(&format!("password_hash = {WORD}unquoted")),
+        config.clone().table(&format!("[[webhook]]\nname = \"b\"\nurl = \"htps://{WORD}/x\"")),
+        config.clone().table(&format!("[[webhook]]\nname = \"b\"\nurl = https://{WORD}/x")),
+        config.clone().table(&format!("[[webhook]]\nname = \"b\"\nurl = \"https://h/\"\nsecret = \"whsec_{WORD}!\"")),
         user(&format!("password = [\"{WORD}\"]")),
         user(&format!("password_hash = \"$argon2id$v=19$m=1,t=1,p=1${WORD}\"\nclas = \"high\"")),
     ] {

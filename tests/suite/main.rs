@@ -37,3 +37,4 @@ mod start;
 mod suppression;
 mod tls;
 mod trials;
+mod webhooks;

@@ -9,6 +9,7 @@
 pub mod client;
 pub mod disk;
 pub mod dns;
+pub mod endpoint;
 pub mod faults;
 pub mod gate;
 pub mod image;
