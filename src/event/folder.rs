@@ -3,8 +3,9 @@
 //! TIME is when the file was closed, so the names sort by age. Rule that always holds: no two files are closed under one
 //! name, also when the clock goes back.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,12 +13,16 @@ use crate::types::Timestamp;
 
 pub(super) const CURRENT: &str = "current.jsonl";
 
+/// Tries to see all files at one moment, while the relay closes one.
+const LISTINGS: usize = 5;
+
 /// A file that is not written to any more.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Closed {
     pub(super) path: PathBuf,
     pub(super) at: Timestamp,
     pub(super) size_bytes: u64,
+    pub(super) identity: (u64, u64),
 }
 
 /// The closed files, the oldest first. A folder that is not there has none.
@@ -33,11 +38,35 @@ pub(super) fn closed_files(folder: &Path) -> io::Result<Vec<Closed>> {
         let Some(at) = entry.file_name().to_str().and_then(time_of) else { continue };
         let Ok(metadata) = entry.metadata() else { continue };
         if metadata.is_file() {
-            files.push(Closed { path: entry.path(), at, size_bytes: metadata.len() });
+            let (size_bytes, identity) = (metadata.len(), identity(&metadata));
+            files.push(Closed { path: entry.path(), at, size_bytes, identity });
         }
     }
     files.sort_by_key(|file| file.at);
     Ok(files)
+}
+
+/// The closed files, and the current one opened: at one moment, so that a file that is being closed counts once.
+pub(super) fn snapshot(folder: &Path) -> io::Result<(Vec<Closed>, Option<File>)> {
+    let mut closed = closed_files(folder)?;
+    for _ in 0..LISTINGS {
+        let current = match File::open(folder.join(CURRENT)) {
+            Ok(file) => Some(file),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        let again = closed_files(folder)?;
+        if again == closed {
+            return Ok((closed, current));
+        }
+        closed = again;
+    }
+    Err(io::Error::other("files of the event log are closed faster than they can be listed"))
+}
+
+/// Device and number of a file: the same for as long as it is there, whatever its name.
+pub(super) fn identity(metadata: &fs::Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
 }
 
 /// Closes the current file under a name later than all others.

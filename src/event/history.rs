@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, ErrorKind, Read};
+use std::io::{self, BufReader, ErrorKind};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -13,14 +13,11 @@ use memchr::memmem::Finder;
 use serde::Deserialize;
 
 use super::folder;
+use super::reader::read_line;
 use crate::types::{Class, EventKind, Timestamp};
 
-/// A longer line is none of the log's.
-const LINE_MAX: u64 = 1 << 20;
 /// Read from the disk in one go.
 const CHUNK: usize = 256 << 10;
-/// Tries to see all files at one moment, while the relay closes one.
-const LISTINGS: usize = 5;
 
 /// A line, as far as a story of a provider needs it.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -51,7 +48,7 @@ pub fn of_provider(folder: &Path, provider: &str, mut take: impl FnMut(&Line<'_>
     let is_plain = provider.bytes().all(|b| matches!(b, b' '..=b'~') && !matches!(b, b'"' | b'\\'));
     let mark = if is_plain { format!("\"provider\":\"{provider}\"") } else { "\"provider\":".to_string() };
     let mark = Finder::new(mark.as_bytes());
-    let (closed, current) = files(folder)?;
+    let (closed, current) = folder::snapshot(folder)?;
     let mut each = |line: &[u8]| {
         if mark.find(line).is_some()
             && let Ok(line) = serde_json::from_slice::<Line<'_>>(line)
@@ -61,8 +58,8 @@ pub fn of_provider(folder: &Path, provider: &str, mut take: impl FnMut(&Line<'_>
         }
         ControlFlow::Continue(())
     };
-    for path in closed {
-        match File::open(&path) {
+    for closed in closed {
+        match File::open(&closed.path) {
             Ok(file) => lines(file, &mut each)?,
             // Too old, and deleted since the folder was listed.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -106,45 +103,21 @@ pub fn since(
     Ok(())
 }
 
-/// The closed files, and the current one opened: at one moment, so that a file that is being closed counts once.
-fn files(folder: &Path) -> io::Result<(Vec<PathBuf>, Option<File>)> {
-    let mut closed = folder::closed_files(folder)?;
-    for _ in 0..LISTINGS {
-        let current = match File::open(folder.join(folder::CURRENT)) {
-            Ok(file) => Some(file),
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
-            Err(error) => return Err(error),
-        };
-        let again = folder::closed_files(folder)?;
-        if again == closed {
-            return Ok((closed.into_iter().map(|file| file.path).collect(), current));
-        }
-        closed = again;
-    }
-    Err(io::Error::other("files of the event log are closed faster than they can be listed"))
-}
-
 fn lines(file: File, each: &mut impl FnMut(&[u8]) -> ControlFlow<()>) -> io::Result<()> {
     let mut reader = BufReader::with_capacity(CHUNK, file);
     let mut line = Vec::new();
-    loop {
-        line.clear();
-        if (&mut reader).take(LINE_MAX).read_until(b'\n', &mut line)? == 0 {
-            return Ok(());
-        }
-        if line.ends_with(b"\n") {
-            if each(&line).is_break() {
-                return Ok(());
-            }
-        } else {
-            reader.skip_until(b'\n')?;
+    while read_line(&mut reader, &mut line)? > 0 {
+        if each(&line).is_break() {
+            break;
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::reader;
 
     fn event(provider: &str, text: &str) -> String {
         format!(
@@ -206,7 +179,7 @@ mod tests {
     #[test]
     fn a_line_that_is_too_long_is_passed_over_and_the_next_is_read() {
         let folder = tempfile::tempdir().unwrap();
-        let long = event("outlook", &"x".repeat(LINE_MAX as usize));
+        let long = event("outlook", &"x".repeat(reader::LINE_MAX));
         std::fs::write(folder.path().join("current.jsonl"), long + &event("outlook", "next")).unwrap();
         assert_eq!(texts(folder.path()), ["next"]);
     }

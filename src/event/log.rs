@@ -14,7 +14,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -201,13 +201,13 @@ impl Current {
             tracing::info!(octets = cut, file = %path.display(), "event log: the end of a cut-off line removed");
         }
         let day = day(first_time(&mut file)?.unwrap_or(now));
-        let identity = identity(&file.metadata()?);
+        let identity = folder::identity(&file.metadata()?);
         Ok(Current { appender: Appender::new(file, length), path, identity, day })
     }
 
     /// Was the file moved or deleted by somebody else? Lines written to it would be lost.
     fn is_gone(&self) -> bool {
-        fs::metadata(&self.path).map_or(true, |metadata| identity(&metadata) != self.identity)
+        fs::metadata(&self.path).map_or(true, |metadata| folder::identity(&metadata) != self.identity)
     }
 
     fn is_due(&self, now: Timestamp, size_max: u64) -> bool {
@@ -225,10 +225,6 @@ impl Stdout {
         self.failed = written.is_err();
         written
     }
-}
-
-fn identity(metadata: &fs::Metadata) -> (u64, u64) {
-    (metadata.dev(), metadata.ino())
 }
 
 /// The error, and where it happened.

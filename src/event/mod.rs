@@ -1,18 +1,23 @@
 //! The event log: one JSON object a line for everything that happened to a message (see `docs/events.md`).
 //!
-//! `line` makes the text, `append` keeps batches whole, `folder` knows the files, `log` puts them together, `tail` reads
-//! back what a start needs, `told` says it to people.
+//! `line` makes the text, `append` keeps batches whole, `folder` knows the files, `log` puts them together, `told` says it to
+//! people. Read back, it is by `tail` what a start needs, by `history` one provider's story, and by `reader` every line from a
+//! cursor on; `entry` is a line with all its fields.
 
 mod append;
+pub mod entry;
 mod folder;
 pub mod history;
 mod line;
 pub mod log;
 pub mod options;
+pub mod reader;
 pub mod tail;
 mod told;
 
+pub use entry::Entry;
 pub use log::EventLog;
+pub use reader::{Batch, RawLine, Reader};
 pub use tail::{Tail, Written};
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use super::folder;
 use crate::types::{Class, EventKind, QueueId, Timestamp};
 
 /// A higher number is none that weir gave: numbers stay below what every reader of JSON keeps exactly (RFC 8259 section 6).
-const SEQ_MAX: u64 = 1 << 53;
+pub(super) const SEQ_MAX: u64 = 1 << 53;
 
 /// The last events of the log.
 #[derive(Clone, Debug, Default, PartialEq)]
