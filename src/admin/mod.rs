@@ -18,8 +18,9 @@ pub mod server;
 mod socket;
 pub mod suppress;
 
+pub use crate::types::AddressPattern;
 pub use client::{Client, ClientError, Records};
-pub use filter::{AddressPattern, Filter};
+pub use filter::Filter;
 pub use protocol::{Action, Request};
 pub use record::{
     Acted, LaneRecord, LaneState, Ordered, OutcomeRecord, QueueDetail, QueueRecord, QueueState, RelayRecord,

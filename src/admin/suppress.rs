@@ -2,8 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::filter::AddressPattern;
-use crate::types::{Class, Domain, Mailbox, Timestamp};
+use crate::types::{AddressPattern, Class, Domain, Mailbox, Timestamp};
 
 /// Which entries a command means: all conditions that are given must hold.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -2,9 +2,11 @@
 //!
 //! `line` makes the text, `append` keeps batches whole, `folder` knows the files, `log` puts them together, `told` says it to
 //! people. Read back, it is by `tail` what a start needs, by `history` one provider's story, and by `reader` every line from a
-//! cursor on; `entry` is a line with all its fields.
+//! cursor on, by `backward` the newest ones; `entry` is a line with all its fields, `choice` says which ones are meant.
 
 mod append;
+pub mod backward;
+pub mod choice;
 pub mod entry;
 mod folder;
 pub mod history;
@@ -15,6 +17,7 @@ pub mod reader;
 pub mod tail;
 mod told;
 
+pub use choice::Choice;
 pub use entry::Entry;
 pub use log::EventLog;
 pub use reader::{Batch, RawLine, Reader};

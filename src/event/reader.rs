@@ -13,8 +13,9 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, ErrorKind, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use super::entry::seq_of;
+use super::entry::{seq_of, time_of};
 use super::folder::{self, identity};
+use crate::types::Timestamp;
 
 /// A longer line is none of the log's.
 pub(super) const LINE_MAX: usize = 1 << 20;
@@ -24,6 +25,8 @@ const BATCH_SIZE_MAX: usize = 1 << 20;
 const CHUNK: usize = 256 << 10;
 /// The same where a line here and there is looked at.
 const LOOK: usize = 4 << 10;
+/// Lines are written in the order of their times, but for clocks that are set, and for what waited for its commit.
+const DISORDER_MILLIS: i64 = 3_600_000;
 /// A line is looked for by halving down to this, in octets.
 const NEAR: u64 = 64 << 10;
 
@@ -57,6 +60,26 @@ impl Reader {
     /// Reads what comes behind the line with the number `after_seq`. 0: from the oldest line on that is there, and none was missed.
     pub fn new(folder: &Path, after_seq: u64) -> Reader {
         Reader { folder: folder.to_path_buf(), after: after_seq, open: None, was_empty: false }
+    }
+
+    /// Reads what was written since then, and somewhat more: clocks may have been set.
+    pub fn since(folder: &Path, since: Timestamp) -> io::Result<Reader> {
+        let early = Timestamp::from_millis(since.millis().saturating_sub(DISORDER_MILLIS)).to_string();
+        let is_early = |line: &[u8]| time_of(line).is_some_and(|time| time < early.as_bytes());
+        let mut files = Files::of(folder)?;
+        let mut after = 0;
+        for at in (0..files.len()).rev() {
+            let Some(mut file) = files.open(at)? else { continue };
+            let length = file.metadata()?.len();
+            let start = halve(&mut file, length, is_early)?;
+            if let Some(first) = first_seq_behind(&mut file, start)? {
+                after = first.saturating_sub(1);
+                if start > 0 {
+                    break;
+                }
+            }
+        }
+        Ok(Reader::new(folder, after))
     }
 
     /// The number of the last line that was handed out.
@@ -120,6 +143,11 @@ impl Reader {
             None => Ok(false),
         }
     }
+}
+
+/// The number of the last line of the log, for who wants only what comes from now on; 0: there is none.
+pub fn last(folder: &Path) -> io::Result<u64> {
+    Ok(Files::of(folder)?.last_seq()?.unwrap_or(0))
 }
 
 /// A file that is being read.
@@ -187,23 +215,23 @@ impl Open {
 }
 
 /// The files of the log at one moment.
-struct Files {
-    closed: Vec<folder::Closed>,
+pub(super) struct Files {
+    pub(super) closed: Vec<folder::Closed>,
     current: Option<File>,
 }
 
 impl Files {
-    fn of(folder: &Path) -> io::Result<Files> {
+    pub(super) fn of(folder: &Path) -> io::Result<Files> {
         let (closed, current) = folder::snapshot(folder)?;
         Ok(Files { closed, current })
     }
 
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.closed.len() + usize::from(self.current.is_some())
     }
 
     /// `None`: there is none, or it was deleted meanwhile.
-    fn open(&mut self, at: usize) -> io::Result<Option<File>> {
+    pub(super) fn open(&mut self, at: usize) -> io::Result<Option<File>> {
         match self.closed.get(at) {
             Some(closed) => match File::open(&closed.path) {
                 Ok(file) => Ok(Some(file)),
@@ -226,8 +254,8 @@ impl Files {
     /// The newest file that begins before the line behind `after` or with it; the oldest, if none does.
     fn holding(&mut self, after: u64) -> io::Result<usize> {
         for at in (0..self.len()).rev() {
-            if let Some(file) = self.open(at)?
-                && first_seq(file)?.is_some_and(|first| first <= after.saturating_add(1))
+            if let Some(mut file) = self.open(at)?
+                && first_seq(&mut file)?.is_some_and(|first| first <= after.saturating_add(1))
             {
                 return Ok(at);
             }
@@ -287,27 +315,37 @@ pub(super) fn read_line(reader: &mut impl BufRead, line: &mut Vec<u8>) -> io::Re
 
 /// A line's beginning at or before the first line behind `after`, and not far from it.
 pub(super) fn near(file: &mut File, length: u64, after: u64) -> io::Result<u64> {
+    halve(file, length, |line| seq_of(line).is_some_and(|seq| seq <= after))
+}
+
+/// A line's beginning at or before the first line that is not `early`, and not far from it; lines are early first and then not.
+fn halve(file: &mut File, length: u64, early: impl Fn(&[u8]) -> bool) -> io::Result<u64> {
     let (mut low, mut high) = (0, length);
     while high - low > NEAR {
         let middle = low + (high - low) / 2;
-        match numbered_behind(file, middle, high)? {
-            Some((start, seq)) if seq <= after => low = start,
+        match numbered_behind(file, middle, high, &early)? {
+            Some((start, true)) => low = start,
             _ => high = middle,
         }
     }
     Ok(low)
 }
 
-/// The first line that begins behind `from` and before `to`: where, and its number.
-fn numbered_behind(file: &mut File, from: u64, to: u64) -> io::Result<Option<(u64, u64)>> {
+/// The first line of the log that begins behind `from` and before `to`: where, and whether it is early.
+fn numbered_behind(
+    file: &mut File,
+    from: u64,
+    to: u64,
+    early: &impl Fn(&[u8]) -> bool,
+) -> io::Result<Option<(u64, bool)>> {
     file.seek(SeekFrom::Start(from))?;
     let mut reader = BufReader::with_capacity(LOOK, file);
     let mut line = Vec::new();
     let mut start = from + read_line(&mut reader, &mut line)?;
     while start > from && start < to {
         let length = read_line(&mut reader, &mut line)?;
-        if let Some(seq) = seq_of(&line) {
-            return Ok(Some((start, seq)));
+        if seq_of(&line).is_some() {
+            return Ok(Some((start, early(&line))));
         }
         if length == 0 {
             break;
@@ -317,8 +355,12 @@ fn numbered_behind(file: &mut File, from: u64, to: u64) -> io::Result<Option<(u6
     Ok(None)
 }
 
-fn first_seq(mut file: File) -> io::Result<Option<u64>> {
-    file.seek(SeekFrom::Start(0))?;
+pub(super) fn first_seq(file: &mut File) -> io::Result<Option<u64>> {
+    first_seq_behind(file, 0)
+}
+
+fn first_seq_behind(file: &mut File, start: u64) -> io::Result<Option<u64>> {
+    file.seek(SeekFrom::Start(start))?;
     let mut reader = BufReader::with_capacity(LOOK, file);
     let mut line = Vec::new();
     while read_line(&mut reader, &mut line)? > 0 {
@@ -551,6 +593,25 @@ mod tests {
         assert_eq!(rest(&mut reader), (vec![], 0));
         place.add(&lines(1..=2));
         assert_eq!(rest(&mut reader), all(1..=2));
+    }
+
+    #[test]
+    fn reading_since_a_moment_begins_near_it() {
+        let place = Place::new();
+        let at = |seq: u64| Timestamp::from_secs(1_795_262_400 + 60 * i64::try_from(seq).unwrap());
+        let timed = |numbers: std::ops::RangeInclusive<u64>| -> String {
+            numbers.map(|seq| line(seq).replace("2026-11-21T20:33:40.042Z", &at(seq).to_string())).collect()
+        };
+        place.write("events-20261120T000000Z.jsonl", &timed(1..=3_000));
+        place.write("events-20261121T000000Z.jsonl", &timed(3_001..=6_000));
+        place.add(&timed(6_001..=9_000));
+        for seq in [1, 2, 1_500, 2_999, 3_000, 3_001, 3_061, 5_000, 6_000, 6_100, 8_999, 9_000] {
+            let mut reader = Reader::since(place.0.path(), at(seq)).unwrap();
+            let first = reader.next(1).unwrap().lines[0].seq;
+            assert!(first <= seq && seq - first < 1_000 + NEAR / 90, "{seq}: {first}");
+        }
+        assert_eq!(Reader::since(Path::new("/nowhere"), at(1)).unwrap().next(1).unwrap(), Batch::default());
+        assert_eq!((last(place.0.path()).unwrap(), last(Path::new("/nowhere")).unwrap()), (9_000, 0));
     }
 
     #[test]
