@@ -12,6 +12,7 @@ mod config;
 mod container;
 mod demo;
 mod doctor;
+mod events;
 mod examples;
 mod explain;
 mod health;
@@ -36,6 +37,7 @@ mod status;
 mod suppress;
 mod suppressed;
 mod table;
+mod trace;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -81,6 +83,10 @@ enum Command {
     Suppress(suppress::Suppress),
     /// Show the relay and its lanes: connections, rate, what waits and why
     Status(status::Status),
+    /// Print what happened to mail: the event log in words, from its files; also without a running relay
+    Events(events::Events),
+    /// Tell the whole story of a recipient or a message, from the event log and the queue; also without a running relay
+    Trace(trace::Trace),
     /// Send nothing to a provider, a domain or anybody until it is resumed; the mail stays queued
     Pause(lane::Pause),
     /// Ask a paused or blocked provider with one message, and go on if it takes it
@@ -232,6 +238,8 @@ async fn execute(command: Command, config: &config::Config, output: &mut Output)
         Command::Queue(command) => queue::queue(command, config, output).await,
         Command::Suppress(command) => suppress::suppress(command, config, output).await,
         Command::Status(status) => status::status(status, config, output).await,
+        Command::Events(events) => events::events(events, config, output).await,
+        Command::Trace(trace) => trace::trace(trace, config, output).await,
         Command::Pause(pause) => lane::pause(pause, config, output).await,
         Command::Resume(resume) => lane::resume(resume, config, output).await,
         Command::Forget(forget) => lane::forget(forget, config, output).await,

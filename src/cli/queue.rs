@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
+use serde::Serialize;
 
 use super::config::Config;
 use super::output::{self, Output};
@@ -226,7 +227,7 @@ fn recipients(recipients: &[String]) -> String {
     }
 }
 
-fn next_attempt(record: &QueueRecord, now: Timestamp) -> String {
+pub(super) fn next_attempt(record: &QueueRecord, now: Timestamp) -> String {
     match (record.state, record.next_attempt) {
         (QueueState::Held, _) => "when released".to_string(),
         (QueueState::Active, _) => "being tried".to_string(),
@@ -302,18 +303,35 @@ fn describe(detail: &QueueDetail, now: Timestamp) -> String {
 }
 
 /// Adds what the last reply means, by the rule that read it.
-fn explained(detail: &mut QueueDetail, rules: &Rules, profiles: &Profiles) {
+pub(super) fn explained(detail: &mut QueueDetail, rules: &Rules, profiles: &Profiles) {
     let Some(last) = &detail.last else { return };
-    let Some(reply) = Reply::parse(&last.reply) else { return };
-    let Some(reading) = rules.reread(&last.provider, &last.rule, &reply) else { return };
-    let said = |words: String| Some(words).filter(|words| !words.is_empty());
-    detail.cause = said(reading.cause.to_string());
-    detail.does = said(does(&reading, profiles.get(&last.provider).pause));
-    detail.remedy = said(reading.remedy.to_string());
+    let Some(meaning) = Meaning::of(&last.provider, &last.rule, &last.reply, rules, profiles) else { return };
+    Meaning { cause: detail.cause, does: detail.does, remedy: detail.remedy } = meaning;
+}
+
+/// What a reply means by the rule that read it, for a person.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(super) struct Meaning {
+    pub(super) cause: Option<String>,
+    pub(super) does: Option<String>,
+    pub(super) remedy: Option<String>,
+}
+
+impl Meaning {
+    /// `None`: no rule has read it, or that rule is gone.
+    pub(super) fn of(provider: &str, rule: &str, reply: &str, rules: &Rules, profiles: &Profiles) -> Option<Meaning> {
+        let reading = rules.reread(provider, rule, &Reply::parse(reply)?)?;
+        let said = |words: String| Some(words).filter(|words| !words.is_empty());
+        Some(Meaning {
+            cause: said(reading.cause.to_string()),
+            does: said(does(&reading, profiles.get(provider).pause)),
+            remedy: said(reading.remedy.to_string()),
+        })
+    }
 }
 
 /// `after 3,000 others, about 08:25 UTC`
-fn turn(detail: &QueueDetail, now: Timestamp) -> String {
+pub(super) fn turn(detail: &QueueDetail, now: Timestamp) -> String {
     let others = match detail.ahead {
         None => String::new(),
         Some(0) => "next".to_string(),

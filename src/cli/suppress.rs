@@ -130,7 +130,7 @@ pub(super) struct Confirm {
 
 /// A time, said as such or from now.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum When {
+pub(super) enum When {
     In(Span),
     At(Timestamp),
 }
@@ -143,7 +143,7 @@ impl When {
         }
     }
 
-    fn ago(self, now: Timestamp) -> Timestamp {
+    pub(super) fn ago(self, now: Timestamp) -> Timestamp {
         match self {
             When::In(span) => now - span.0,
             When::At(moment) => moment,
