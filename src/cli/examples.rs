@@ -60,6 +60,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ),
     ("simulate", &["weir simulate --profile strict", "weir simulate --try /etc/weir/weir.toml"]),
     ("demo", &["weir demo"]),
+    ("mcp", &["weir mcp", "weir mcp --config /etc/weir/weir.toml"]),
     (
         "completions",
         &[

@@ -21,6 +21,7 @@ mod human;
 mod import;
 mod lane;
 mod man;
+mod mcp;
 mod offline;
 mod output;
 mod password;
@@ -107,6 +108,8 @@ enum Command {
     Simulate(simulate::Simulate),
     /// Watch weir find a receiver's limits: relay and receivers in one process on loopback, in less than a minute
     Demo(demo::Demo),
+    /// Answer a program that speaks the Model Context Protocol, on standard input and output; it can read and change nothing
+    Mcp,
     /// Print what a shell needs to complete these commands
     Completions(completions::Completions),
     /// Print a man page, or write all of them into a folder
@@ -216,6 +219,9 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let output = &mut Output::stdout();
+    if let Command::Mcp = cli.command {
+        return runtime.block_on(mcp::mcp(&config, output));
+    }
     let code = runtime.block_on(execute(cli.command, &config, output))?;
     output.flush()?;
     Ok(code)
@@ -234,7 +240,9 @@ async fn play(command: &Command, output: &mut Output) -> anyhow::Result<ExitCode
 async fn execute(command: Command, config: &config::Config, output: &mut Output) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run | Command::Check(_) | Command::Password(_) | Command::Explain(_) => Ok(ExitCode::SUCCESS),
-        Command::Simulate(_) | Command::Demo(_) | Command::Completions(_) | Command::Man(_) => Ok(ExitCode::SUCCESS),
+        Command::Simulate(_) | Command::Demo(_) | Command::Completions(_) | Command::Man(_) | Command::Mcp => {
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Queue(command) => queue::queue(command, config, output).await,
         Command::Suppress(command) => suppress::suppress(command, config, output).await,
         Command::Status(status) => status::status(status, config, output).await,

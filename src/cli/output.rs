@@ -30,7 +30,7 @@ impl Output {
         Output { writer: Box::new(io::BufWriter::with_capacity(64 << 10, stdout.lock())), is_terminal }
     }
 
-    #[cfg(test)]
+    /// To somewhere else, where nobody watches.
     pub(super) fn to(writer: impl Write + 'static) -> Output {
         Output { writer: Box::new(writer), is_terminal: false }
     }
@@ -128,7 +128,7 @@ pub(super) fn complain(error: &anyhow::Error) {
 }
 
 /// Some libraries put the cause into their own text as well: what was said is not said again.
-fn with_causes(error: &anyhow::Error) -> String {
+pub(super) fn with_causes(error: &anyhow::Error) -> String {
     let mut text = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
         if !text.contains(&cause) {

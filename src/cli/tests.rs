@@ -53,6 +53,7 @@ fn exactly_the_commands_that_work_are_listed() {
             "rehearse",
             "simulate",
             "demo",
+            "mcp",
             "completions",
             "man"
         ]
@@ -108,6 +109,7 @@ fn what_people_type_is_read() {
         "weir resume --all",
         "weir forget outlook --source b --json",
         "weir health --ready",
+        "weir mcp",
         "weir send --from a@example.com --to b@outlook.com --subject hello",
         "weir send --test b@outlook.com",
     ] {

@@ -1,9 +1,10 @@
-//! What happened, as the commands tell it from the event log: `weir events` and `weir trace`.
+//! What happened, as the commands tell it from the event log: `weir events`, `weir trace`, and `weir mcp` for programs.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
 
 use crate::kit::relay::WEIR;
 use crate::kit::{At, Mx, Relay, World, mail, say, until};
@@ -134,4 +135,39 @@ fn trace_tells_of_mail_that_has_no_line_of_its_own_yet_and_counts_what_it_leaves
     assert!(text.starts_with("2 stories are older than these"), "{text}");
     assert_eq!(text.matches("accepted    ").count(), 2, "{text}");
     assert_eq!(relay.json(&["trace", "later@x.test"]).len(), 4);
+}
+
+#[test]
+fn a_program_asks_over_mcp_what_the_commands_tell() {
+    let (_world, _mx, relay, id) = with_a_past();
+    let mut command = Command::new(WEIR);
+    command.args(["mcp", "--config"]).arg(relay.config_file());
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("start weir mcp");
+    let mut input = child.stdin.take().expect("its input");
+    let mut answers = BufReader::new(child.stdout.take().expect("its output")).lines();
+    let mut ask = |request: Value| -> Value {
+        writeln!(input, "{request}").expect("ask");
+        let answer = answers.next().expect("an answer").expect("a line");
+        serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{answer}: {error}"))
+    };
+    let hello = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {"protocolVersion": "2025-11-25"}});
+    assert_eq!(ask(hello)["result"]["serverInfo"]["name"], "weir");
+    for (tool, arguments, key, value) in [
+        ("status", json!({}), "hostname", json!("relay.test")),
+        ("queue_list", json!({"recipient": "later@x.test"}), "id", json!(id)),
+        ("queue_show", json!({"id": id}), "attempts", json!(1)),
+        ("trace", json!({"subject": "gone@x.test"}), "end", json!("bounced")),
+        ("suppress_check", json!({"address": "gone@x.test"}), "suppressed", json!(true)),
+        ("suppress_check", json!({"address": "u@x.test"}), "suppressed", json!(false)),
+        ("events", json!({"kind": "delivered"}), "recipient", json!("u@x.test")),
+        ("explain", json!({"reply": "550 5.1.1 no such user"}), "class", json!("recipient-unknown")),
+    ] {
+        let params = json!({"name": tool, "arguments": arguments});
+        let answer = ask(json!({"jsonrpc": "2.0", "id": tool, "method": "tools/call", "params": params}));
+        let records = answer["result"]["structuredContent"]["records"].clone();
+        let found = records.as_array().is_some_and(|records| records.iter().any(|record| record[key] == value));
+        assert!(found, "{tool}: {answer:#}");
+    }
+    drop(input);
+    assert!(until("its end", || child.try_wait().unwrap()).success());
 }
