@@ -26,6 +26,7 @@ mod offline;
 mod output;
 mod password;
 mod piped;
+mod progress;
 mod providers;
 mod queue;
 mod rehearse;

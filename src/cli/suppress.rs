@@ -173,7 +173,7 @@ pub(super) async fn suppress(command: Suppress, config: &Config, output: &mut Ou
         Suppress::Remove(command) => remove(command, config, output).await?,
         Suppress::Confirm(command) => confirm(command, config, output).await?,
         Suppress::Import(command) => return import::import(command, config, output).await,
-        Suppress::Export(command) => suppressed::export(command, config, output).await?,
+        Suppress::Export(command) => return suppressed::export(command, config, output).await,
     }
     Ok(ExitCode::SUCCESS)
 }

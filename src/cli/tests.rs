@@ -185,11 +185,17 @@ impl Control for Rote {
                 answer.record(&QueueDetail::of(&envelope(), &delivery())).await?;
             }
             Request::QueueShow { id } => return Err(Failed::new(format!("no message {id} is in the queue"))),
-            Request::QueueAct { filter, .. } => {
+            Request::QueueAct { filter, progress, .. } => {
+                if progress {
+                    answer.record(&Acted::default()).await?;
+                }
                 let hits = u64::from(filter.ids.is_empty() || filter.ids.contains(&known));
                 answer.record(&Acted { messages: hits, recipients: hits, note: None }).await?;
             }
-            Request::QueueReroute { .. } => {
+            Request::QueueReroute { progress, .. } => {
+                if progress {
+                    answer.record(&Acted { messages: 1, recipients: 1, note: None }).await?;
+                }
                 answer.record(&Acted { messages: 2, recipients: 3, note: None }).await?;
             }
             Request::Pause { provider } | Request::Resume { provider, .. } if provider != "outlook" => {
@@ -385,4 +391,31 @@ async fn without_a_relay_every_command_says_so() {
         let error = code.unwrap_err().to_string();
         assert!(error.starts_with("no relay is running with data folder"), "{line}: {error}");
     }
+}
+
+/// Answers as a relay does that does not know how to say how far it is.
+async fn old_relay(listener: tokio::net::UnixListener) -> Vec<String> {
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    let mut asked = Vec::new();
+    for answer in [
+        "{\"error\":\"the relay does not understand this request (is it of another version?): unknown field `progress`\"}\n",
+        "{\"messages\":3,\"recipients\":4,\"note\":null}\n{\"end\":true}\n",
+    ] {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut stream = BufReader::new(stream);
+        let mut line = String::new();
+        stream.read_line(&mut line).await.unwrap();
+        asked.push(line);
+        stream.write_all(answer.as_bytes()).await.unwrap();
+    }
+    asked
+}
+
+#[tokio::test]
+async fn a_relay_of_an_older_version_is_asked_in_its_own_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let listener = tokio::net::UnixListener::bind(folder.path().join("control.sock")).unwrap();
+    let ((code, text), asked) = tokio::join!(run("weir queue flush", folder.path()), old_relay(listener));
+    assert_eq!((code.unwrap(), text.as_str()), (ExitCode::SUCCESS, "made due: 3 messages, 4 recipients\n"));
+    assert!(asked[0].contains("progress") && !asked[1].contains("progress"), "{asked:?}");
 }

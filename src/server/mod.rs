@@ -272,6 +272,7 @@ impl Relay {
             identity: known.clone(),
             reading_backlog: reading_backlog.clone(),
             gate: front.gate().clone(),
+            tasks: tasks.clone(),
         };
         let socket = admin::Server::bind(&config.data_dir)?;
         let (control_tasks, stop_control) = (tasks.clone(), stop_engine.clone());
