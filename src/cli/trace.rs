@@ -72,56 +72,74 @@ struct OfAddress {
     suppressed: Vec<SuppressRecord>,
 }
 
+/// All that is told of a subject.
+struct Found {
+    told: Vec<Told>,
+    about: Option<OfAddress>,
+    /// Older stories, and whether there may be still more.
+    more: (usize, bool),
+}
+
 pub(super) async fn trace(trace: Trace, config: &Config, output: &mut Output) -> anyhow::Result<ExitCode> {
     let mut client = relay::connect_if_running(config).await?;
-    let mut stories = Stories::of(trace.subject.clone(), trace.last as usize);
     let mut queue = Queue { client: client.as_mut(), config };
-    queue.collect(&trace.subject, &mut stories).await?;
-    let folder = config.data_dir.join("events");
-    read_log(&mut stories, &folder, config)?;
     let meanings = Meanings { rules: config.rules()?, profiles: Profiles::new(&config.settings.provider) };
-
-    let now = Clock::system().now();
-    let (more, are_more) = stories.more();
-    let of_address = std::mem::take(&mut stories.of_address);
-    let mut told = Vec::new();
-    for (key, story) in std::mem::take(&mut stories.kept) {
-        told.push(queue.told(key, story, &meanings).await?);
+    let max = trace.last as usize;
+    let mut found = find(&trace.subject, max, &mut queue, &meanings).await?;
+    // A Message-ID without its angle brackets looks like an address.
+    if let (None, Subject::Address(address)) = (&found, &trace.subject) {
+        found = find(&Subject::MessageId(address.as_str().to_string()), max, &mut queue, &meanings).await?;
     }
-    let about = about(&trace.subject, of_address, &told, &mut queue).await?;
-    if told.is_empty() && about.is_none() {
+    let Some(found) = found else {
         bail!(
             "nothing is known of {}: it is not in the queue, and the event log, which is kept for {}, has no word of it",
             trace.subject,
             human::span(config.settings.events.keep.0)
         );
+    };
+    tell(&found, trace.format, output)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn find(
+    subject: &Subject,
+    max: usize,
+    queue: &mut Queue<'_>,
+    meanings: &Meanings,
+) -> anyhow::Result<Option<Found>> {
+    let mut stories = Stories::of(subject.clone(), max);
+    queue.collect(subject, &mut stories).await?;
+    read_log(&mut stories, &queue.config.data_dir.join("events"), queue.config)?;
+    let more = stories.more();
+    let mut told = Vec::new();
+    for (key, story) in std::mem::take(&mut stories.kept) {
+        told.push(queue.told(key, story, meanings).await?);
     }
-    if more > 0 && !trace.format.json {
+    let about = about(subject, stories.of_address, &told, queue).await?;
+    let found = Found { told, about, more };
+    Ok((!found.told.is_empty() || found.about.is_some()).then_some(found))
+}
+
+fn tell(found: &Found, format: Format, output: &mut Output) -> anyhow::Result<()> {
+    let now = Clock::system().now();
+    let (more, are_more) = found.more;
+    if more > 0 {
         let or_more = if are_more { "at least " } else { "" };
-        output.line(&format!(
-            "{or_more}{} older than these: --last NUMBER shows them\n",
-            human::count_of(more as u64, "story is", "stories are")
-        ))?;
+        let stories = human::count_of(more as u64, "story is", "stories are");
+        let text = format!("{or_more}{stories} older than these: --last NUMBER shows them");
+        if format.json { output::say(&text) } else { output.line(&(text + "\n"))? }
     }
-    for story in &told {
-        match trace.format.json {
+    for story in &found.told {
+        match format.json {
             true => output.json(story)?,
             false => output.text(&(lines(story, now, output.width()) + "\n"))?,
         }
     }
-    if let Some(about) = about {
-        match trace.format.json {
-            true => output.json(&about)?,
-            false => output.text(&lines_about(&about, now, output.width()))?,
-        }
+    match &found.about {
+        Some(about) if format.json => output.json(about),
+        Some(about) => output.text(&lines_about(about, now, output.width())),
+        None => Ok(()),
     }
-    if more > 0 && trace.format.json {
-        output::say(&format!(
-            "{} older than these: --last NUMBER shows them",
-            human::count_of(more as u64, "story is", "stories are")
-        ));
-    }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// Where there is no log, the queue alone tells.

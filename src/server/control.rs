@@ -306,6 +306,7 @@ impl RelayControl {
                 Adjust::Flush => {
                     format!("{skipped} {are} held or being tried just now: flush lifts no hold, limit or block")
                 }
+                Adjust::Hold => format!("{skipped} {were} held already, or about to end, and left alone"),
                 _ => format!("{skipped} {are} being tried just now and {were} left alone"),
             });
         }

@@ -107,7 +107,7 @@ fn trace_tells_a_story_from_log_and_queue_with_and_without_a_running_relay() {
         for part in ["bounced     ", "550 5.1.1 no such user", "cause: ", "= bounced ", "on the suppression list"] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
-        for subject in [id.as_str(), "<past@sender.test>"] {
+        for subject in [id.as_str(), "<past@sender.test>", "past@sender.test"] {
             let stories = relay.json(&["trace", subject]);
             let ends: Vec<&str> = stories.iter().map(|story| story["end"].as_str().unwrap_or("none")).collect();
             assert_eq!(ends, ["bounced", "none", "delivered"], "by recipient: {stories:#?}");

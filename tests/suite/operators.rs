@@ -669,6 +669,15 @@ fn interrupted_work_says_so_and_does_no_harm() {
 }
 
 #[test]
+fn what_a_hold_left_alone_is_told_as_what_it_is() {
+    let (_world, _mx, relay, _) = waiting();
+    relay.ok(&["queue", "hold"]);
+    let output = relay.command(&["queue", "hold"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("2 were held already, or about to end, and left alone"), "{said}");
+}
+
+#[test]
 fn long_work_shows_no_progress_where_nobody_looks() {
     let (_world, _mx, relay, _) = waiting();
     for arguments in
