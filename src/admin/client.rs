@@ -13,7 +13,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
 
 use super::line::{self, LineError};
-use super::protocol::{Last, RECORD_MAX, REQUEST_MAX, Request, SOCKET_NAME};
+use super::protocol::{Last, NOT_UNDERSTOOD, RECORD_MAX, REQUEST_MAX, Request, SOCKET_NAME};
 use super::socket::Reach;
 use super::suppress::ImportEntry;
 
@@ -50,6 +50,13 @@ pub enum ClientError {
     RecordTooLong,
     #[error("the connection to the relay broke")]
     Broken(#[from] io::Error),
+}
+
+impl ClientError {
+    /// Does the relay not know this request, or one of its keys?
+    pub fn is_not_understood(&self) -> bool {
+        matches!(self, ClientError::Refused(text) if text.starts_with(NOT_UNDERSTOOD))
+    }
 }
 
 impl From<LineError> for ClientError {
@@ -299,7 +306,7 @@ mod tests {
             let list = Request::QueueList { filter: Filter::default() };
             assert_eq!(client.all::<QueueRecord>(&list).await.unwrap().len(), 5000);
             // The same connection serves the next request.
-            let act = Request::QueueAct { action: Action::Flush, filter: Filter::default() };
+            let act = Request::QueueAct { action: Action::Flush, filter: Filter::default(), progress: false };
             assert_eq!(client.all::<Acted>(&act).await.unwrap()[0].messages, 3);
             relay.end().await;
         }
@@ -373,7 +380,7 @@ mod tests {
     async fn too_many_connections_are_turned_away_with_a_reason() {
         let relay = Running::start(Fake(1, None), false);
         let mut clients = Vec::new();
-        let act = Request::QueueAct { action: Action::Hold, filter: Filter::default() };
+        let act = Request::QueueAct { action: Action::Hold, filter: Filter::default(), progress: true };
         for _ in 0..32 {
             let mut client = relay.client().await;
             client.all::<Acted>(&act).await.unwrap();

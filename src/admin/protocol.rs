@@ -18,6 +18,8 @@ pub const SOCKET_NAME: &str = "control.sock";
 pub const REQUEST_MAX: usize = 256 << 10;
 /// A record on its line: a message with a thousand recipients of full length and a long reply.
 pub const RECORD_MAX: usize = 1 << 20;
+/// How the answer to a request begins that the relay does not know, or not with these keys: it is of another version.
+pub const NOT_UNDERSTOOD: &str = "the relay does not understand this request";
 /// The longest a request may ask to wait for an outcome.
 pub const OUTCOME_WAIT_MAX: Duration = Duration::from_secs(600);
 
@@ -31,10 +33,21 @@ pub enum Request {
     QueueList { filter: Filter },
     /// A `QueueDetail` for each delivery of the message; an error if it is not in the queue.
     QueueShow { id: QueueId },
-    /// One `Acted`.
-    QueueAct { action: Action, filter: Filter },
-    /// One `Acted`: what was never attempted or only deferred goes to this hop from now on.
-    QueueReroute { filter: Filter, to: NextHop },
+    /// One `Acted`; with `progress` some before it, each with what is done and on disk so far.
+    QueueAct {
+        action: Action,
+        filter: Filter,
+        /// Left out where it is not asked for, so that a relay that does not know it understands the request.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        progress: bool,
+    },
+    /// The same: what was never attempted or only deferred goes to this hop from now on.
+    QueueReroute {
+        filter: Filter,
+        to: NextHop,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        progress: bool,
+    },
     /// One `Ordered`: nothing goes to the provider until it is resumed, also not after a restart.
     Pause { provider: String },
     /// One `Ordered`: one probe goes out now, then more; forced: slow start without a probe.
@@ -180,8 +193,12 @@ mod tests {
             Request::Status,
             Request::QueueList { filter: filter.clone() },
             Request::QueueShow { id: id() },
-            Request::QueueAct { action: Action::Bounce, filter: Filter { ids: vec![id()], ..Filter::default() } },
-            Request::QueueReroute { filter: filter.clone(), to: "192.0.2.1:2525".parse().unwrap() },
+            Request::QueueAct {
+                action: Action::Bounce,
+                filter: Filter { ids: vec![id()], ..Filter::default() },
+                progress: true,
+            },
+            Request::QueueReroute { filter: filter.clone(), to: "192.0.2.1:2525".parse().unwrap(), progress: false },
             Request::Pause { provider: "outlook".into() },
             Request::Resume { provider: "mx\u{2028}.\"example\"\n".into(), force: true },
             Request::PauseDomain { domain: Domain::parse("example.com").unwrap() },
@@ -222,10 +239,17 @@ mod tests {
     fn requests_are_plain_to_write_by_hand() {
         let request =
             json!({"do": "queue-act", "action": "flush", "filter": {"provider": "outlook", "older_than": "2h"}});
-        let Request::QueueAct { action: Action::Flush, filter } = serde_json::from_value(request).unwrap() else {
+        let read = serde_json::from_value(request).unwrap();
+        let Request::QueueAct { action: Action::Flush, filter, progress: false } = read else {
             panic!("another request");
         };
         assert_eq!(filter.older_than.map(|span| span.0.as_secs()), Some(7200));
+    }
+
+    #[test]
+    fn a_request_without_progress_is_the_one_that_relays_before_it_know() {
+        let request = Request::QueueAct { action: Action::Flush, filter: Filter::default(), progress: false };
+        assert_eq!(serde_json::to_value(request).unwrap(), json!({"do": "queue-act", "action": "flush", "filter": {}}));
     }
 
     #[test]

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::line::{self, LineError};
-use super::protocol::{Last, REQUEST_MAX, Request, SOCKET_NAME};
+use super::protocol::{Last, NOT_UNDERSTOOD, REQUEST_MAX, Request, SOCKET_NAME};
 use super::socket::Reach;
 use super::suppress::ImportEntry;
 
@@ -263,9 +263,8 @@ where
     let Some(line) = timeout(IDLE_MAX, line::read(reader, REQUEST_MAX)).await.map_err(|_| Broken::Slow)?? else {
         return Ok(false);
     };
-    let request = Request::read(&line).map_err(|error| {
-        Broken::Misuse(format!("the relay does not understand this request (is it of another version?): {error}"))
-    })?;
+    let request = Request::read(&line)
+        .map_err(|error| Broken::Misuse(format!("{NOT_UNDERSTOOD} (is it of another version?): {error}")))?;
     let imports = request == Request::SuppressImport;
     let (feed, input) = Input::channel();
     let (answer, records) = Answer::channel();

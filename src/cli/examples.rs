@@ -36,6 +36,8 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("suppress import", &["weir suppress import bounces.csv"]),
     ("suppress export", &["weir suppress export > list.jsonl", "weir suppress export --format csv > list.csv"]),
     ("status", &["weir status", "weir status --watch"]),
+    ("events", &["weir events --follow", "weir events --kind bounced,expired --provider outlook --since 1d"]),
+    ("trace", &["weir trace someone@outlook.com", "weir trace 0123456789ABC"]),
     ("pause", &["weir pause outlook", "weir pause --domain example.com"]),
     ("resume", &["weir resume outlook"]),
     ("forget", &["weir forget outlook --source a"]),
@@ -58,6 +60,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ),
     ("simulate", &["weir simulate --profile strict", "weir simulate --try /etc/weir/weir.toml"]),
     ("demo", &["weir demo"]),
+    ("mcp", &["weir mcp", "weir mcp --config /etc/weir/weir.toml"]),
     (
         "completions",
         &[

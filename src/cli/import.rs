@@ -8,10 +8,9 @@
 //!   only merged.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, IsTerminal, Write};
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -19,6 +18,7 @@ use serde::Serialize;
 
 use super::config::Config;
 use super::output::{self, Output};
+use super::progress::{Progress, unless_interrupted};
 use super::{Format, human, offline, relay};
 use crate::admin::Imported;
 use crate::clock::Clock;
@@ -28,8 +28,6 @@ use crate::types::Timestamp;
 
 /// Lines that are no entries and named one by one; the rest is counted.
 const FAULTS_NAMED: u64 = 20;
-/// How often a person sees how far it is.
-const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 /// Lines between two looks at the clock.
 const PROGRESS_LINES: u64 = 4096;
 
@@ -72,10 +70,14 @@ pub(super) async fn import(command: Import, config: &Config, output: &mut Output
         done = so_far;
         progress.say(|| on_the_list(&so_far));
     };
-    let written: anyhow::Result<()> = match client {
-        Some(client) => client.import(entries.by_ref().filter_map(import_line), each).await.map_err(Into::into),
-        None => offline::import(&config.data_dir, &mut entries, each).await,
+    let work = async {
+        match client {
+            Some(client) => client.import(entries.by_ref().filter_map(import_line), each).await.map_err(Into::into),
+            None => offline::import(&config.data_dir, &mut entries, each).await,
+        }
     };
+    let written: anyhow::Result<()> =
+        unless_interrupted(work).await?.unwrap_or_else(|| Err(anyhow::anyhow!("interrupted")));
     progress.end();
     let broken = entries.broken.take().map_or(Ok(()), Err).context("cannot read what was sorted");
     written.and(broken).with_context(|| format!("{}; import the same file again for the rest", on_the_list(&done)))?;
@@ -182,36 +184,6 @@ impl Iterator for Entries {
         });
         self.expired += u64::from(next.as_ref().is_some_and(|entry| !entry.is_in_force(self.now)));
         next
-    }
-}
-
-/// A line on standard error that overwrites itself, for a person who waits.
-struct Progress {
-    clock: Clock,
-    is_terminal: bool,
-    last: Timestamp,
-    shown: bool,
-}
-
-impl Progress {
-    fn new(clock: Clock) -> Progress {
-        let last = clock.now();
-        Progress { clock, is_terminal: io::stderr().is_terminal(), last, shown: false }
-    }
-
-    fn say(&mut self, text: impl FnOnce() -> String) {
-        if !self.is_terminal || self.clock.now().since(self.last) < PROGRESS_EVERY {
-            return;
-        }
-        (self.last, self.shown) = (self.clock.now(), true);
-        // Nobody loses anything when this cannot be written.
-        let _ = write!(io::stderr(), "\r\x1b[K{}", text());
-    }
-
-    fn end(&mut self) {
-        if std::mem::take(&mut self.shown) {
-            let _ = write!(io::stderr(), "\r\x1b[K");
-        }
     }
 }
 

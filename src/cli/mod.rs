@@ -12,6 +12,7 @@ mod config;
 mod container;
 mod demo;
 mod doctor;
+mod events;
 mod examples;
 mod explain;
 mod health;
@@ -20,10 +21,12 @@ mod human;
 mod import;
 mod lane;
 mod man;
+mod mcp;
 mod offline;
 mod output;
 mod password;
 mod piped;
+mod progress;
 mod providers;
 mod queue;
 mod rehearse;
@@ -36,6 +39,7 @@ mod status;
 mod suppress;
 mod suppressed;
 mod table;
+mod trace;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -81,6 +85,10 @@ enum Command {
     Suppress(suppress::Suppress),
     /// Show the relay and its lanes: connections, rate, what waits and why
     Status(status::Status),
+    /// Print what happened to mail: the event log in words, from its files; also without a running relay
+    Events(events::Events),
+    /// Tell the whole story of a recipient or a message, from the event log and the queue; also without a running relay
+    Trace(trace::Trace),
     /// Send nothing to a provider, a domain or anybody until it is resumed; the mail stays queued
     Pause(lane::Pause),
     /// Ask a paused or blocked provider with one message, and go on if it takes it
@@ -101,6 +109,8 @@ enum Command {
     Simulate(simulate::Simulate),
     /// Watch weir find a receiver's limits: relay and receivers in one process on loopback, in less than a minute
     Demo(demo::Demo),
+    /// Answer a program that speaks the Model Context Protocol, on standard input and output; it can read and change nothing
+    Mcp,
     /// Print what a shell needs to complete these commands
     Completions(completions::Completions),
     /// Print a man page, or write all of them into a folder
@@ -210,6 +220,9 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let output = &mut Output::stdout();
+    if let Command::Mcp = cli.command {
+        return runtime.block_on(mcp::mcp(&config, output));
+    }
     let code = runtime.block_on(execute(cli.command, &config, output))?;
     output.flush()?;
     Ok(code)
@@ -228,10 +241,14 @@ async fn play(command: &Command, output: &mut Output) -> anyhow::Result<ExitCode
 async fn execute(command: Command, config: &config::Config, output: &mut Output) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run | Command::Check(_) | Command::Password(_) | Command::Explain(_) => Ok(ExitCode::SUCCESS),
-        Command::Simulate(_) | Command::Demo(_) | Command::Completions(_) | Command::Man(_) => Ok(ExitCode::SUCCESS),
+        Command::Simulate(_) | Command::Demo(_) | Command::Completions(_) | Command::Man(_) | Command::Mcp => {
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Queue(command) => queue::queue(command, config, output).await,
         Command::Suppress(command) => suppress::suppress(command, config, output).await,
         Command::Status(status) => status::status(status, config, output).await,
+        Command::Events(events) => events::events(events, config, output).await,
+        Command::Trace(trace) => trace::trace(trace, config, output).await,
         Command::Pause(pause) => lane::pause(pause, config, output).await,
         Command::Resume(resume) => lane::resume(resume, config, output).await,
         Command::Forget(forget) => lane::forget(forget, config, output).await,

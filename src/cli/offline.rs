@@ -3,17 +3,18 @@
 //! Each function hands over record by record, so that a list of any length takes no memory.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{Filter, Imported, QueueRecord, SuppressFilter, SuppressRecord, WaveRecord};
+use crate::admin::{Filter, Imported, QueueDetail, QueueRecord, SuppressFilter, SuppressRecord, WaveRecord};
 use crate::clock::Clock;
 use crate::server::listing::{narrowed, narrowed_suppressions, suppress_record};
 use crate::server::suppression::wave_record;
-use crate::spool::{Reader, own_folder};
+use crate::spool::{Listed, Reader, own_folder};
 use crate::suppress::{Entry, List, Merged, PIECE};
-use crate::types::Mailbox;
+use crate::types::{Mailbox, QueueId};
 
 /// Rows read in one go.
 const PAGE: usize = 500;
@@ -23,6 +24,24 @@ pub(super) type Each<'a, T> = &'a mut dyn FnMut(T) -> anyhow::Result<()>;
 
 /// The queue, oldest first.
 pub(super) async fn queue(data_dir: &Path, filter: &Filter, each: Each<'_, QueueRecord>) -> anyhow::Result<()> {
+    rows(data_dir, filter, &mut |row| each(QueueRecord::of(&row.envelope, &row.delivery))).await
+}
+
+/// The deliveries of one message, with all that is known of them where no relay runs; `expire` is how long they are tried if
+/// nothing else is said.
+pub(super) async fn message(data_dir: &Path, id: QueueId, expire: Duration) -> anyhow::Result<Vec<QueueDetail>> {
+    let mut details = Vec::new();
+    let filter = Filter { ids: vec![id], ..Filter::default() };
+    rows(data_dir, &filter, &mut |row| {
+        let expires = Some(id.received() + row.envelope.expire.unwrap_or(expire));
+        details.push(QueueDetail { expires, ..QueueDetail::of(&row.envelope, &row.delivery) });
+        Ok(())
+    })
+    .await?;
+    Ok(details)
+}
+
+async fn rows(data_dir: &Path, filter: &Filter, each: Each<'_, Listed>) -> anyhow::Result<()> {
     if !data_dir.join("spool.sqlite").exists() {
         anyhow::bail!("{}: there is no queue in this data folder (key data_dir); start `weir run`", data_dir.display());
     }
@@ -33,11 +52,10 @@ pub(super) async fn queue(data_dir: &Path, filter: &Filter, each: Each<'_, Queue
     loop {
         let page = reader.list(narrowed(filter, now), after, PAGE).await?;
         for row in page.rows {
-            let record = QueueRecord::of(&row.envelope, &row.delivery);
-            let provider = record.provider.as_deref().unwrap_or_default();
-            if left > 0 && filter.matches(&row.envelope, &row.delivery, provider, record.state, now) {
+            let provider = row.delivery.refusal.as_ref().map(|refusal| refusal.provider.clone()).unwrap_or_default();
+            if left > 0 && filter.matches(&row.envelope, &row.delivery, &provider, row.delivery.state.into(), now) {
                 left -= 1;
-                each(record)?;
+                each(row)?;
             }
         }
         after = page.next;

@@ -30,7 +30,7 @@ impl Output {
         Output { writer: Box::new(io::BufWriter::with_capacity(64 << 10, stdout.lock())), is_terminal }
     }
 
-    #[cfg(test)]
+    /// To somewhere else, where nobody watches.
     pub(super) fn to(writer: impl Write + 'static) -> Output {
         Output { writer: Box::new(writer), is_terminal: false }
     }
@@ -84,6 +84,22 @@ impl Output {
         self.write(codes)
     }
 
+    /// A JSON object that stands on a line already.
+    pub(super) fn json_line(&mut self, line: &str) -> anyhow::Result<()> {
+        self.write(&printable::json(line))?;
+        self.write("\n")
+    }
+
+    /// Has the reader gone, though nothing was written to it since?
+    pub(super) fn is_closed(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let stdout = io::stdout();
+        let mut watched = [PollFd::new(&stdout, PollFlags::empty())];
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut watched, Some(&at_once)).is_ok_and(|found| found > 0)
+            && watched[0].revents().intersects(PollFlags::ERR | PollFlags::NVAL)
+    }
+
     pub(super) fn json(&mut self, record: &impl Serialize) -> anyhow::Result<()> {
         self.write(&printable::json(&serde_json::to_string(record)?))?;
         self.write("\n")
@@ -112,7 +128,7 @@ pub(super) fn complain(error: &anyhow::Error) {
 }
 
 /// Some libraries put the cause into their own text as well: what was said is not said again.
-fn with_causes(error: &anyhow::Error) -> String {
+pub(super) fn with_causes(error: &anyhow::Error) -> String {
     let mut text = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
         if !text.contains(&cause) {
@@ -169,6 +185,7 @@ mod tests {
                     prop_assert!(!text.contains(steers), "{:?}", text);
                 }
                 let json = shown(|o| o.json(&words).unwrap());
+                prop_assert_eq!(&json, &shown(|o| o.json_line(&serde_json::to_string(&words).unwrap()).unwrap()));
                 prop_assert!(!json.strip_suffix('\n').unwrap().contains(printable::steers), "{:?}", json);
                 prop_assert_eq!(serde_json::from_str::<String>(&json).unwrap(), words);
             }

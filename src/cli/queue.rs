@@ -4,12 +4,17 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
+use serde::Serialize;
 
 use super::config::Config;
 use super::output::{self, Output};
+use super::progress::{INTERRUPTED, Progress, unless_interrupted};
 use super::table::{self, Column, Pages};
 use super::{Format, human, offline, providers, relay, usage};
-use crate::admin::{Acted, Action, AddressPattern, Filter, LaneRecord, QueueDetail, QueueRecord, QueueState, Request};
+use crate::admin::{
+    Acted, Action, AddressPattern, Client, ClientError, Filter, LaneRecord, QueueDetail, QueueRecord, QueueState,
+    Request,
+};
 use crate::clock::Clock;
 use crate::throttle::Profiles;
 use crate::types::{Domain, NextHop, QueueId, Refusal, Reply, Span, Timestamp};
@@ -134,12 +139,12 @@ pub(super) async fn queue(command: Queue, config: &Config, output: &mut Output) 
     match command {
         Queue::List(command) => list(command, config, output).await?,
         Queue::Show(command) => show(command, config, output).await?,
-        Queue::Flush(command) => act(Action::Flush, command, config, output).await?,
-        Queue::Hold(command) => act(Action::Hold, command, config, output).await?,
-        Queue::Release(command) => act(Action::Release, command, config, output).await?,
-        Queue::Reroute(command) => reroute(command, config, output).await?,
-        Queue::Bounce(command) => act(Action::Bounce, command.checked("bounce")?, config, output).await?,
-        Queue::Remove(command) => act(Action::Remove, command.checked("remove")?, config, output).await?,
+        Queue::Flush(command) => return act(Action::Flush, command, config, output).await,
+        Queue::Hold(command) => return act(Action::Hold, command, config, output).await,
+        Queue::Release(command) => return act(Action::Release, command, config, output).await,
+        Queue::Reroute(command) => return reroute(command, config, output).await,
+        Queue::Bounce(command) => return act(Action::Bounce, command.checked("bounce")?, config, output).await,
+        Queue::Remove(command) => return act(Action::Remove, command.checked("remove")?, config, output).await,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -226,7 +231,7 @@ fn recipients(recipients: &[String]) -> String {
     }
 }
 
-fn next_attempt(record: &QueueRecord, now: Timestamp) -> String {
+pub(super) fn next_attempt(record: &QueueRecord, now: Timestamp) -> String {
     match (record.state, record.next_attempt) {
         (QueueState::Held, _) => "when released".to_string(),
         (QueueState::Active, _) => "being tried".to_string(),
@@ -302,18 +307,35 @@ fn describe(detail: &QueueDetail, now: Timestamp) -> String {
 }
 
 /// Adds what the last reply means, by the rule that read it.
-fn explained(detail: &mut QueueDetail, rules: &Rules, profiles: &Profiles) {
+pub(super) fn explained(detail: &mut QueueDetail, rules: &Rules, profiles: &Profiles) {
     let Some(last) = &detail.last else { return };
-    let Some(reply) = Reply::parse(&last.reply) else { return };
-    let Some(reading) = rules.reread(&last.provider, &last.rule, &reply) else { return };
-    let said = |words: String| Some(words).filter(|words| !words.is_empty());
-    detail.cause = said(reading.cause.to_string());
-    detail.does = said(does(&reading, profiles.get(&last.provider).pause));
-    detail.remedy = said(reading.remedy.to_string());
+    let Some(meaning) = Meaning::of(&last.provider, &last.rule, &last.reply, rules, profiles) else { return };
+    Meaning { cause: detail.cause, does: detail.does, remedy: detail.remedy } = meaning;
+}
+
+/// What a reply means by the rule that read it, for a person.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(super) struct Meaning {
+    pub(super) cause: Option<String>,
+    pub(super) does: Option<String>,
+    pub(super) remedy: Option<String>,
+}
+
+impl Meaning {
+    /// `None`: no rule has read it, or that rule is gone.
+    pub(super) fn of(provider: &str, rule: &str, reply: &str, rules: &Rules, profiles: &Profiles) -> Option<Meaning> {
+        let reading = rules.reread(provider, rule, &Reply::parse(reply)?)?;
+        let said = |words: String| Some(words).filter(|words| !words.is_empty());
+        Some(Meaning {
+            cause: said(reading.cause.to_string()),
+            does: said(does(&reading, profiles.get(provider).pause)),
+            remedy: said(reading.remedy.to_string()),
+        })
+    }
 }
 
 /// `after 3,000 others, about 08:25 UTC`
-fn turn(detail: &QueueDetail, now: Timestamp) -> String {
+pub(super) fn turn(detail: &QueueDetail, now: Timestamp) -> String {
     let others = match detail.ahead {
         None => String::new(),
         Some(0) => "next".to_string(),
@@ -351,24 +373,66 @@ fn lane_line(lane: &LaneRecord, now: Timestamp) -> String {
     )
 }
 
-async fn act(action: Action, command: Act, config: &Config, output: &mut Output) -> anyhow::Result<()> {
+async fn act(action: Action, command: Act, config: &Config, output: &mut Output) -> anyhow::Result<ExitCode> {
     let named = !command.ids.is_empty();
     command.selection.checked(config)?;
     let filter = command.selection.filter(command.ids, None);
-    let mut client = relay::connect(config).await?;
-    let answers: Vec<Acted> = client.all(&Request::QueueAct { action, filter }).await?;
-    let acted = answers.into_iter().next().unwrap_or_default();
-    tell(done(action), named, &acted, command.format, output)
+    let request = |progress| Request::QueueAct { action, filter: filter.clone(), progress };
+    work(&request, done(action), named, command.format, config, output).await
 }
 
-async fn reroute(command: Reroute, config: &Config, output: &mut Output) -> anyhow::Result<()> {
+async fn reroute(command: Reroute, config: &Config, output: &mut Output) -> anyhow::Result<ExitCode> {
     let Act { ids, format, selection } = command.which.checked("reroute")?;
     selection.checked(config)?;
     let named = !ids.is_empty();
-    let request = Request::QueueReroute { filter: selection.filter(ids, None), to: command.to.clone() };
-    let answers: Vec<Acted> = relay::connect(config).await?.all(&request).await?;
-    let acted = answers.into_iter().next().unwrap_or_default();
-    tell(&format!("rerouted to {}", command.to), named, &acted, format, output)
+    let filter = selection.filter(ids, None);
+    let request = |progress| Request::QueueReroute { filter: filter.clone(), to: command.to.clone(), progress };
+    work(&request, &format!("rerouted to {}", command.to), named, format, config, output).await
+}
+
+/// Has it done, and says how far it is and what was done, also where Ctrl-C ends it.
+async fn work(
+    request: &impl Fn(bool) -> Request,
+    done: &str,
+    named: bool,
+    format: Format,
+    config: &Config,
+    output: &mut Output,
+) -> anyhow::Result<ExitCode> {
+    let mut so_far = Acted::default();
+    let mut progress = Progress::new(Clock::system());
+    let mut each = |acted: Acted| {
+        progress.say(|| acted_line(done, &acted));
+        so_far = acted;
+    };
+    let asked = async {
+        match ask(&request(true), config, &mut each).await {
+            // It is older than the question how far it is.
+            Err(error) if error.is_not_understood() => ask(&request(false), config, &mut each).await,
+            asked => asked,
+        }
+    };
+    let asked = unless_interrupted(asked).await?;
+    progress.end();
+    let Some(asked) = asked else {
+        let at_least = acted_line(done, &so_far);
+        output::say(&format!(
+            "interrupted. At least so much was done and stays done: {at_least}; the same command does the rest"
+        ));
+        return Ok(ExitCode::from(INTERRUPTED));
+    };
+    asked?;
+    tell(done, named, &so_far, format, output)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn ask(request: &Request, config: &Config, each: &mut impl FnMut(Acted)) -> Result<(), ClientError> {
+    let mut client = Client::connect(&config.data_dir).await?;
+    let mut records = client.ask(request).await?;
+    while let Some(acted) = records.next().await? {
+        each(acted);
+    }
+    Ok(())
 }
 
 fn tell(done: &str, named: bool, acted: &Acted, format: Format, output: &mut Output) -> anyhow::Result<()> {

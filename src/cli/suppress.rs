@@ -130,7 +130,7 @@ pub(super) struct Confirm {
 
 /// A time, said as such or from now.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum When {
+pub(super) enum When {
     In(Span),
     At(Timestamp),
 }
@@ -143,7 +143,7 @@ impl When {
         }
     }
 
-    fn ago(self, now: Timestamp) -> Timestamp {
+    pub(super) fn ago(self, now: Timestamp) -> Timestamp {
         match self {
             When::In(span) => now - span.0,
             When::At(moment) => moment,
@@ -173,7 +173,7 @@ pub(super) async fn suppress(command: Suppress, config: &Config, output: &mut Ou
         Suppress::Remove(command) => remove(command, config, output).await?,
         Suppress::Confirm(command) => confirm(command, config, output).await?,
         Suppress::Import(command) => return import::import(command, config, output).await,
-        Suppress::Export(command) => suppressed::export(command, config, output).await?,
+        Suppress::Export(command) => return suppressed::export(command, config, output).await,
     }
     Ok(ExitCode::SUCCESS)
 }

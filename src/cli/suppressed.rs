@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 
 use super::config::Config;
-use super::output::Output;
+use super::output::{self, Output};
+use super::progress::{INTERRUPTED, Progress, unless_interrupted};
 use super::suppress::{Chosen, entries};
 use super::table::{Column, Pages};
 use super::{Format, human, offline, relay, table};
@@ -102,17 +103,29 @@ pub(super) async fn count(command: Count, config: &Config, output: &mut Output) 
     if command.format.json { output.json(&counted) } else { output.line(&entries(counted.entries)) }
 }
 
-pub(super) async fn export(command: Export, config: &Config, output: &mut Output) -> anyhow::Result<()> {
+pub(super) async fn export(command: Export, config: &Config, output: &mut Output) -> anyhow::Result<ExitCode> {
     let filter = SuppressFilter { expired: command.expired, ..command.chosen.filter(Clock::system().now()) };
-    if command.kind == Kind::Json {
-        return each(config, filter, &mut |record| output.json(&record)).await;
+    let mut progress = Progress::beside(Clock::system(), output.is_terminal());
+    let mut written = 0_u64;
+    if command.kind == Kind::Csv {
+        output.line(CSV_HEADER)?;
     }
-    output.line(CSV_HEADER)?;
-    each(config, filter, &mut |record| match entry_of(record) {
-        Some(entry) => output.data(&csv_line(&entry)),
-        None => Ok(()),
-    })
-    .await
+    let mut print = |record| {
+        written += 1;
+        progress.say(|| human::count_of(written, "entry is written", "entries are written"));
+        match command.kind {
+            Kind::Json => output.json(&record),
+            Kind::Csv => entry_of(record).map_or(Ok(()), |entry| output.data(&csv_line(&entry))),
+        }
+    };
+    if let Some(done) = unless_interrupted(each(config, filter, &mut print)).await? {
+        return done.map(|()| ExitCode::SUCCESS);
+    }
+    progress.end();
+    output.flush()?;
+    let so_far = human::count_of(written, "entry was written", "entries were written");
+    output::say(&format!("interrupted: {so_far}, and this is not the whole list"));
+    Ok(ExitCode::from(INTERRUPTED))
 }
 
 const COLUMNS: [Column; 7] = [

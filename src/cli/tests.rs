@@ -41,6 +41,8 @@ fn exactly_the_commands_that_work_are_listed() {
             "queue",
             "suppress",
             "status",
+            "events",
+            "trace",
             "pause",
             "resume",
             "forget",
@@ -51,6 +53,7 @@ fn exactly_the_commands_that_work_are_listed() {
             "rehearse",
             "simulate",
             "demo",
+            "mcp",
             "completions",
             "man"
         ]
@@ -93,6 +96,12 @@ fn what_people_type_is_read() {
         "weir explain --rules --json",
         "weir report outlook --json",
         "weir status --watch",
+        "weir events",
+        "weir events --follow --kind bounced,expired --provider outlook --sender <> --recipient @outlook.com --user app",
+        "weir events --id 0123456789ABC --message-id <1@x> --since 2h --until 2030-12-01T18:00:00Z --last 5 --json",
+        "weir trace a@outlook.com --last 3 --json",
+        "weir trace 0123456789ABC",
+        "weir trace <1@example.com>",
         "weir pause outlook",
         "weir pause --domain example.com --json",
         "weir resume --domain example.com --force",
@@ -100,6 +109,7 @@ fn what_people_type_is_read() {
         "weir resume --all",
         "weir forget outlook --source b --json",
         "weir health --ready",
+        "weir mcp",
         "weir send --from a@example.com --to b@outlook.com --subject hello",
         "weir send --test b@outlook.com",
     ] {
@@ -122,6 +132,11 @@ fn wrong_usage_is_exit_code_2() {
         "weir send --test a@outlook.com --to b@outlook.com",
         "weir status --watch --json --colour",
         "weir run --json",
+        "weir trace",
+        "weir trace nobody",
+        "weir events --last 0",
+        "weir events --kind dreamt",
+        "weir events --follow --until 2h",
         "weir pause",
         "weir resume --force",
         "weir pause outlook --force",
@@ -170,11 +185,17 @@ impl Control for Rote {
                 answer.record(&QueueDetail::of(&envelope(), &delivery())).await?;
             }
             Request::QueueShow { id } => return Err(Failed::new(format!("no message {id} is in the queue"))),
-            Request::QueueAct { filter, .. } => {
+            Request::QueueAct { filter, progress, .. } => {
+                if progress {
+                    answer.record(&Acted::default()).await?;
+                }
                 let hits = u64::from(filter.ids.is_empty() || filter.ids.contains(&known));
                 answer.record(&Acted { messages: hits, recipients: hits, note: None }).await?;
             }
-            Request::QueueReroute { .. } => {
+            Request::QueueReroute { progress, .. } => {
+                if progress {
+                    answer.record(&Acted { messages: 1, recipients: 1, note: None }).await?;
+                }
                 answer.record(&Acted { messages: 2, recipients: 3, note: None }).await?;
             }
             Request::Pause { provider } | Request::Resume { provider, .. } if provider != "outlook" => {
@@ -370,4 +391,31 @@ async fn without_a_relay_every_command_says_so() {
         let error = code.unwrap_err().to_string();
         assert!(error.starts_with("no relay is running with data folder"), "{line}: {error}");
     }
+}
+
+/// Answers as a relay does that does not know how to say how far it is.
+async fn old_relay(listener: tokio::net::UnixListener) -> Vec<String> {
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    let mut asked = Vec::new();
+    for answer in [
+        "{\"error\":\"the relay does not understand this request (is it of another version?): unknown field `progress`\"}\n",
+        "{\"messages\":3,\"recipients\":4,\"note\":null}\n{\"end\":true}\n",
+    ] {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut stream = BufReader::new(stream);
+        let mut line = String::new();
+        stream.read_line(&mut line).await.unwrap();
+        asked.push(line);
+        stream.write_all(answer.as_bytes()).await.unwrap();
+    }
+    asked
+}
+
+#[tokio::test]
+async fn a_relay_of_an_older_version_is_asked_in_its_own_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let listener = tokio::net::UnixListener::bind(folder.path().join("control.sock")).unwrap();
+    let ((code, text), asked) = tokio::join!(run("weir queue flush", folder.path()), old_relay(listener));
+    assert_eq!((code.unwrap(), text.as_str()), (ExitCode::SUCCESS, "made due: 3 messages, 4 recipients\n"));
+    assert!(asked[0].contains("progress") && !asked[1].contains("progress"), "{asked:?}");
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use memchr::memmem::{self, Finder};
+use memchr::memmem::Finder;
 
 use super::entry::Entry;
 use crate::types::pattern::same_message_id;
@@ -142,11 +142,6 @@ impl Address {
         let compared = if self.is_end { &address[address.len().saturating_sub(self.text.len())..] } else { address };
         compared.eq_ignore_ascii_case(self.text.as_bytes())
     }
-}
-
-/// Does the line hold this text as it is? For who looks for several things at once.
-pub fn holds(line: &[u8], text: &str) -> bool {
-    memmem::find(line, text.as_bytes()).is_some()
 }
 
 #[cfg(test)]

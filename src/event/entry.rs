@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
+use memchr::memmem::Finder;
 use serde::Deserialize;
 
 use super::tail::SEQ_MAX;
@@ -85,6 +86,22 @@ pub(super) fn seq_of(line: &[u8]) -> Option<u64> {
     (seq < SEQ_MAX).then_some(seq)
 }
 
+/// Finds the value of a field that is one plain word, as `event` and `id` are, without reading the rest of the line.
+#[derive(Clone, Debug)]
+pub struct Word(Finder<'static>);
+
+impl Word {
+    pub fn of(key: &str) -> Word {
+        Word(Finder::new(&format!("\"{key}\":\"")).into_owned())
+    }
+
+    pub fn find<'l>(&self, line: &'l str) -> Option<&'l str> {
+        let start = self.0.find(line.as_bytes())? + self.0.needle().len();
+        let length = memchr::memchr(b'"', &line.as_bytes()[start..])?;
+        line.get(start..start + length)
+    }
+}
+
 #[derive(Deserialize)]
 struct Numbered {
     seq: u64,
@@ -124,6 +141,9 @@ mod tests {
         let mut line = Vec::new();
         Lines::default().add(&mut line, 7, &event);
         assert_eq!(seq_of(&line), Some(7));
+        let text = std::str::from_utf8(&line).unwrap();
+        let word = |key| Word::of(key).find(text);
+        assert_eq!((word("event"), word("id"), word("seq")), (Some("delivered"), Some("000000000001A"), None));
         let line = String::from_utf8(line).unwrap();
         let entry = Entry::parse(&line).unwrap();
         assert_eq!((entry.time, entry.seq, entry.kind, entry.id), (event.time, 7, event.kind, event.id));

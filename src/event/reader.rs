@@ -72,11 +72,10 @@ impl Reader {
             let Some(mut file) = files.open(at)? else { continue };
             let length = file.metadata()?.len();
             let start = halve(&mut file, length, is_early)?;
-            if let Some(first) = first_seq_behind(&mut file, start)? {
-                after = first.saturating_sub(1);
-                if start > 0 {
-                    break;
-                }
+            let Some((first, begins_early)) = first_behind(&mut file, start, is_early)? else { continue };
+            after = first.saturating_sub(1);
+            if start > 0 || begins_early {
+                break;
             }
         }
         Ok(Reader::new(folder, after))
@@ -356,16 +355,17 @@ fn numbered_behind(
 }
 
 pub(super) fn first_seq(file: &mut File) -> io::Result<Option<u64>> {
-    first_seq_behind(file, 0)
+    Ok(first_behind(file, 0, |_| false)?.map(|(seq, _)| seq))
 }
 
-fn first_seq_behind(file: &mut File, start: u64) -> io::Result<Option<u64>> {
+/// The first line from `start` on: its number, and whether it is early.
+fn first_behind(file: &mut File, start: u64, early: impl Fn(&[u8]) -> bool) -> io::Result<Option<(u64, bool)>> {
     file.seek(SeekFrom::Start(start))?;
     let mut reader = BufReader::with_capacity(LOOK, file);
     let mut line = Vec::new();
     while read_line(&mut reader, &mut line)? > 0 {
         if let Some(seq) = seq_of(&line) {
-            return Ok(Some(seq));
+            return Ok(Some((seq, early(&line))));
         }
     }
     Ok(None)
@@ -447,6 +447,10 @@ mod tests {
             numbers.extend(batch.lines.iter().map(|line| line.seq));
             assert_eq!(reader.cursor(), *numbers.last().unwrap());
         }
+    }
+
+    fn rest_from(mut reader: Reader) -> u64 {
+        reader.next(1).unwrap().lines[0].seq
     }
 
     fn all(numbers: std::ops::RangeInclusive<u64>) -> (Vec<u64>, u64) {
@@ -606,10 +610,15 @@ mod tests {
         place.write("events-20261121T000000Z.jsonl", &timed(3_001..=6_000));
         place.add(&timed(6_001..=9_000));
         for seq in [1, 2, 1_500, 2_999, 3_000, 3_001, 3_061, 5_000, 6_000, 6_100, 8_999, 9_000] {
-            let mut reader = Reader::since(place.0.path(), at(seq)).unwrap();
-            let first = reader.next(1).unwrap().lines[0].seq;
+            let first = rest_from(Reader::since(place.0.path(), at(seq)).unwrap());
             assert!(first <= seq && seq - first < 1_000 + NEAR / 90, "{seq}: {first}");
         }
+        let small = Place::new();
+        small.write("events-20261120T000000Z.jsonl", &timed(1..=99));
+        small.write("events-20261121T000000Z.jsonl", &timed(100..=199));
+        small.add(&timed(200..=299));
+        assert_eq!(rest_from(Reader::since(small.0.path(), at(280)).unwrap()), 200, "the older files are not read");
+        assert_eq!(rest_from(Reader::since(small.0.path(), at(220)).unwrap()), 100);
         assert_eq!(Reader::since(Path::new("/nowhere"), at(1)).unwrap().next(1).unwrap(), Batch::default());
         assert_eq!((last(place.0.path()).unwrap(), last(Path::new("/nowhere")).unwrap()), (9_000, 0));
     }

@@ -111,10 +111,10 @@ async fn order<M: Means>(site: At<M>, Path(name): Path<String>, order: Body) -> 
         return Ok(json(answer.to_string()));
     }
     let request = match (action, to) {
-        (Some(action), None) => Request::QueueAct { action, filter },
+        (Some(action), None) => Request::QueueAct { action, filter, progress: false },
         (None, Some(to)) => {
             let to = serde_json::from_value(to).map_err(|error| Refused::bad(format!("to: {error}")))?;
-            Request::QueueReroute { filter, to }
+            Request::QueueReroute { filter, to, progress: false }
         }
         (None, None) => return Err(Refused::bad("to: HOST:PORT, where they go from now on")),
         (Some(_), Some(_)) => return Err(Refused::bad("`to` goes with reroute alone")),

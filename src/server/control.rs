@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
 
 use super::lanes;
 use super::listing::narrowed;
@@ -33,6 +34,9 @@ const PAGE: usize = 500;
 /// How often the engine is asked whether a message has its answer.
 const OUTCOME_PAUSE: Duration = Duration::from_millis(50);
 
+/// How often a client hears how far long work is.
+const PROGRESS_EVERY: Duration = Duration::from_millis(500);
+
 /// What the relay tells about itself and does not change while it runs.
 pub(super) struct About {
     pub since: Timestamp,
@@ -54,6 +58,7 @@ pub(super) struct RelayControl {
     pub reading_backlog: Arc<AtomicBool>,
     pub gate: Gate,
     pub seen: Seen,
+    pub tasks: TaskTracker,
 }
 
 /// What is done to deliveries.
@@ -61,6 +66,45 @@ pub(super) struct RelayControl {
 enum Act<'a> {
     Adjust(Adjust),
     Reroute(&'a NextHop),
+}
+
+/// Tells the client how far long work is, where it asked for that.
+struct Teller<'a> {
+    answer: &'a Answer,
+    /// Milliseconds since 1970; none: it did not ask.
+    next: Option<AtomicI64>,
+}
+
+impl<'a> Teller<'a> {
+    fn new(answer: &'a Answer, is_wanted: bool, now: Timestamp) -> Teller<'a> {
+        let next = is_wanted.then(|| AtomicI64::new((now + PROGRESS_EVERY).millis()));
+        Teller { answer, next }
+    }
+
+    fn is_due(&self, now: Timestamp) -> bool {
+        let due = |next: &AtomicI64| {
+            let is_due = now.millis() >= next.load(Ordering::Relaxed);
+            if is_due {
+                next.store((now + PROGRESS_EVERY).millis(), Ordering::Relaxed);
+            }
+            is_due
+        };
+        self.next.as_ref().is_some_and(due)
+    }
+}
+
+/// Rows of the queue are being read; when it is dropped, no more.
+struct Reading {
+    engine: Handle,
+    tasks: TaskTracker,
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        let engine = self.engine.clone();
+        // An engine that has ended reads nothing.
+        self.tasks.spawn(async move { drop(engine.send(Input::ReadEnd).await) });
+    }
 }
 
 impl Control for RelayControl {
@@ -73,8 +117,12 @@ impl Control for RelayControl {
             }
             Request::QueueList { filter } => self.queue_list(filter, &answer).await,
             Request::QueueShow { id } => self.queue_show(id, &answer).await,
-            Request::QueueAct { action, filter } => self.queue_act(action, filter, &answer).await,
-            Request::QueueReroute { filter, to } => self.queue_reroute(&to, &filter, &answer).await,
+            Request::QueueAct { action, filter, progress } => {
+                self.queue_act(action, &filter, Teller::new(&answer, progress, self.clock.now())).await
+            }
+            Request::QueueReroute { filter, to, progress } => {
+                self.queue_reroute(&to, &filter, Teller::new(&answer, progress, self.clock.now())).await
+            }
             Request::Pause { provider } => {
                 self.order(Order::Provider { provider, order: LaneOrder::Pause }, &answer).await
             }
@@ -249,7 +297,7 @@ impl RelayControl {
         Ok(details.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
-    async fn queue_act(&self, action: Action, filter: Filter, answer: &Answer) -> Result<(), Failed> {
+    async fn queue_act(&self, action: Action, filter: &Filter, teller: Teller<'_>) -> Result<(), Failed> {
         let adjust = match action {
             Action::Flush => Adjust::Flush,
             Action::Hold => Adjust::Hold,
@@ -257,7 +305,7 @@ impl RelayControl {
             Action::Bounce => Adjust::Bounce,
             Action::Remove => Adjust::Remove,
         };
-        let (mut acted, skipped) = self.act_on_rows(Act::Adjust(adjust), &filter).await?;
+        let (mut acted, skipped) = self.act_on_rows(Act::Adjust(adjust), filter, &teller).await?;
         if skipped > 0 {
             let (are, were) = if skipped == 1 { ("is", "was") } else { ("are", "were") };
             acted.note = Some(match adjust {
@@ -265,33 +313,35 @@ impl RelayControl {
                 Adjust::Flush => {
                     format!("{skipped} {are} held or being tried just now: flush lifts no hold, limit or block")
                 }
+                Adjust::Hold => format!("{skipped} {were} held already, or about to end, and left alone"),
                 _ => format!("{skipped} {are} being tried just now and {were} left alone"),
             });
         }
-        Ok(answer.record(&acted).await?)
+        Ok(teller.answer.record(&acted).await?)
     }
 
-    async fn queue_reroute(&self, to: &NextHop, filter: &Filter, answer: &Answer) -> Result<(), Failed> {
-        let (mut acted, skipped) = self.act_on_rows(Act::Reroute(to), filter).await?;
+    async fn queue_reroute(&self, to: &NextHop, filter: &Filter, teller: Teller<'_>) -> Result<(), Failed> {
+        let (mut acted, skipped) = self.act_on_rows(Act::Reroute(to), filter, &teller).await?;
         if skipped > 0 {
             let (are, were) = if skipped == 1 { ("is", "was") } else { ("are", "were") };
             acted.note = Some(format!("{skipped} {are} being tried just now and {were} left alone"));
         }
-        Ok(answer.record(&acted).await?)
+        Ok(teller.answer.record(&acted).await?)
     }
 
     /// What was done to how many, and how many were left alone; answers when it is on disk.
-    async fn act_on_rows(&self, act: Act<'_>, filter: &Filter) -> Result<(Acted, usize), Failed> {
-        // What ends while the rows are read must not come back with them.
+    async fn act_on_rows(&self, act: Act<'_>, filter: &Filter, teller: &Teller<'_>) -> Result<(Acted, usize), Failed> {
+        // What ends while the rows are read must not come back with them. Also where the client goes in the middle of it.
         self.engine.begin_read().await.map_err(failed)?;
-        let result = self.act_on_each(act, filter).await;
-        let _ = self.engine.send(Input::ReadEnd).await;
+        let reading = Reading { engine: self.engine.clone(), tasks: self.tasks.clone() };
+        let result = self.act_on_each(act, filter, teller).await;
+        drop(reading);
         let done = result?;
         self.spool.flush().await.map_err(failed)?;
         Ok(done)
     }
 
-    async fn act_on_each(&self, act: Act<'_>, filter: &Filter) -> Result<(Acted, usize), Failed> {
+    async fn act_on_each(&self, act: Act<'_>, filter: &Filter, teller: &Teller<'_>) -> Result<(Acted, usize), Failed> {
         self.spool.flush().await.map_err(failed)?;
         let state = std::sync::Mutex::new((BTreeSet::new(), Acted::default(), 0));
         self.each(filter, false, |rows| {
@@ -303,11 +353,18 @@ impl RelayControl {
                     Act::Reroute(to) => self.engine.reroute(to.clone(), ids).await,
                 };
                 let left_alone: BTreeSet<DeliveryId> = left_alone.map_err(failed)?.into_iter().collect();
-                let mut state = state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                state.2 += left_alone.len();
-                for (row, _) in rows.iter().filter(|(row, _)| !left_alone.contains(&row.delivery.id)) {
-                    state.0.insert(row.envelope.id);
-                    state.1.recipients += row.delivery.recipients.len() as u64;
+                let so_far = {
+                    let mut state = state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    state.2 += left_alone.len();
+                    for (row, _) in rows.iter().filter(|(row, _)| !left_alone.contains(&row.delivery.id)) {
+                        state.0.insert(row.envelope.id);
+                        state.1.recipients += row.delivery.recipients.len() as u64;
+                    }
+                    Acted { messages: state.0.len() as u64, ..state.1.clone() }
+                };
+                if teller.is_due(self.clock.now()) {
+                    self.spool.flush().await.map_err(failed)?;
+                    teller.answer.record(&so_far).await?;
                 }
                 Ok(())
             }

@@ -8,8 +8,14 @@ use crate::types::{Class, Mailbox, Span, Timestamp};
 
 /// What the spool can decide of a filter; the rest is decided row by row.
 pub(crate) fn narrowed(filter: &Filter, now: Timestamp) -> spool::Filter {
+    // A delivery is for one domain.
+    let of_recipient = match &filter.recipient {
+        Some(AddressPattern::Domain(domain)) => Some(domain.clone()),
+        Some(AddressPattern::Mailbox(mailbox)) => Some(mailbox.domain().clone()),
+        Some(AddressPattern::Null) | None => None,
+    };
     spool::Filter {
-        domain: filter.domain.clone(),
+        domain: filter.domain.clone().or(of_recipient),
         user: filter.user.clone(),
         message_id: filter.message_id.clone(),
         older_than: filter.older_than.map(|Span(span)| now - span),

@@ -317,6 +317,7 @@ impl Relay {
             reading_backlog: reading_backlog.clone(),
             gate: front.gate().clone(),
             seen,
+            tasks: tasks.clone(),
         };
         let control = Arc::new(control);
         let socket = admin::Server::bind(&config.data_dir)?;

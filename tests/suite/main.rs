@@ -19,6 +19,7 @@ mod failing_disk;
 mod fidelity;
 mod full_disk;
 mod hand;
+mod history;
 mod http;
 mod injection;
 mod jail;

@@ -1,9 +1,13 @@
 //! The commands of an operator against a running relay, and those that need none.
 
+use std::io::Read;
+use std::process::{Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::kit::mx::wait_at;
-use crate::kit::relay::weir;
+use crate::kit::relay::{WEIR, weir};
 use crate::kit::{At, Gate, Mx, Relay, World, mail, say, stays, until};
 use std::time::Duration;
 
@@ -636,4 +640,50 @@ fn a_campaign_is_rehearsed_beside_the_relay_and_without_it() {
         }
     }
     assert!(relay.ok(&by_list[..3]).contains("nowhere.test"), "who has no hosts is named");
+}
+
+#[test]
+fn interrupted_work_says_so_and_does_no_harm() {
+    let (_world, mx, relay, _) = waiting();
+    relay.signal(Signal::STOP);
+    let mut command = Command::new(WEIR);
+    command.args(["queue", "flush", "--config"]).arg(relay.config_file());
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start weir queue flush");
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    // It is connected when the kernel says so: the stopped relay takes nothing itself.
+    let status = until("its end", || {
+        kill_process(pid, Signal::INT).expect("interrupt it");
+        child.try_wait().expect("ask for its end")
+    });
+    relay.signal(Signal::CONT);
+    let mut said = String::new();
+    child.stderr.take().expect("its words").read_to_string(&mut said).expect("read them");
+    // Before it has begun, Ctrl-C ends it as it ends every program.
+    assert!(status.code().is_none_or(|code| code == 130), "{status}: {said}");
+    if status.code().is_some() {
+        assert!(said.contains("interrupted. At least so much was done and stays done: made due: 0 messages"), "{said}");
+    }
+    mx.relent(At::Rcpt);
+    relay.ok(&["queue", "flush"]);
+    relay.assert_settled();
+}
+
+#[test]
+fn what_a_hold_left_alone_is_told_as_what_it_is() {
+    let (_world, _mx, relay, _) = waiting();
+    relay.ok(&["queue", "hold"]);
+    let output = relay.command(&["queue", "hold"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("2 were held already, or about to end, and left alone"), "{said}");
+}
+
+#[test]
+fn long_work_shows_no_progress_where_nobody_looks() {
+    let (_world, _mx, relay, _) = waiting();
+    for arguments in
+        [&["queue", "hold"][..], &["queue", "release"], &["suppress", "export"], &["queue", "remove", "--all"]]
+    {
+        let output = relay.command(arguments);
+        assert!(output.status.success() && output.stderr.is_empty(), "{arguments:?}: {output:?}");
+    }
 }
