@@ -10,6 +10,9 @@ const LONG_MS = 3600000;
 
 /** A lane itself, not a pause that stands beside the lanes. */
 export const isLane = (lane) => lane.domain === null && lane.provider !== '*';
+/** Stopped by a person: no time ends it. */
+export const isByHand = (lane) =>
+  lane.state === 'paused' && !lane.until && / by an operator|^by an operator/.test(lane.reason || '');
 export const isEverything = (lane) => lane.domain === null && lane.provider === '*';
 
 /** The providers of a status, each with its lanes; what waits is counted by provider, so it is taken once. */
@@ -37,6 +40,8 @@ export function whyStuck(lane, now) {
   const until = lane.until ? Date.parse(lane.until) : null;
   const next = until && until > now ? `; one message asks at ${clock(until)}, ${relative(until)}` : '';
   const ago = lane.since ? ` ${relative(Date.parse(lane.since))}` : '';
+  if (isByHand(lane))
+    return `is paused by hand${ago ? ` since ${clock(Date.parse(lane.since))}` : ''}; it goes on when somebody resumes it`;
   switch (lane.state) {
     case 'paused':
       return `put us off${ago}${said}${next || '; one message is about to ask'}`;
@@ -59,6 +64,8 @@ export function answer(status, now) {
     notes.push(
       `${count(relay.held, 'delivery', 'deliveries')} ${relay.held === 1 ? 'is' : 'are'} held by hand until somebody releases ${relay.held === 1 ? 'it' : 'them'}.`,
     );
+  if (status.stopping) notes.push('The relay is stopping: nothing new begins.');
+  if (status.lanes_left_off) notes.push('There are more lanes than this page shows; weir status has them all.');
   if (relay.reading_backlog) notes.push('The queue of the last run is still being read: the counts grow until that is done.');
 
   if (relay.spool_fault)
@@ -144,6 +151,17 @@ export function answer(status, now) {
       word: 'Starting',
       text: `${waits} wait${rest === 1 ? 's' : ''} for a route or for the first connection.`,
       notes,
+    };
+  }
+  const domains = lanes.filter((lane) => lane.domain !== null && lane.waiting > 0);
+  if (domains.length > 0) {
+    const waiting = domains.reduce((sum, lane) => sum + lane.waiting, 0);
+    const others = rest > waiting ? ' Other mail goes out.' : '';
+    return {
+      level: 'warn',
+      word: 'In part',
+      notes,
+      text: `Mail to ${domains.map((lane) => lane.domain).join(', ')} is paused by hand: ${count(waiting, 'delivery waits', 'deliveries wait')} until somebody resumes it.${others}`,
     };
   }
   const last = Math.max(0, ...free.flatMap((p) => p.lanes.map((l) => (l.empty_at ? Date.parse(l.empty_at) : 0))));

@@ -82,8 +82,10 @@ export function charts({ provider = null, told = () => {} }) {
         }),
       );
     }
-    const busiest = [...history.lanes].sort((a, b) => sum(b.connections) - sum(a.connections));
-    const lanes = provider ? history.lanes.filter((l) => l.provider === provider) : busiest.slice(0, 1);
+    // A pause by hand stands among the lanes and carries nothing.
+    const real = history.lanes.filter((lane) => lane.source !== '*');
+    const busiest = [...real].sort((a, b) => sum(b.connections) - sum(a.connections));
+    const lanes = provider ? real.filter((l) => l.provider === provider) : busiest.slice(0, 1);
     for (const lane of lanes) {
       const name = `${lane.provider} from ${lane.source}`;
       nodes.push(

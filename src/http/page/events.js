@@ -72,7 +72,10 @@ function matches(event, query) {
 }
 
 /** A list of events that grows at both ends. */
-export function eventList(query, { label = 'Events', most = ROWS_MAX, message = true, older = true } = {}) {
+export function eventList(
+  query,
+  { label = 'Events', most = ROWS_MAX, message = true, older = true, empty = 'No such event.' } = {},
+) {
   const node = el('div', {});
   let events = [];
   let next = null;
@@ -125,7 +128,7 @@ export function eventList(query, { label = 'Events', most = ROWS_MAX, message = 
             { class: 'events', 'aria-label': label },
             events.map((event) => eventRow(event, { message })),
           )
-        : ready && !wrong && el('p', { class: 'empty' }, 'No such event.'),
+        : ready && !wrong && el('p', { class: 'empty' }, empty),
       !ready && !wrong && el('p', { class: 'empty' }, 'Being read …'),
       older &&
         next &&

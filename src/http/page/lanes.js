@@ -1,6 +1,6 @@
 // How lanes stand: connections against the ceiling, rate, what waits, why, and until when.
 
-import { byProvider, isEverything } from './answer.js';
+import { byProvider, isByHand, isEverything } from './answer.js';
 import { count, local, number, perMinute } from './format.js';
 import { badge, button, el, linked, quote, since, svg, when } from './dom.js';
 import * as orders from './orders.js';
@@ -31,6 +31,8 @@ function why(reason) {
 }
 
 const term = (name, ...value) => el('div', {}, el('dt', {}, name), el('dd', {}, value));
+
+export const laneBadge = (lane) => badge(lane.state, isByHand(lane) ? 'paused by hand' : lane.state);
 
 function untilWords(lane) {
   if (!lane.until) return null;
@@ -72,7 +74,7 @@ const HALTED = ['paused', 'blocked', 'probing', 'stopped'];
 
 export function providerButtons(provider, lanes, after) {
   const halted = lanes.some((lane) => HALTED.includes(lane.state));
-  const stopped = lanes.length > 0 && lanes.every((lane) => lane.state === 'stopped');
+  const stopped = lanes.length > 0 && lanes.every((lane) => lane.state === 'stopped' || isByHand(lane));
   return [
     halted && button('Resume …', () => orders.resume(provider, after), { 'aria-label': `Resume ${provider}` }),
     !stopped && button('Pause …', () => orders.pause(provider, after), { 'aria-label': `Pause ${provider}` }),
@@ -94,7 +96,7 @@ function card({ name, lanes, waiting, worst }, after) {
       'header',
       {},
       el('h3', {}, el('a', { href: providerHref(name) }, name)),
-      badge(worst.state),
+      laneBadge(worst),
       el('span', { class: 'spread' }),
       el('a', { href: `#/queue?provider=${encodeURIComponent(name)}`, class: 'amount' }, `${number(waiting)} waiting`),
     ),
@@ -110,7 +112,7 @@ function card({ name, lanes, waiting, worst }, after) {
       el(
         'section',
         { key: lane.source, class: 'lane' },
-        several && el('h4', {}, `from ${lane.source} `, badge(lane.state)),
+        several && el('h4', {}, `from ${lane.source} `, laneBadge(lane)),
         laneFacts(lane),
       ),
     ),

@@ -48,7 +48,7 @@ export function overview(context) {
   const top = el('div', {});
   const providers = el('div', {});
   const drawn = charts({});
-  const list = eventList({}, { label: 'Newest events', most: 12, older: false });
+  const list = eventList({}, { label: 'Newest events', most: 12, older: false, empty: 'Nothing has happened yet.' });
   const node = el(
     'div',
     {},

@@ -2,10 +2,10 @@
 
 import * as api from './api.js';
 import { charts } from './charts.js';
-import { count, number, perMinute } from './format.js';
-import { badge, button, el, show, when } from './dom.js';
+import { count, number, perMinute, span } from './format.js';
+import { button, el, show, when } from './dom.js';
 import { isEverything, isLane } from './answer.js';
-import { laneFacts, pauses, providerButtons } from './lanes.js';
+import { laneBadge, laneFacts, pauses, providerButtons } from './lanes.js';
 import { LANE_KINDS, timeline } from './timeline.js';
 import * as orders from './orders.js';
 
@@ -62,8 +62,7 @@ export function providerView(context, query, name) {
         show(limits, el('p', { class: 'empty' }, 'This provider has no limits of its own.'));
         return;
       }
-      const value = (v, unit) =>
-        v === null || v === undefined ? 'not set' : typeof v === 'number' ? `${number(v)}${unit ? ` ${unit}` : ''}` : String(v);
+      const value = (n) => (typeof n === 'number' ? number(n) : 'not set');
       show(
         limits,
         el(
@@ -80,10 +79,10 @@ export function providerView(context, query, name) {
           term('Connections at first', value(found.initial_connections)),
           term('Messages on a connection', value(found.messages_per_connection)),
           term('Recipients of a transaction', value(found.recipients_per_message)),
-          term('Highest rate', typeof found.max_rate === 'number' ? perMinute(found.max_rate) : value(found.max_rate)),
-          term('Pause', value(found.pause, 's')),
-          term('Longest pause', value(found.pause_max, 's')),
-          term('First probe after a block', value(found.probe_block, 's')),
+          term('Highest rate', typeof found.max_rate_per_minute === 'number' ? perMinute(found.max_rate_per_minute) : 'not set'),
+          term('Pause', span(found.pause_seconds)),
+          term('Longest pause', span(found.pause_max_seconds)),
+          term('First probe after a block', span(found.probe_block_seconds)),
         ),
       );
     } catch (error) {
@@ -119,7 +118,7 @@ export function providerView(context, query, name) {
                 el(
                   'article',
                   { class: `card tone-${lane.state}`, key: lane.source, 'aria-label': `Lane from ${lane.source}` },
-                  el('header', {}, el('h2', {}, `from ${lane.source}`), badge(lane.state)),
+                  el('header', {}, el('h2', {}, `from ${lane.source}`), laneBadge(lane)),
                   laneFacts(lane),
                 ),
               ),
