@@ -15,8 +15,8 @@ let chosen = '1h';
 
 const sum = (values) => values.reduce((total, value) => total + (value || 0), 0);
 
-/** The newest history, asked for as often as it changes and only while `alive`. */
-export function charts({ provider = null, told = () => {} }) {
+/** The newest history, asked for as often as it changes. `worst`: whose lane stands among the plots of the relay; `told` hears of each history. */
+export function charts({ provider = null, worst = () => null, told = () => {} }) {
   const made = new Map();
   const node = el('section', { class: 'charts', 'aria-labelledby': 'charts-title' });
   const choice = el('div', { class: 'choice', role: 'group', 'aria-label': 'Span of the plots' });
@@ -84,7 +84,9 @@ export function charts({ provider = null, told = () => {} }) {
     }
     // A pause by hand stands among the lanes and carries nothing.
     const real = history.lanes.filter((lane) => lane.source !== '*');
-    const busiest = [...real].sort((a, b) => sum(b.connections) - sum(a.connections));
+    const busiest = [...real].sort(
+      (a, b) => (b.provider === worst()) - (a.provider === worst()) || sum(b.connections) - sum(a.connections),
+    );
     const lanes = provider ? real.filter((l) => l.provider === provider) : busiest.slice(0, 1);
     for (const lane of lanes) {
       const name = `${lane.provider} from ${lane.source}`;

@@ -1,6 +1,6 @@
 // The first page: is my mail going out, and if not, why.
 
-import { answer, isEverything } from './answer.js';
+import { answer, byProvider, isEverything } from './answer.js';
 import { charts } from './charts.js';
 import { eventList } from './events.js';
 import { bytes, count, local, now, number } from './format.js';
@@ -47,7 +47,8 @@ function troubles(status) {
 export function overview(context) {
   const top = el('div', {});
   const providers = el('div', {});
-  const drawn = charts({});
+  let worst = null;
+  const drawn = charts({ worst: () => worst });
   const list = eventList({}, { label: 'Newest events', most: 12, older: false, empty: 'Nothing has happened yet.' });
   const node = el(
     'div',
@@ -88,6 +89,7 @@ export function overview(context) {
           notes: [],
         }
       : answer(status, now());
+    worst = said.provider || (byProvider(status.lanes)[0] || {}).name;
     const stopped = status.lanes.some(isEverything);
     show(
       top,
