@@ -219,7 +219,7 @@ function signIn(reason = null) {
   signedIn = false;
   remember(false);
   stream.stop();
-  for (const open of document.querySelectorAll('dialog')) open.close();
+  for (const dialog of document.querySelectorAll('dialog')) dialog.close();
   if (view) {
     view.end();
     view = null;

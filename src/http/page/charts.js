@@ -25,6 +25,7 @@ export function charts({ provider = null, worst = () => null, told = () => {} })
   node.append(el('div', { class: 'head' }, el('h2', { id: 'charts-title' }, 'Over time'), choice), wrong, grid);
   let timer = 0;
   let alive = true;
+  let last = null;
 
   const buttons = () =>
     show(
@@ -121,6 +122,7 @@ export function charts({ provider = null, worst = () => null, told = () => {} })
         const history = await api.get('/history', { span: asked });
         if (!alive || asked !== chosen) return;
         wrong.textContent = '';
+        last = history;
         draw(history);
         told(history);
       } catch (error) {
@@ -137,6 +139,9 @@ export function charts({ provider = null, worst = () => null, told = () => {} })
   load();
   return {
     node,
+    again() {
+      if (last) draw(last);
+    },
     end() {
       alive = false;
       clearTimeout(timer);

@@ -184,6 +184,12 @@ export function linked(text) {
 
 export const quote = (reply) => el('q', { class: 'reply' }, reply);
 
+/** Words of weir that may end in a receiver's own: these are quoted as they came. */
+export function worded(text) {
+  const [, before, reply] = /^((?:[^]*?: )?)([2-5]\d\d[ -](?:\d\.\d|[A-Z])[^]*)$/.exec(text || '') || [];
+  return reply ? [format.local(before), quote(reply)] : format.local(text);
+}
+
 export function button(label, onclick, props = {}) {
   return el('button', { type: 'button', onclick, ...props }, label);
 }

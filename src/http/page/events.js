@@ -1,8 +1,8 @@
 // The event log: the newest events as they come, and back in time as far as it goes.
 
 import * as api from './api.js';
-import { badge, button, el, linked, quote, select, field, show, when } from './dom.js';
-import { count, local, number } from './format.js';
+import { badge, button, el, field, linked, quote, select, show, when, worded } from './dom.js';
+import { count, number } from './format.js';
 import { lookFor } from './look.js';
 
 export const KINDS = [
@@ -46,7 +46,7 @@ export function eventRow(event, { message = true } = {}) {
         place && el('span', { class: 'tag' }, place),
         event.class && event.class !== 'delivered' && el('span', { class: 'tag' }, event.class),
       ),
-      event.text && el('div', {}, local(event.text)),
+      event.text && el('div', {}, worded(event.text)),
       event.reply && el('div', {}, quote(event.reply)),
       event.remedy && event.event === 'alert' && el('div', { class: 'hint' }, linked(event.remedy)),
     ),

@@ -1,8 +1,8 @@
 // How lanes stand: connections against the ceiling, rate, what waits, why, and until when.
 
 import { byProvider, isByHand, isEverything } from './answer.js';
-import { count, local, number, perMinute } from './format.js';
-import { badge, button, el, linked, quote, since, svg, when } from './dom.js';
+import { count, number, perMinute } from './format.js';
+import { badge, button, el, linked, since, svg, when, worded } from './dom.js';
 import * as orders from './orders.js';
 
 /** Connections as a bar: open, allowed now, and the ceiling over all lanes of the provider. */
@@ -22,12 +22,6 @@ function gauge(open, allowed, ceiling) {
     ),
     el('span', {}, `${number(open)} open, ${number(allowed)} allowed, ceiling ${number(ceiling)}`),
   );
-}
-
-/** The words around a receiver's own are ours: only what it said stands in quotation marks. */
-function why(reason) {
-  const found = /^(.*?: )?([2-5]\d\d[ -][\s\S]*)$/.exec(reason);
-  return found ? [local(found[1] || ''), quote(found[2])] : local(reason);
 }
 
 const term = (name, ...value) => el('div', {}, el('dt', {}, name), el('dd', {}, value));
@@ -64,7 +58,7 @@ export function laneFacts(lane) {
       lane.since && term('Nothing goes since', when(lane.since)),
       until && term(until[0], until[1]),
     ),
-    lane.reason && el('p', { class: 'why' }, el('span', { class: 'cap' }, 'Why: '), why(lane.reason)),
+    lane.reason && el('p', { class: 'why' }, el('span', { class: 'cap' }, 'Why: '), worded(lane.reason)),
     lane.cause && el('p', {}, el('span', { class: 'cap' }, 'Means: '), lane.cause),
     lane.remedy && el('p', {}, el('span', { class: 'cap' }, 'To do: '), linked(lane.remedy)),
   ];

@@ -1,8 +1,8 @@
 // One message's story: how it stands, every attempt with its reply, what that means, and the header. Never the body.
 
 import * as api from './api.js';
-import { bytes, local, number, replyLabel } from './format.js';
-import { badge, button, el, linked, quote, show, when } from './dom.js';
+import { bytes, count, number, replyLabel } from './format.js';
+import { badge, button, el, linked, quote, show, when, worded } from './dom.js';
 import { orderButtons, nextWords } from './queue.js';
 import { providerHref } from './lanes.js';
 
@@ -65,7 +65,7 @@ function attempt(event) {
       'div',
       { class: 'what' },
       event.recipient && el('div', { class: 'address' }, event.recipient),
-      event.text && el('div', {}, local(event.text)),
+      event.text && el('div', {}, worded(event.text)),
       event.reply && el('div', {}, quote(event.reply)),
       el('div', { class: 'hint' }, facts.join(' · ')),
       event.reply && event.event !== 'delivered' && meaning(event),
@@ -98,11 +98,11 @@ function delivery(detail) {
       term('Provider', detail.provider ? el('a', { href: providerHref(detail.provider) }, detail.provider) : 'not known yet'),
       term('Attempts', number(detail.attempts)),
       term('Next try', nextWords(detail)),
-      typeof detail.ahead === 'number' && term('Before it', `${number(detail.ahead)} deliveries`),
+      typeof detail.ahead === 'number' && term('Before it', count(detail.ahead, 'delivery', 'deliveries')),
       detail.turn_at && term('Its turn is about', when(detail.turn_at)),
       detail.expires && term('Given up', when(detail.expires, { seconds: false })),
     ),
-    detail.waits_for && el('p', {}, el('span', { class: 'cap' }, 'Waits for: '), local(detail.waits_for)),
+    detail.waits_for && el('p', {}, el('span', { class: 'cap' }, 'Waits for: '), worded(detail.waits_for)),
     detail.last &&
       el(
         'div',

@@ -4,7 +4,7 @@ import { answer, byProvider, isEverything } from './answer.js';
 import { charts } from './charts.js';
 import { eventList } from './events.js';
 import { bytes, count, local, now, number } from './format.js';
-import { badge, button, el, icon, linked, show, since, when } from './dom.js';
+import { badge, button, el, icon, linked, show, since, when, worded } from './dom.js';
 import { pauses, providerCards, providerHref } from './lanes.js';
 import * as orders from './orders.js';
 
@@ -34,7 +34,7 @@ function troubles(status) {
           el(
             'div',
             {},
-            el('div', {}, local(alert.text)),
+            el('div', {}, worded(alert.text)),
             alert.remedy && el('div', { class: 'hint' }, linked(alert.remedy)),
             alert.since && el('div', { class: 'hint' }, 'since ', when(alert.since)),
           ),
@@ -89,7 +89,11 @@ export function overview(context) {
           notes: [],
         }
       : answer(status, now());
-    worst = said.provider || (byProvider(status.lanes)[0] || {}).name;
+    const other = said.provider || (byProvider(status.lanes)[0] || {}).name;
+    if (other !== worst) {
+      worst = other;
+      drawn.again();
+    }
     const stopped = status.lanes.some(isEverything);
     show(
       top,

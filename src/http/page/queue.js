@@ -4,8 +4,8 @@
 // has left is simply not counted any more.
 
 import * as api from './api.js';
-import { bytes, count, local, number } from './format.js';
-import { announce, badge, button, confirm, el, field, quote, select, show, since, toast, when } from './dom.js';
+import { bytes, count, number } from './format.js';
+import { announce, badge, button, confirm, el, field, select, show, since, toast, when, worded } from './dom.js';
 import { lookFor } from './look.js';
 
 const PAGE = 50;
@@ -314,12 +314,7 @@ export function queueView(context, query) {
         nextWords(record),
         el('div', { class: 'hint' }, record.attempts ? `${count(record.attempts, 'try', 'tries')} so far` : 'not tried yet'),
       ),
-      el(
-        'td',
-        { 'data-label': 'Why', class: 'reason' },
-        record.reason &&
-          el('div', { class: 'clamp' }, /^[2-5]\d\d[ -]/.test(record.reason) ? quote(record.reason) : local(record.reason)),
-      ),
+      el('td', { 'data-label': 'Why', class: 'reason' }, record.reason && el('div', { class: 'clamp' }, worded(record.reason))),
     );
   }
 

@@ -2,7 +2,7 @@
 
 import * as api from './api.js';
 import { count, number } from './format.js';
-import { announce, badge, button, confirm, dialog, el, field, quote, select, show, since, toast, when } from './dom.js';
+import { announce, badge, button, confirm, dialog, el, field, select, show, since, toast, when, worded } from './dom.js';
 
 const PAGE = 50;
 const CLASSES = ['recipient-unknown', 'recipient-disabled', 'mailbox-full', 'recipient-policy', 'other'];
@@ -389,8 +389,7 @@ export function suppressionView(context, query) {
                     el(
                       'td',
                       { 'data-label': 'Why', class: 'reason' },
-                      entry.reply &&
-                        el('div', { class: 'clamp' }, /^[2-5]\d\d[ -]/.test(entry.reply) ? quote(entry.reply) : entry.reply),
+                      entry.reply && el('div', { class: 'clamp' }, worded(entry.reply)),
                     ),
                   ),
                 ),

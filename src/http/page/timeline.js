@@ -1,7 +1,7 @@
 // What happened to a provider's lanes: each stop from the reply that began it to the message that ended it.
 
 import { local, perMinute, replyLabel, span } from './format.js';
-import { badge, el, linked, quote, since, when } from './dom.js';
+import { badge, el, linked, quote, since, when, worded } from './dom.js';
 
 export const LANE_KINDS = 'throttled,blocked,paused,resumed';
 /** A longer chain is shown with its beginning and its end. */
@@ -23,7 +23,8 @@ function step(event) {
     return long ? `paused ${long}` : text || 'paused';
   }
   const fewer = /^(at most [^(,]+?)(?: from now on)?(?: \(before: (\d[\d,]*)\))?(?:,|$)/.exec(text);
-  if (fewer) return fewer[1] + (fewer[2] ? ` (was ${fewer[2]})` : '');
+  if (fewer) return fewer[1] + (fewer[2] && !fewer[1].includes(` ${fewer[2]} `) ? ` (was ${fewer[2]})` : '');
+  if (/^the next connection/.test(text) && long) return `the next connection waits ${long}`;
   if (/^no new connection/.test(text) && long) return `no new connection for ${long}`;
   return local(text) || 'slower';
 }
@@ -102,7 +103,7 @@ export function timeline(events, lanes, history, several) {
           ' ',
           badge(event.event),
           ' ',
-          local(bare(event)),
+          worded(bare(event)),
           event.reply && el('div', {}, quote(event.reply)),
           event.remedy && event.event !== 'resumed' && el('div', { class: 'hint' }, linked(event.remedy)),
         ),
