@@ -444,7 +444,8 @@ fn all_controls_have_names_and_all_words_can_be_read_in_both_schemes_and_on_a_ph
 fn nothing_from_outside_becomes_markup() {
     let (world, mx) = outlook();
     let blocked = format!("550 5.7.1 Unfortunately, messages from [127.0.0.1] weren't sent. {MARKUP} (S3140)");
-    let relay = with_page(world.config().table(&provider("pause = \"10m\""))).start();
+    let config = world.config().set("queue", "retry", "[\"1h\"]").table(&provider("pause = \"10m\""));
+    let relay = with_page(config).start();
     let Some(browser) = logged_in(&relay) else { return };
     mx.always(At::to("soft@mail.test"), say(&format!("451 4.3.0 {MARKUP}")));
     mx.always(At::to("hard@mail.test"), say(&format!("550 5.1.1 no such user {MARKUP}")));

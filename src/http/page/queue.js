@@ -173,7 +173,7 @@ export function queueView(context, query) {
       read = Date.now();
       const here = new Set(rows.map((row) => row.id));
       for (const id of [...chosen]) if (!here.has(id)) chosen.delete(id);
-      announce(rows.length ? `${number(rows.length)} rows${next ? ', more follow' : ''}.` : 'Nothing found.');
+      announce(rows.length ? `${count(rows.length, 'row')}${next ? ', more follow' : ''}.` : 'Nothing found.');
     } catch (error) {
       if (mine !== asked) return;
       wrong = `The queue could not be read: ${error.message}`;

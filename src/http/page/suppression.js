@@ -161,7 +161,7 @@ export function suppressionView(context, query) {
       wrong = null;
       const here = new Set(page.items.map((entry) => entry.recipient));
       for (const recipient of [...chosen]) if (!here.has(recipient)) chosen.delete(recipient);
-      announce(page.items.length ? `${number(page.items.length)} entries${page.next ? ', more follow' : ''}.` : 'Nothing found.');
+      announce(page.items.length ? `${count(page.items.length, 'entry', 'entries')}${page.next ? ', more follow' : ''}.` : 'Nothing found.');
     } catch (error) {
       if (mine !== asked) return;
       wrong = `The list could not be read: ${error.message}`;
