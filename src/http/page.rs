@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     /// Octets of all files together: the page has to open at once on a bad line, too.
-    const SIZE_MAX: usize = 150 << 10;
+    const SIZE_MAX: usize = 150_000;
 
     fn folder() -> Vec<(String, String)> {
         let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/http/page")).unwrap().flatten();

@@ -99,6 +99,14 @@ fn the_page_shows_live_numbers_and_asks_nobody_else() {
     browser.until_shown("Yes. Nothing waits");
     browser.until_shown("app@sender.test → u2@x.test");
 
+    browser.click("Send a test message …");
+    browser.fill("From", "app@sender.test");
+    browser.fill("To", "me@x.test");
+    browser.click("Send");
+    relay.wait_event("delivered", "me@x.test");
+    browser.until_shown("It is not in the queue any more");
+    browser.until_shown("delivered");
+
     for (view, words) in VIEWS {
         go(&browser, view);
         browser.until_shown(words);
