@@ -254,8 +254,9 @@ export function dialog(title, ...body) {
 	document.body.append(node);
 	node.addEventListener('close', () => {
 		node.remove();
-		if (before && before.isConnected && before !== document.body) before.focus();
-		else document.getElementById('main').focus();
+		if (before && before.isConnected) before.focus();
+		// It may be gone, or can be pressed no more.
+		if (document.activeElement !== before || before === document.body) document.getElementById('main').focus();
 	});
 	// The browser would let Tab go on to its own bars.
 	node.addEventListener('keydown', (event) => {

@@ -66,12 +66,13 @@ export function laneFacts(lane) {
 
 const HALTED = ['paused', 'blocked', 'probing', 'stopped'];
 
+/** Always the same ones at the same places: a button that moved under the pointer would have another pressed. */
 export function providerButtons(provider, lanes, after) {
 	const halted = lanes.some((lane) => HALTED.includes(lane.state));
 	const stopped = lanes.length > 0 && lanes.every((lane) => lane.state === 'stopped' || isByHand(lane));
 	return [
-		halted && button('Resume …', () => orders.resume(provider, after), { 'aria-label': `Resume ${provider}` }),
-		!stopped && button('Pause …', () => orders.pause(provider, after), { 'aria-label': `Pause ${provider}` }),
+		button('Resume …', () => orders.resume(provider, after), { 'aria-label': `Resume ${provider}`, disabled: !halted }),
+		button('Pause …', () => orders.pause(provider, after), { 'aria-label': `Pause ${provider}`, disabled: stopped }),
 		button('Report …', () => orders.report(provider), { 'aria-label': `Report for ${provider}` }),
 	];
 }
@@ -167,6 +168,12 @@ function rest(providers, again) {
 	);
 }
 
+/** Trouble first, then the order of magnitude of what waits: where the numbers themselves decided, cards would jump about. */
+function rank({ lanes, stuck, waiting }) {
+	const trouble = stuck ? 2 : lanes.some((lane) => HALTED.includes(lane.state)) ? 1 : 0;
+	return trouble * 100 + Math.floor(Math.log10(waiting + 1));
+}
+
 export function providerCards(status, after, again) {
 	const providers = byProvider(status.lanes);
 	if (providers.length === 0) {
@@ -178,8 +185,8 @@ export function providerCards(status, after, again) {
 				: 'No receiver yet: nothing was sent to anybody since the start.',
 		);
 	}
-	// Who is in trouble or has most mail has a card; among the cards the order follows no number, so that none jumps about.
-	const first = providers.slice(0, CARDS_MAX).sort((a, b) => b.stuck - a.stuck || a.name.localeCompare(b.name));
+	// Who is in trouble or has most mail has a card.
+	const first = providers.slice(0, CARDS_MAX).sort((a, b) => rank(b) - rank(a) || a.name.localeCompare(b.name));
 	const others = providers.slice(CARDS_MAX);
 	return [
 		el(

@@ -114,11 +114,11 @@ export function overview(context) {
 				el(
 					'div',
 					{ class: 'buttons' },
+					button('Pause one domain …', () => orders.pauseDomain(context.refresh)),
+					button('Send a test message …', () => orders.sendTest(context.go)),
 					stopped
 						? button('Resume all mail …', () => orders.resume('*', context.refresh), { class: 'main' })
 						: button('Pause all mail …', () => orders.pause('*', context.refresh)),
-					button('Pause one domain …', () => orders.pauseDomain(context.refresh)),
-					button('Send a test message …', () => orders.sendTest(context.go)),
 					relay.held > 0 && el('a', { class: 'button', href: '#/queue?state=held' }, `See the ${number(relay.held)} held`),
 				),
 			),

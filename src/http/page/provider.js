@@ -94,8 +94,17 @@ export function providerView(context, query, name) {
 		const status = context.status();
 		if (!status) return;
 		const own = lanes();
+		const sources = own.map((lane) => lane.source);
 		show(
 			lanesPlace,
+			el(
+				'div',
+				{ class: 'buttons' },
+				providerButtons(name, own, context.refresh),
+				button('Forget learned limits …', () => orders.forget(name, sources, context.refresh)),
+				button('Pause one domain …', () => orders.pauseDomain(context.refresh)),
+			),
+			pauses({ lanes: status.lanes.filter((lane) => lane.provider === name || isEverything(lane)) }, context.refresh),
 			own.length === 0
 				? el('p', { class: 'empty' }, 'Nothing was sent to this provider since the start, and nothing waits for it.')
 				: [
@@ -105,7 +114,7 @@ export function providerView(context, query, name) {
 							el(
 								'a',
 								{ href: `#/queue?provider=${encodeURIComponent(name)}` },
-								`${count(Math.max(...own.map((lane) => lane.waiting)), 'delivery waits', 'deliveries wait')}`,
+								count(Math.max(...own.map((lane) => lane.waiting)), 'delivery waits', 'deliveries wait'),
 							),
 							own[0].empty_at && own[0].waiting > 0
 								? [`; ${perMinute(own[0].pace)} expected, empty about `, when(own[0].empty_at, { seconds: false }), '.']
@@ -124,20 +133,6 @@ export function providerView(context, query, name) {
 							),
 						),
 					],
-			pauses({ lanes: status.lanes.filter((lane) => lane.provider === name || isEverything(lane)) }, context.refresh),
-			el(
-				'div',
-				{ class: 'actions' },
-				providerButtons(name, own, context.refresh),
-				button('Forget learned limits …', () =>
-					orders.forget(
-						name,
-						own.map((lane) => lane.source),
-						context.refresh,
-					),
-				),
-				button('Pause one domain …', () => orders.pauseDomain(context.refresh)),
-			),
 		);
 	}
 
