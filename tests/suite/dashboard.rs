@@ -113,6 +113,18 @@ fn the_page_shows_live_numbers_and_asks_nobody_else() {
     browser.until_shown("Yes. Nothing waits");
     browser.until_shown("app@sender.test → u2@x.test");
 
+    // Whoever does not look is told nothing, and of everything when looking again.
+    browser.script(
+        "window.told = []; new MutationObserver(() => window.told.push(document.getElementById('live').textContent))\
+         .observe(document.getElementById('live'), { childList: true, characterData: true, subtree: true })",
+    );
+    browser.while_hidden(|| {
+        relay.submit("app@sender.test", &["unseen@x.test"], &mail("unseen", "x"));
+        relay.wait_event("delivered", "unseen@x.test");
+    });
+    browser.until_shown("app@sender.test → unseen@x.test");
+    assert!(browser.text("window.told.join()").contains("Resting"), "{}", browser.text("window.told.join()"));
+
     browser.click("Send a test message …");
     browser.fill("From", "app@sender.test");
     browser.fill("To", "me@x.test");

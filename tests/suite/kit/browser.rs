@@ -94,6 +94,17 @@ impl Browser {
         self.act("POST", "/refresh", &json!({}));
     }
 
+    /// Opens a tab before the page, does something, and comes back to the page.
+    #[track_caller]
+    pub fn while_hidden(&self, act: impl FnOnce()) {
+        let page = self.act("GET", "/window", &Value::Null);
+        let tab = self.act("POST", "/window/new", &json!({ "type": "tab" }))["handle"].take();
+        self.act("POST", "/window", &json!({ "handle": tab }));
+        act();
+        self.act("DELETE", "/window", &Value::Null);
+        self.act("POST", "/window", &json!({ "handle": page }));
+    }
+
     /// Runs the body of a function in the page; what it returns.
     #[track_caller]
     pub fn script(&self, body: &str) -> Value {
@@ -284,7 +295,7 @@ impl Browser {
 
     /// One command of the protocol; its value, or what was wrong.
     fn ask(&self, method: &str, path: &str, body: &Value) -> Result<Value, String> {
-        let body = if method == "GET" { String::new() } else { body.to_string() };
+        let body = if body.is_null() { String::new() } else { body.to_string() };
         let request = format!(
             "{method} {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
             self.address,
