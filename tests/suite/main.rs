@@ -11,6 +11,7 @@ mod bounces;
 mod ceiling;
 mod container;
 mod crash;
+mod dashboard;
 mod differential;
 mod doctor;
 mod door;

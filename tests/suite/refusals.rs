@@ -22,14 +22,14 @@ const CONNECTIONS_652: &str =
 const UNKNOWN: &str = "550 5.5.0 Requested action not taken: mailbox unavailable (S2017062302).";
 
 /// A host of Microsoft's for `mail.test`.
-fn outlook() -> (World, Mx) {
+pub(crate) fn outlook() -> (World, Mx) {
     let world = World::new();
     let mx = world.host("mx.olc.test");
     world.domain("mail.test", &[(10, &mx)]);
     (world, mx)
 }
 
-fn provider(keys: &str) -> String {
+pub(crate) fn provider(keys: &str) -> String {
     format!("[[provider]]\nname = \"outlook\"\nmx = [\"*.olc.test\"]\n{keys}")
 }
 
@@ -40,7 +40,7 @@ fn submit(relay: &Relay, count: usize, domain: &str) {
     }
 }
 
-fn lane(relay: &Relay) -> Value {
+pub(crate) fn lane(relay: &Relay) -> Value {
     let lanes = relay.json(&["status"]);
     lanes.into_iter().find(|lane| lane["provider"] == "outlook").unwrap_or_default()
 }

@@ -326,7 +326,7 @@ fn what_one_sender_may_not_write_to_another_may() {
 }
 
 /// A list with two open waves, as the guard leaves them.
-fn with_waves(relay: &Relay) {
+pub(crate) fn with_waves(relay: &Relay) {
     let mut lines = String::new();
     for (wave, count) in [("w1", 3), ("w2", 1200)] {
         for n in 0..count {

@@ -11,7 +11,7 @@ use crate::kit::relay::WEIR;
 use crate::kit::{World, mail};
 
 /// Ends with the test.
-struct Trial(Child);
+pub(crate) struct Trial(Child);
 
 impl Drop for Trial {
     fn drop(&mut self) {
@@ -21,7 +21,7 @@ impl Drop for Trial {
 }
 
 impl Trial {
-    fn start(folder: &Path, arguments: &[&str]) -> (Trial, impl Iterator<Item = Value> + use<>) {
+    pub(crate) fn start(folder: &Path, arguments: &[&str]) -> (Trial, impl Iterator<Item = Value> + use<>) {
         let mut command = Command::new(WEIR);
         command.args(arguments).current_dir(folder).env("TMPDIR", folder).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();

@@ -6,6 +6,7 @@
 
 #![allow(unreachable_pub, reason = "`pub` is the kit's face to the tests, which are no library")]
 
+pub mod browser;
 pub mod client;
 pub mod disk;
 pub mod dns;
@@ -24,6 +25,7 @@ pub mod world;
 
 use std::time::{Duration, Instant};
 
+pub use browser::Browser;
 pub use client::Client;
 pub use disk::Disk;
 pub use dns::{Dns, Failure};
