@@ -25,13 +25,13 @@ impl Answer {
 }
 
 /// The port of `[http]`, as an operator has it.
-struct Api {
+pub struct Api {
     address: SocketAddr,
     token: String,
 }
 
 impl Api {
-    fn of(relay: &Relay) -> Api {
+    pub fn of(relay: &Relay) -> Api {
         let address = until("the port of [http]", || {
             let log = relay.log();
             let (_, rest) = log.rsplit_once("page, API and metrics on http://")?;
@@ -76,7 +76,7 @@ impl Api {
         )
     }
 
-    fn get(&self, path: &str) -> Value {
+    pub fn get(&self, path: &str) -> Value {
         let answer = self.with(&format!("GET {path}"), &[&format!("Authorization: Bearer {}", self.token)], "");
         assert_eq!(answer.status, 200, "{path}: {answer:?}");
         answer.json()

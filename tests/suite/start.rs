@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+use crate::http::Api;
 use crate::kit::{At, World, is_long, mail, now, say, until_within};
 
 #[test]
@@ -19,7 +20,8 @@ fn a_million_waiting_messages_do_not_hold_up_the_start() {
     let (world, mx) = World::with_domain("x.test");
     mx.count_only();
     mx.always(At::to("seed@x.test"), say("451 4.3.0 later"));
-    let mut relay = world.config().set("queue", "retry", "[\"1h\"]").start();
+    let config = world.config().set("queue", "retry", "[\"1h\"]").set("http", "address", "\"127.0.0.1:0\"");
+    let mut relay = config.start();
     // One real message, deferred: the rows of the million are copies of its rows, so the schema stays the spool's affair.
     relay.submit("app@sender.test", &["seed@x.test"], &mail("seed", "x"));
     relay.wait_event("deferred", "seed@x.test");
@@ -37,6 +39,28 @@ fn a_million_waiting_messages_do_not_hold_up_the_start() {
     assert!(listening < Duration::from_secs(1), "listened only after {listening:?}");
     assert!(delivered < Duration::from_secs(5), "delivered only after {delivered:?}");
     assert!(peak < 300 << 20, "{} MiB", peak >> 20);
+    relay.ok(&["pause", "--all"]);
+    let api = Api::of(&relay);
+    let first = api.get("/api/v1/queue?limit=100");
+    let next = first["next"].as_str().expect("more pages");
+    for path in [
+        "/api/v1/status".to_string(),
+        "/api/v1/queue?limit=100".to_string(),
+        format!("/api/v1/queue?limit=100&after={next}"),
+        "/api/v1/queue?recipient=u500000@x.test".to_string(),
+        "/api/v1/queue?domain=nowhere.test".to_string(),
+        "/api/v1/queue?state=held".to_string(),
+        "/api/v1/events?limit=100".to_string(),
+        "/api/v1/events?kind=blocked".to_string(),
+        "/api/v1/suppressions".to_string(),
+        "/api/v1/history?span=30d".to_string(),
+    ] {
+        let begun = now();
+        api.get(&path);
+        let took = begun.elapsed();
+        eprintln!("1,000,000 waiting: {path} in {took:?}");
+        assert!(took < Duration::from_secs(2), "{path} took {took:?}");
+    }
 }
 
 /// Adds `n` copies of the one message in the spool, older than it and due at once. The tables are those of `docs/spool.md`.
