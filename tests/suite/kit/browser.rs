@@ -6,9 +6,11 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -54,6 +56,7 @@ impl Browser {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
+            .process_group(0)
             .spawn()
             .expect("start chromedriver");
         let mut output = BufReader::new(driver.stdout.take().expect("a pipe from chromedriver"));
@@ -316,9 +319,9 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Ends Chromium; chromedriver alone would leave it behind.
+        // Ends Chromium; chromedriver alone would leave it behind. Whatever is still there goes with its group.
         let _ = self.ask("DELETE", &self.path(""), &Value::Null);
-        let _ = self.driver.kill();
+        let _ = kill_process_group(Pid::from_child(&self.driver), Signal::KILL);
         let _ = self.driver.wait();
     }
 }
