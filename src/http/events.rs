@@ -6,7 +6,7 @@ use axum::routing::get;
 
 use super::answer::{Refused, json};
 use super::means::Means;
-use super::queue::paging;
+use super::queue::{Paging, paging};
 use super::routes::{At, Routes};
 use super::status::query;
 use crate::event::Choice;
@@ -17,7 +17,7 @@ pub(super) fn routes<M: Means>(routes: &mut Routes) {
 }
 
 async fn list<M: Means>(site: At<M>, uri: Uri) -> Result<Response<Body>, Refused> {
-    let (limit, before, words) = paging(query(&uri)?, "before")?;
+    let Paging { limit, from: before, words } = paging(query(&uri)?, "before")?;
     let mut asked = Choice::default();
     for (name, text) in words.into_iter().filter(|(_, text)| !text.is_empty()) {
         match name.as_str() {

@@ -71,7 +71,7 @@ async fn submit<M: Means>(
     }
     let Some(key) = key else { return answered(hand_in(means, &caller, message).await) };
     match means.begin_key(key, body_mark).await? {
-        Begun::Done(answer) => Ok(json(answer)),
+        Begun::Done(answer) => Ok(said(answer)),
         Begun::UnderWay => {
             Err(Refused::new(StatusCode::CONFLICT, "a request with this Idempotency-Key is under way: ask again")
                 .retry_after(1))
@@ -105,7 +105,7 @@ async fn hand_in<M: Means>(means: &M, caller: &Caller, message: Submission) -> R
 
 /// Writes down what was answered under a key. What was not taken for now may be tried again under the same key.
 async fn keep(done: Result<Submitted, NotTaken>, ticket: Ticket) -> Result<Response<Body>, Refused> {
-    let answer = done.as_ref().ok().and_then(|submitted| serde_json::to_string(submitted).ok());
+    let answer = done.as_ref().ok().map(in_words);
     let kept = tokio::task::spawn_blocking(move || match answer {
         Some(answer) => ticket.done(&answer),
         None => ticket.give_up(),
@@ -116,16 +116,28 @@ async fn keep(done: Result<Submitted, NotTaken>, ticket: Ticket) -> Result<Respo
     answered(done)
 }
 
+/// The answer as it is sent and kept. Where nobody was taken, it says why.
+fn in_words(submitted: &Submitted) -> String {
+    let mut text = serde_json::to_value(submitted).unwrap_or_default();
+    if submitted.id.is_none() {
+        let first = submitted.recipients.first().map(|answer| answer.reply.as_str());
+        text["error"] = first.unwrap_or("nobody was taken").into();
+    }
+    text.to_string()
+}
+
+fn said(text: String) -> Response<Body> {
+    let was_refused = text.starts_with("{\"error\":");
+    let mut answer = json(text);
+    if was_refused {
+        *answer.status_mut() = StatusCode::UNPROCESSABLE_ENTITY;
+    }
+    answer
+}
+
 fn answered(done: Result<Submitted, NotTaken>) -> Result<Response<Body>, Refused> {
     match done {
-        Ok(submitted) => {
-            let text = serde_json::to_string(&submitted).unwrap_or_default();
-            let mut answer = json(text);
-            if submitted.id.is_none() {
-                *answer.status_mut() = StatusCode::UNPROCESSABLE_ENTITY;
-            }
-            Ok(answer)
-        }
+        Ok(submitted) => Ok(said(in_words(&submitted))),
         Err(NotTaken { code, text }) => Err(match code {
             450 => Refused::new(StatusCode::TOO_MANY_REQUESTS, text).retry_after(60),
             400..=499 => Refused::unavailable(text).retry_after(60),

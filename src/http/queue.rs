@@ -30,11 +30,16 @@ pub(super) fn routes<M: Means>(routes: &mut Routes) {
     routes.add(&["GET", "POST"], "/api/v1/queue/{id}", get(show::<M>).merge(post(order::<M>)));
 }
 
-/// What a page is asked for: how many, from where, and the rest.
-pub(super) fn paging(
-    mut asked: BTreeMap<String, String>,
-    anchor: &str,
-) -> Result<(usize, Option<String>, BTreeMap<String, String>), Refused> {
+/// What a page is asked for.
+pub(super) struct Paging {
+    pub(super) limit: usize,
+    /// Where it begins; none: at the beginning.
+    pub(super) from: Option<String>,
+    /// The conditions.
+    pub(super) words: BTreeMap<String, String>,
+}
+
+pub(super) fn paging(mut asked: BTreeMap<String, String>, anchor: &str) -> Result<Paging, Refused> {
     let limit = match asked.remove("limit") {
         None => PAGE,
         Some(text) => match text.parse() {
@@ -43,7 +48,7 @@ pub(super) fn paging(
         },
     };
     let from = asked.remove(anchor);
-    Ok((limit, from, asked))
+    Ok(Paging { limit, from, words: asked })
 }
 
 /// The filter that the words of a query mean; those that are empty mean nothing.
@@ -54,7 +59,7 @@ pub(super) fn filter<T: serde::de::DeserializeOwned>(words: BTreeMap<String, Str
 }
 
 async fn list<M: Means>(site: At<M>, uri: Uri) -> Result<Response<Body>, Refused> {
-    let (limit, after, mut words) = paging(query(&uri)?, "after")?;
+    let Paging { limit, from: after, mut words } = paging(query(&uri)?, "after")?;
     let ids = words.remove("id").filter(|text| !text.is_empty());
     let mut filter: Filter = filter(words)?;
     if let Some(ids) = ids {

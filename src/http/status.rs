@@ -44,9 +44,7 @@ pub(super) fn routes<M: Means>(routes: &mut Routes) {
 
 /// The query of a request; what is wrong with it is said.
 pub(super) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Refused> {
-    Query::<T>::try_from_uri(uri)
-        .map(|Query(query)| query)
-        .map_err(|error| Refused::bad(format!("{}", error.body_text())))
+    Query::<T>::try_from_uri(uri).map(|Query(query)| query).map_err(|error| Refused::bad(error.body_text()))
 }
 
 /// The status as it was made last.

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::answer::{Refused, json};
 use super::means::Means;
-use super::queue::{filter, paging};
+use super::queue::{Paging, filter, paging};
 use super::routes::{At, Routes};
 use super::status::query;
 use super::{ask, body};
@@ -35,7 +35,7 @@ pub(super) fn routes<M: Means>(routes: &mut Routes) {
 }
 
 async fn list<M: Means>(site: At<M>, uri: Uri) -> Result<Response<Body>, Refused> {
-    let (limit, after, words) = paging(query(&uri)?, "after")?;
+    let Paging { limit, from: after, words } = paging(query(&uri)?, "after")?;
     let filter: SuppressFilter = filter(words)?;
     let page = site.means.suppressions_page(filter, after, limit).await?;
     let count = site.means.suppressions_count().await?;

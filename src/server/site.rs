@@ -160,7 +160,7 @@ impl RelaySite {
         };
         // Those with most mail have a place in the plots.
         let mut busy: Vec<&LaneRecord> =
-            lanes.iter().filter(|lane| lane.domain.is_none() && lane.ceiling > 0).collect();
+            lanes.iter().filter(|lane| lane.domain.is_none() && lane.source != crate::throttle::EVERY_SOURCE).collect();
         busy.sort_by_key(|lane| std::cmp::Reverse((self.is_named(&lane.provider), lane.waiting, lane.connections)));
         Ok(State {
             queue: relay.messages,
