@@ -127,7 +127,7 @@ fn in_words(submitted: &Submitted) -> String {
 }
 
 fn said(text: String) -> Response<Body> {
-    let was_refused = text.starts_with("{\"error\":");
+    let was_refused = text.contains("\"id\":null");
     let mut answer = json(text);
     if was_refused {
         *answer.status_mut() = StatusCode::UNPROCESSABLE_ENTITY;
