@@ -42,6 +42,8 @@ use drain::trace::Trace;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// So many of the slowest random receivers are named.
+const SLOWEST: usize = 12;
 const SCENARIOS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/drain");
 
 fn main() -> ExitCode {
@@ -352,6 +354,9 @@ fn at_random(seeds: std::ops::Range<u64>) -> anyhow::Result<bool> {
     let never: Vec<String> = never.map(|played| played.seed.to_string()).collect();
     println!("\ndrain ÷ ideal over {} receivers: median {median}, nine in ten {most}, worst {worst}", good.len());
     println!("never done: {} ({})", never.len(), never.join(" "));
+    good.sort_by(|a, b| b.ratio.total_cmp(&a.ratio));
+    let slowest = good.iter().take(SLOWEST).map(|played| format!("{} ({})", played.seed, times(played.ratio)));
+    println!("slowest seeds: {}", slowest.collect::<Vec<_>>().join(", "));
     Ok(all_well)
 }
 

@@ -7,7 +7,8 @@
 //!   to its end.
 //! - No lane is idle without need: while mail waits and the receiver would take it, no stretch without an attempt is longer than
 //!   [`IDLE_TIMES`] times the longest wait that was needed: the longest pause of the ideal sender, or the longest time for which the receiver really was
-//!   shut, by a block or a penalty; what is shorter than [`IDLE_FREE`] is nobody's concern.
+//!   shut, by a block or a penalty; what is shorter than [`IDLE_FREE`] is nobody's concern, nor, where there are blocks, what is shorter than
+//!   [`BLOCK_FREE`]: a probe may cost a message, so the operator says when it goes (`probe_block`).
 //! - How long it took ÷ the ideal sender's time is told as a distribution; it is not judged one by one. An ideal time of less than
 //!   [`BEST_COUNTS`] counts as so much, or the first look at a fast receiver would weigh more than anything learned.
 
@@ -22,6 +23,8 @@ use super::score::Score;
 
 pub const IDLE_TIMES: u32 = 2;
 pub const IDLE_FREE: Duration = Duration::from_secs(10 * 60);
+/// The first wait for a probe, made longer by a tenth by chance, and a message's time.
+pub const BLOCK_FREE: Duration = Duration::from_secs(68 * 60);
 /// A backlog has between so many messages: enough to meet the limits, few enough for a thousand seeds in minutes.
 const MESSAGES: (f64, f64) = (100.0, 2000.0);
 /// An ideal time counts as at least this.
@@ -40,6 +43,8 @@ pub struct Played {
     pub idle: Duration,
     /// The longest wait that was needed.
     pub needed: Duration,
+    /// The receiver may block.
+    pub blocks: bool,
 }
 
 impl Played {
@@ -56,7 +61,8 @@ impl Played {
     }
 
     pub fn is_idle(&self) -> bool {
-        self.idle > self.needed.max(IDLE_FREE) * IDLE_TIMES
+        let free = if self.blocks { BLOCK_FREE } else { Duration::ZERO };
+        self.idle > (self.needed.max(IDLE_FREE) * IDLE_TIMES).max(free)
     }
 }
 
@@ -73,7 +79,7 @@ pub fn play(seed: u64) -> anyhow::Result<Played> {
                 0 => score.time.as_secs_f64() / course.best.max(BEST_COUNTS).as_secs_f64(),
                 _ => f64::INFINITY,
             };
-            return Ok(Played { seed, score, ratio, idle: idle.idle, needed });
+            return Ok(Played { seed, score, ratio, idle: idle.idle, needed, blocks: scenario.may_block() });
         }
     }
     unreachable!("one draw after the other is tried")

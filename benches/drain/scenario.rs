@@ -181,6 +181,11 @@ impl Scenario {
         self.receiver.change.is_empty()
     }
 
+    /// Does the receiver block, or may it?
+    pub fn may_block(&self) -> bool {
+        self.receiver.reputation.punishes || self.receiver.change.iter().any(|change| change.block.is_some())
+    }
+
     /// The largest share of attempts that is refused by chance.
     pub fn noise(&self) -> f64 {
         self.receiver.trouble.iter().map(|trouble| trouble.share).fold(0.0, f64::max)

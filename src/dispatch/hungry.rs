@@ -343,6 +343,10 @@ impl Core {
             || own.is_none();
         // Whoever has nothing to send is no worse off without it.
         let than = if has_carried_its_share { None } else { own };
+        // No other would come in its place yet.
+        if own.is_some() && self.throttle.rests(connection.permit.lane(), now) {
+            return false;
+        }
         let waiting = self.hungry.without(provider, self.is_crowded(Priority::Normal), than);
         let coming = self.hungry.closing.get(provider).copied().unwrap_or(0);
         waiting > coming

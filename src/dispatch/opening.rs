@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::alarm::PORT_KEY;
 use super::attempt::{Attempt, Said};
-use super::core::Core;
+use super::core::{Core, Timer};
 use super::destination::TargetId;
 use super::lanes;
 use super::message::{Action, ConnectionId};
@@ -196,6 +196,10 @@ impl Core {
                     }
                 },
                 Answer::At(until) => told.until(&lane, until),
+                Answer::Rests(until) => {
+                    told.rests(&lane);
+                    self.set_timer(until, Timer::Feed(lane.provider.clone()));
+                }
                 Answer::Full | Answer::Spent => told.full(&lane),
             }
         }
@@ -221,6 +225,7 @@ impl Core {
         if let State::Opening(id) = held.state {
             held.state = State::Busy(id);
             held.started = now;
+            self.throttle.let_in(&mut held.permit);
             self.is_greeted(target);
         }
         self.failing.succeeded(candidate.address);

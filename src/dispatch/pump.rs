@@ -95,6 +95,8 @@ pub(super) struct Told {
     at: Option<(LaneName, Timestamp)>,
     /// Somebody must give something back.
     full: Option<Arc<str>>,
+    /// That somebody gives something back does not help: no new connection is opened for a while.
+    rests: bool,
 }
 
 impl Told {
@@ -108,6 +110,11 @@ impl Told {
     pub(super) fn full(&mut self, lane: &LaneName) {
         self.lanes.push(lane.clone());
         self.full = Some(lane.provider.clone());
+    }
+
+    pub(super) fn rests(&mut self, lane: &LaneName) {
+        self.full(lane);
+        self.rests = true;
     }
 
     /// There is no place for it, whatever the lanes say.
@@ -224,11 +231,11 @@ impl Core {
     /// Remembers when a target that cannot go on is to be looked at again.
     pub(super) fn wait(&mut self, target: TargetId, not_now: NotNow, now: Timestamp) {
         match not_now {
-            NotNow::Told(Told { at, full, .. }) => {
+            NotNow::Told(Told { at, full, rests, .. }) => {
                 let what = if at.is_some() { "the lane" } else { "a connection" };
                 self.say_waits_for(target, Some(what));
                 if let Some(provider) = full {
-                    if at.is_none() {
+                    if at.is_none() && !rests {
                         self.make_room(&provider, target);
                     }
                     self.hunger(target, &provider);
@@ -431,6 +438,7 @@ impl Core {
                 Answer::Spent => self.close(connection),
                 Answer::At(until) => told.until(&lane, until),
                 Answer::Full => told.full(&lane),
+                Answer::Rests(_) => told.rests(&lane),
             }
         }
         false
@@ -487,6 +495,7 @@ impl Core {
         }
         let Some(held) = self.connections.get_mut(&connection) else { return };
         held.state = State::Closing;
+        self.throttle.leaves(&mut held.permit);
         self.hungry.closes(&held.permit.lane().provider);
         if !std::mem::replace(&mut held.recalled, true) {
             self.act(Action::Close { connection });

@@ -46,15 +46,32 @@ pub(super) struct Incident {
     excluded: Places,
     /// Recipients a second just before.
     pub pace: f64,
+    /// Seconds in which nobody could ask for want of a connection.
+    #[serde(default)]
+    pub rested: f64,
 }
 
 impl Incident {
     pub(super) fn new(counts: Counts, pace: f64, wait: f64, now: Timestamp) -> Incident {
-        Incident { first: now, wait, first_wait: wait, refused: 0, counts, excluded: Places::default(), pace }
+        Incident {
+            first: now,
+            wait,
+            first_wait: wait,
+            refused: 0,
+            counts,
+            excluded: Places::default(),
+            pace,
+            rested: 0.0,
+        }
     }
 
     pub(super) fn wait(&self) -> Duration {
         Duration::from_secs_f64(self.wait.clamp(0.0, 1e7))
+    }
+
+    /// How long it has lasted, in seconds, as far as it was the receiver's doing.
+    pub(super) fn lasted(&self, now: Timestamp) -> f64 {
+        (now.since(self.first).as_secs_f64() - self.rested).max(0.0)
     }
 
     /// What was begun before it was accepted.

@@ -52,7 +52,7 @@ const BURST_SECS: f64 = 0.1;
 #[derive(Clone, Debug)]
 pub(super) struct Lane {
     pub open: usize,
-    /// Of these, the ones the receiver has let in: a transaction was begun on them.
+    /// Of these, the ones the receiver has let in, and that have not taken leave.
     pub ready: usize,
     pub last_used: Timestamp,
     /// Something changed that should survive a restart.
@@ -76,6 +76,12 @@ pub(super) struct Lane {
     successors: Vec<Timestamp>,
     /// Connections there were when the first of them was ended.
     standing: usize,
+    /// The most that were let in at a time since the last connection was refused.
+    kept: usize,
+    /// Since when a connection was wanted, and until when none is opened.
+    rest: Option<(Timestamp, Timestamp)>,
+    /// The last answer to a transaction.
+    answered_at: Timestamp,
     /// Recipients a minute before the lane was stopped.
     went_before: f64,
     profile: Arc<Profile>,
@@ -211,6 +217,9 @@ impl Lane {
             asking: false,
             successors: Vec::new(),
             standing: 0,
+            kept: 0,
+            rest: None,
+            answered_at: now,
             went_before: 0.0,
             profile: Arc::clone(profile),
         }
@@ -247,6 +256,8 @@ impl Lane {
             .chain(&mut learned.accepted_at)
             .chain(&mut self.saved_at)
             .chain(&mut self.successors)
+            .chain(self.rest.iter_mut().flat_map(|(since, until)| [since, until]))
+            .chain([&mut self.answered_at])
             .for_each(moved);
         self.pacer.shift(by_millis);
         self.unsaved = true;
@@ -290,25 +301,53 @@ impl Lane {
         self.learned.closed.as_ref().map(|closed| closed.until).filter(|until| *until > now)
     }
 
+    /// Until when no new connection is opened, while those that are open go on.
+    pub fn rests_until(&self, now: Timestamp) -> Option<Timestamp> {
+        let wait = self.learned.connection_wait.until();
+        // In the place of one that the receiver let in another may come.
+        if wait > now && self.learned.closed.is_none() && self.open >= self.kept {
+            return Some(wait);
+        }
+        // While a successor waits no other connection comes in its place.
+        let waiting = &self.successors[self.successors.partition_point(|until| *until <= now)..];
+        let allowed = self.allowed(now);
+        let is_taken = self.open < allowed && self.open + waiting.len() >= allowed.min(self.standing);
+        waiting.first().copied().filter(|_| is_taken)
+    }
+
+    /// The receiver has let a connection in.
+    pub fn let_in(&mut self) {
+        self.ready += 1;
+        if self.kept > 0 {
+            self.kept = self.kept.max(self.ready);
+        }
+    }
+
+    /// A connection was wanted, and none is opened until then.
+    pub fn wanted(&mut self, until: Timestamp, now: Timestamp) {
+        let since = self.rest.map_or(now, |(since, _)| since);
+        self.rest = Some((since, until));
+    }
+
+    /// A transaction begins: was there a rest for which nothing was under way?
+    fn end_rest(&mut self, now: Timestamp) {
+        if self.busy > 0 {
+            return;
+        }
+        if let Some((since, until)) = self.rest.take() {
+            let rested = until.min(now).since(since.max(self.answered_at));
+            self.learned.rate.rested(rested.as_secs_f64());
+        }
+    }
+
     /// May a connection be opened? Else when, or that one must be closed first.
     pub fn may_open(&mut self, now: Timestamp) -> Result<(), Option<Timestamp>> {
         self.refresh(now);
         if let Some(until) = self.closed_until(now) {
             return Err(Some(until));
         }
-        let wait = self.learned.connection_wait.until();
-        if wait > now && self.learned.closed.is_none() {
-            return Err(Some(wait));
-        }
-        let allowed = self.allowed(now);
-        if self.open >= allowed {
+        if self.open >= self.allowed(now) {
             return Err(None);
-        }
-        // While a successor waits no other connection comes in its place.
-        if self.open + self.successors.len() >= allowed.min(self.standing)
-            && let Some(first) = self.successors.first()
-        {
-            return Err(Some(*first));
         }
         if self.asks(now) {
             return if self.asking { Err(None) } else { Ok(()) };
@@ -369,6 +408,7 @@ impl Lane {
         } else {
             self.take(recipients, now).map_err(|at| Some(self.sooner(at, now)))?;
         }
+        self.end_rest(now);
         self.last_used = now;
         self.busy += 1;
         self.flight += recipients as u64;

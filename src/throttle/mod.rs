@@ -80,6 +80,8 @@ pub struct Permit {
     messages: u32,
     /// Recipients of the transaction under way; none: there is none.
     under_way: Option<u64>,
+    /// The receiver has let it in, and it has not taken leave.
+    is_in: bool,
 }
 
 impl Permit {
@@ -144,6 +146,8 @@ pub enum Answer<T> {
     Granted(T),
     /// Not before then.
     At(Timestamp),
+    /// No new connection before then; those that are open go on.
+    Rests(Timestamp),
     /// When something is given back.
     Full,
     /// This connection has carried what it may: close it, another may be asked for.
@@ -304,6 +308,10 @@ impl Throttle {
         if provider.open >= provider.profile.max_connections {
             return Answer::Full;
         }
+        if let Some(until) = lane.rests_until(now) {
+            lane.wanted(until, now);
+            return Answer::Rests(until);
+        }
         if let Err(when) = lane.may_open(now) {
             return when.map_or(Answer::Full, Answer::At);
         }
@@ -311,7 +319,12 @@ impl Throttle {
         lane.open += 1;
         lane.last_used = now;
         self.open += 1;
-        Answer::Granted(Permit { lane: name.clone(), messages: 0, under_way: None })
+        Answer::Granted(Permit { lane: name.clone(), messages: 0, under_way: None, is_in: false })
+    }
+
+    /// Is no new connection of the lane opened for now, whoever gives one back?
+    pub fn rests(&self, name: &LaneName, now: Timestamp) -> bool {
+        self.lanes.get(name).is_some_and(|lane| lane.rests_until(now).is_some())
     }
 
     /// Would `permit` say now that every connection the lane may have is taken?
@@ -343,9 +356,6 @@ impl Throttle {
         if let Err(when) = lane.start(recipients, now) {
             return when.map_or(Answer::Full, Answer::At);
         }
-        if permit.messages == 0 {
-            lane.ready += 1;
-        }
         permit.messages += 1;
         permit.under_way = Some(recipients as u64);
         Answer::Granted(Grant { recipients: lane.recipients() })
@@ -358,18 +368,32 @@ impl Throttle {
         }
     }
 
+    /// The receiver has let the connection in.
+    pub fn let_in(&mut self, permit: &mut Permit) {
+        if let Some(lane) = self.lanes.get_mut(&permit.lane).filter(|_| !permit.is_in) {
+            permit.is_in = true;
+            lane.let_in();
+        }
+    }
+
+    /// We take leave on the connection: the receiver may have closed it sooner than we hear of it.
+    pub fn leaves(&mut self, permit: &mut Permit) {
+        if let Some(lane) = self.lanes.get_mut(&permit.lane).filter(|_| permit.is_in) {
+            permit.is_in = false;
+            lane.ready = lane.ready.saturating_sub(1);
+        }
+    }
+
     /// Gives a permit back: its socket is closed.
     pub fn release(&mut self, mut permit: Permit) {
         self.ended(&mut permit);
+        self.leaves(&mut permit);
         self.open = self.open.saturating_sub(1);
         if let Some(provider) = self.providers.get_mut(&permit.lane.provider) {
             provider.open = provider.open.saturating_sub(1);
         }
         if let Some(lane) = self.lanes.get_mut(&permit.lane) {
             lane.open = lane.open.saturating_sub(1);
-            if permit.messages > 0 {
-                lane.ready = lane.ready.saturating_sub(1);
-            }
             if lane.open == 0 {
                 lane.lost();
                 self.forget_untold(&permit.lane);

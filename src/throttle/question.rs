@@ -93,7 +93,7 @@ impl Question {
     pub(super) fn answered(&mut self, incident: &Incident, unit: f64, now: Timestamp) {
         self.was_refused = incident.refused > 0;
         if self.was_refused {
-            self.need = now.since(incident.first).as_secs_f64();
+            self.need = incident.lasted(now);
             self.eased = 0;
             self.too_short = if incident.first_wait >= TOO_SHORT_FROM * unit { incident.first_wait } else { 0.0 };
         } else {

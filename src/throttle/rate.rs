@@ -142,6 +142,8 @@ pub(super) struct Rate {
     cut_at: Option<Timestamp>,
     /// When the lane was opened last, and what was accepted since ever by then.
     opened: Option<(Timestamp, u64)>,
+    /// Seconds since then in which nothing went for want of connections.
+    rested: f64,
     /// What spans held at the last refusal, and when the lane was opened after it.
     last: Option<(Counts, Counts)>,
     /// Between the last refusals.
@@ -297,6 +299,14 @@ impl Rate {
         steps.then_some(self.next).into_iter().chain(ramp).min()
     }
 
+    /// Nothing went for so many seconds for want of connections: no limit of the rate was tried.
+    pub(super) fn rested(&mut self, seconds: f64) {
+        match &mut self.incident {
+            Some(incident) => incident.rested += seconds,
+            None => self.rested += seconds,
+        }
+    }
+
     /// Was something accepted that had been begun before the refusal?
     pub(super) fn late(&mut self, recipients: u32) {
         if let Some(incident) = &mut self.incident {
@@ -354,8 +364,9 @@ impl Rate {
         let is_first = self.opened.is_none();
         let begun = self.opened.or(at.history.oldest().map(|oldest| (oldest, 0)));
         let (from, before) = begun.unwrap_or((at.now, total));
-        let cycle = Cycle { gap: total.saturating_sub(before), secs: at.now.since(from).as_secs_f64().max(1e-3) };
-        let run = cycle.gap as f64 / incident.first.since(from).as_secs_f64().max(0.05);
+        let went = incident.first.since(from).as_secs_f64() - std::mem::take(&mut self.rested);
+        let cycle = Cycle { gap: total.saturating_sub(before), secs: (went + incident.lasted(at.now)).max(1e-3) };
+        let run = cycle.gap as f64 / went.max(0.05);
         self.question.answered(&incident, unit, at.now);
         self.opened = Some((at.now, total));
         if !is_first {

@@ -162,6 +162,7 @@ impl Bench {
     }
 
     fn grant(&mut self, n: usize) -> Answer<Grant> {
+        self.throttle.let_in(&mut self.permits[n]);
         self.throttle.grant(&mut self.permits[n], 1, self.now)
     }
 
@@ -202,7 +203,7 @@ impl Bench {
                     self.permits.push(permit);
                     return self.now.since(from);
                 }
-                Answer::At(at) => self.now = at,
+                Answer::At(at) | Answer::Rests(at) => self.now = at,
                 answer => panic!("{answer:?}"),
             }
         }
@@ -368,6 +369,90 @@ fn of_many_opened_at_once_those_that_were_let_in_are_the_limit() {
         assert_eq!(bench.status().connections_allowed, [20, 2][round]);
         bench.close_all();
     }
+}
+
+#[test]
+fn while_no_connection_is_opened_that_is_said_and_those_that_are_open_go_on() {
+    let mut bench = busy();
+    bench.refuse(&reading(Class::ConnectionLimit, Scope::Source), 0);
+    let permit = bench.permits.pop().unwrap();
+    bench.throttle.release(permit);
+    assert!(bench.throttle.rests(&lane("a"), bench.now));
+    let Answer::Rests(until) = bench.open() else { panic!("no new one for a while") };
+    assert!(matches!(bench.grant(0), Answer::Granted(_)));
+    bench.now = until;
+    assert!(!bench.throttle.rests(&lane("a"), bench.now));
+    assert!(matches!(bench.open(), Answer::Full), "the one that was given back is open again");
+    assert_eq!(bench.permits.len(), 20);
+}
+
+#[test]
+fn while_new_connections_wait_another_comes_in_the_place_of_one_that_was_let_in() {
+    let mut bench = busy();
+    let last = bench.permits.len() - 1;
+    (0..last).for_each(|n| bench.throttle.let_in(&mut bench.permits[n]));
+    bench.refuse(&reading(Class::ConnectionLimit, Scope::Source), 0);
+    for n in [last, 0] {
+        assert!(matches!(bench.open(), Answer::Rests(_)));
+        let permit = bench.permits.remove(n);
+        bench.throttle.release(permit);
+    }
+    assert!(matches!(bench.open(), Answer::Rests(_)));
+    assert_eq!(bench.permits.len(), last);
+}
+
+#[test]
+fn what_is_being_opened_or_takes_leave_is_no_connection_that_goes_well() {
+    let mut bench = Bench::new(20);
+    for _ in 0..2 {
+        bench.pass(Duration::from_secs(200));
+        bench.open();
+        // Its first transaction is planned before a connection is opened.
+        let (throttle, now) = (&mut bench.throttle, bench.now);
+        bench.permits.drain(12..).for_each(|permit| throttle.release(permit));
+        for (n, permit) in bench.permits.iter_mut().enumerate() {
+            assert!(matches!(throttle.grant(permit, 1, now), Answer::Granted(_)));
+            if n < 11 {
+                throttle.let_in(permit);
+            }
+        }
+        throttle.leaves(&mut bench.permits[10]);
+        bench.accept_on(0);
+        bench.refuse(&reading(Class::ConnectionLimit, Scope::Source), 0);
+        bench.close_all();
+    }
+    assert_eq!(bench.status().connections_allowed, 11);
+}
+
+#[test]
+fn a_rest_for_want_of_connections_is_no_time_in_which_a_rate_was_tried() {
+    let rate = reading(Class::RateLimit, Scope::Source);
+    let mut found = Vec::new();
+    for rests in [false, true] {
+        let mut bench = Bench::new(5);
+        bench.open();
+        for _ in 0..2 {
+            for _ in 0..40 {
+                assert!(matches!(bench.grant(0), Answer::Granted(_)));
+                bench.pass(Duration::from_millis(100));
+                bench.accept_on(0);
+            }
+            let until = bench.now + Duration::from_secs(30);
+            if rests {
+                bench.throttle.lanes.get_mut(&lane("a")).unwrap().wanted(until, bench.now);
+            }
+            bench.now = until;
+            assert!(matches!(bench.grant(0), Answer::Granted(_)));
+            bench.refuse(&rate, 0);
+            bench.close_all();
+            bench.wait_for_permit();
+            assert!(matches!(bench.grant(0), Answer::Granted(_)));
+            bench.accept(1);
+            bench.open();
+        }
+        found.push(bench.status().rate_allowed.unwrap());
+    }
+    assert!(found[0] < 80.0 && found[1] > 200.0, "40 messages in 4 s: {found:?}");
 }
 
 #[test]

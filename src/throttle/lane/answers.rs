@@ -46,6 +46,7 @@ impl Lane {
         if !self.learned.holds.is_empty() {
             self.learned.holds.accepted(about, now);
         }
+        self.answered_at = now;
         self.learned.history.add(recipients, started, now);
         self.learned.growth.accepted(recipients, now);
         if self.warming {
@@ -108,6 +109,7 @@ impl Lane {
         chance: f64,
         now: Timestamp,
     ) -> Option<Change> {
+        self.answered_at = now;
         let refusal = Refusal { reading, reply, started, chance, now };
         let held = self.learned.holds.refused(reading, reply, about, &self.profile, now);
         let change = match Lever::of(reading) {
@@ -116,7 +118,7 @@ impl Lane {
                 return self.blocked(&refusal);
             }
             Lever::Rate => self.too_fast(&refusal),
-            Lever::Connections => self.too_many(&refusal),
+            Lever::Connections => self.too_many(&refusal, about),
             Lever::Messages => self.too_long(&refusal, about),
             Lever::Recipients => self.too_wide(now),
             Lever::Ipv4 => {
@@ -211,7 +213,7 @@ impl Lane {
         Some(Change::Paused { until })
     }
 
-    fn too_many(&mut self, refusal: &Refusal<'_>) -> Option<Change> {
+    fn too_many(&mut self, refusal: &Refusal<'_>, about: &About<'_>) -> Option<Change> {
         let Refusal { started, now, .. } = *refusal;
         let before = self.learned.connections.limit();
         let good = self.open.saturating_sub(1);
@@ -220,6 +222,11 @@ impl Lane {
         let has_fallen = cut == Cut::Confirmed && self.learned.connections.limit() < good;
         let part = refusal.part(CONNECTION_WAIT) * if has_fallen { 1.0 } else { SUSPECT_PART };
         let (unit, most) = (self.profile.pause.mul_f64(part), self.profile.pause_max.mul_f64(part));
+        // Who is refused in the greeting leaves the others as they are; where one that had been let in is told so, they may be too many.
+        let in_greeting = about.message.is_none();
+        if cut != Cut::None || !in_greeting {
+            self.kept = if in_greeting { self.ready.min(good) } else { 0 };
+        }
         if cut == Cut::None {
             return None;
         }
