@@ -7,7 +7,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -28,6 +28,9 @@ pub const SHIFT: &str = "\u{e008}";
 pub const END: &str = "\u{e010}";
 pub const LEFT: &str = "\u{e012}";
 
+/// How often a browser is started before a test gives up.
+const STARTS: usize = 5;
+
 pub struct Browser {
     driver: Child,
     address: SocketAddr,
@@ -44,10 +47,13 @@ impl Browser {
             eprintln!("SKIPPED: chromium and chromium-driver are not installed; .ci/run installs them");
             return None;
         };
-        Some(Browser::start_program(driver, chromium))
+        // It takes a port that is free in IPv4 and ends where another has the same in IPv6 by then.
+        let started = (0..STARTS).find_map(|_| Browser::start_program(&driver, &chromium));
+        Some(started.expect("chromedriver starts, and a browser with it"))
     }
 
-    fn start_program(driver: PathBuf, chromium: PathBuf) -> Browser {
+    /// None: it ended before it could be asked anything.
+    fn start_program(driver: &Path, chromium: &Path) -> Option<Browser> {
         let profile = tempfile::Builder::new().prefix("weir-browser-").tempdir().expect("a folder for the browser");
         let mut driver = Command::new(driver)
             .arg("--port=0")
@@ -60,7 +66,11 @@ impl Browser {
             .spawn()
             .expect("start chromedriver");
         let mut output = BufReader::new(driver.stdout.take().expect("a pipe from chromedriver"));
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port(&mut output)));
+        let Some(port) = port(&mut output) else {
+            let _ = driver.wait();
+            return None;
+        };
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         // It says little, but whoever closes its output ends it.
         std::thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
         let mut browser = Browser { driver, address, session: String::new(), _profile: profile };
@@ -81,10 +91,9 @@ impl Browser {
             "goog:chromeOptions": { "args": arguments, "binary": chromium },
             "goog:loggingPrefs": { "browser": "ALL", "performance": "ALL" },
         });
-        let session =
-            browser.ask("POST", "/session", &json!({ "capabilities": { "alwaysMatch": wanted } })).expect("a session");
-        browser.session = session["sessionId"].as_str().expect("a session has a name").to_string();
-        browser
+        let session = browser.ask("POST", "/session", &json!({ "capabilities": { "alwaysMatch": wanted } })).ok()?;
+        browser.session = session["sessionId"].as_str()?.to_string();
+        Some(browser)
     }
 
     #[track_caller]
@@ -327,16 +336,16 @@ impl Drop for Browser {
 }
 
 /// `ChromeDriver was started successfully on port 40123.`
-fn port(output: &mut impl BufRead) -> u16 {
+fn port(output: &mut impl BufRead) -> Option<u16> {
     let mut line = String::new();
     while output.read_line(&mut line).is_ok_and(|read| read > 0) {
         let number = line.rsplit_once("successfully on port ").map(|(_, rest)| rest.trim().trim_end_matches('.'));
         if let Some(port) = number.and_then(|number| number.parse().ok()) {
-            return port;
+            return Some(port);
         }
         line.clear();
     }
-    panic!("chromedriver ended without a word of its port");
+    None
 }
 
 /// The body of an answer, by its length.
