@@ -101,9 +101,12 @@ fn twenty_five_mebibytes_arrive_unchanged() {
         content.extend_from_slice(if chance.u8(..) < 32 { b"\r\n." } else { b"\r\n" });
     }
     content.extend_from_slice(b"\r\n");
+    let before = relay.memory_peak();
     relay.submit("app@sender.test", &["u@x.test"], &content);
     assert!(mx.wait_accepted(1)[0].content.ends_with(&content), "25 MiB were changed on the way");
-    assert!(relay.memory_peak() < 64 << 20, "{} MiB for one message of 25 MiB", relay.memory_peak() >> 20);
+    // The program itself, which a test's build makes large, is not what is looked at.
+    let more = relay.memory_peak() - before;
+    assert!(more < 16 << 20, "{} MiB more for one message of 25 MiB", more >> 20);
 }
 
 #[test]

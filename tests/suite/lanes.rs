@@ -119,8 +119,9 @@ fn all_connections_together_have_a_ceiling_and_every_receiver_gets_its_share() {
         gate.admit(4);
         until("the next four", || (accepted() >= done).then_some(()));
         let each: Vec<usize> = hosts.iter().map(Mx::accepted_count).collect();
+        // Whoever lost its connection while it had nothing to send waits until another has carried its ten messages.
         assert!(
-            each.iter().all(|count| *count + 4 >= done / 4),
+            each.iter().all(|count| *count + 6 >= done / 4),
             "one receiver waits for the others: {each:?} of {done}"
         );
     }
