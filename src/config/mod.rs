@@ -249,7 +249,7 @@ impl Config {
         self.delivery.max_connections = running.delivery.max_connections;
         self.events = running.events.clone();
         self.log = running.log.clone();
-        self.http = running.http.clone();
+        self.http.address.clone_from(&running.http.address);
     }
 
     /// What differs in `other` and takes effect only at a start: it is bound, opened or shared out there.
@@ -264,7 +264,7 @@ impl Config {
             ("delivery.max_connections", self.delivery.max_connections != other.delivery.max_connections),
             ("events", self.events != other.events),
             ("log", self.log != other.log),
-            ("http", self.http != other.http),
+            ("http.address", self.http.address != other.http.address),
         ]
         .into_iter()
         .filter_map(|(key, differs)| differs.then_some(key))

@@ -410,7 +410,11 @@ impl World {
                     self.suppressed.remove(&mailbox.key());
                 }
             }
-            Action::Load { .. } | Action::LoadAll | Action::Warn(_) | Action::Slow { .. } => {}
+            Action::Load { .. }
+            | Action::LoadAll
+            | Action::Warn(_)
+            | Action::Slow { .. }
+            | Action::Throttled { .. } => {}
             Action::LaneAnswer { answer, .. } => self.lane_answers.push(answer),
             Action::Alert(alert) => self.alerts.push(alert),
             Action::Remember(records) => {

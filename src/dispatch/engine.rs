@@ -28,7 +28,7 @@ use crate::spool::{Change, Committed, Listed, Spool, Summary};
 use crate::suppress::{Doubt, Hit, List};
 use crate::throttle::{LaneOrder, LaneRecord};
 use crate::types::{
-    Alert, DeliveryId, DeliveryState, Domain, Event, EventKind, Mailbox, NextHop, QueueId, ReversePath, Seldom,
+    Alert, Class, DeliveryId, DeliveryState, Domain, Event, EventKind, Mailbox, NextHop, QueueId, ReversePath, Seldom,
     Submitter, Timestamp,
 };
 
@@ -261,6 +261,7 @@ pub struct Engine {
     orders: BTreeMap<Ticket, oneshot::Sender<Result<Vec<String>, String>>>,
     alerts: mpsc::Sender<Alert>,
     slow: Box<SlowSubmitter>,
+    throttled: Box<Throttled>,
     memory: Arc<dyn Memory>,
     next_ticket: Ticket,
     recent: VecDeque<Arc<Event>>,
@@ -329,6 +330,9 @@ impl Default for ReadAgain {
 /// What is done about a user or client of ours that seems to guess names.
 pub type SlowSubmitter = dyn Fn(Submitter, &str, Timestamp) + Send + Sync;
 
+/// Hears of an answer by which a receiver, named first, put a message off with its lane.
+pub type Throttled = dyn Fn(&str, Class) + Send + Sync;
+
 /// What the engine works with.
 pub struct Resources {
     pub connector: Connector,
@@ -345,6 +349,8 @@ pub struct Resources {
     pub greeted: Box<Greeted>,
     /// Is told how long each message waited and its transaction took.
     pub timed: Box<Timed>,
+    /// Is told of each answer that put a message off with its lane.
+    pub throttled: Box<Throttled>,
     pub clock: Clock,
     pub tasks: TaskTracker,
     /// Outbound connections in all: each has a place in the channel.
@@ -364,6 +370,7 @@ impl Engine {
             memory,
             slow,
             timed,
+            throttled,
             greeted,
             clock,
             tasks,
@@ -392,6 +399,7 @@ impl Engine {
             orders: BTreeMap::new(),
             alerts,
             slow,
+            throttled,
             memory,
             next_ticket: 0,
             recent: VecDeque::new(),
@@ -591,6 +599,7 @@ impl Engine {
                 }
             }
             Action::Slow { who, reason, until } => (self.slow)(who, &reason, until),
+            Action::Throttled { provider, class } => (self.throttled)(&provider, class),
             Action::Alert(alert) => self.alert(alert),
             Action::Remember(records) => self.memory.save(records),
             Action::Warn(text) => tracing::warn!("{text}"),

@@ -39,6 +39,9 @@ impl Core {
     ) -> bool {
         let Reported { change, waits } = self.throttle.report(lane, signal, now);
         self.save_soon(now);
+        if let Some(Said { reading, .. }) = said.filter(|_| waits) {
+            self.act(Action::Throttled { provider: lane.provider.clone(), class: reading.class });
+        }
         if let Some(change) = change {
             self.lane_changed(lane, &change, said, now);
         }

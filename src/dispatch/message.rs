@@ -303,6 +303,11 @@ pub enum Action {
         reason: String,
         until: Timestamp,
     },
+    /// A receiver's answer put a message off with its lane: no attempt is counted, so no event tells of it.
+    Throttled {
+        provider: Arc<str>,
+        class: Class,
+    },
     /// Read what is due before then from the spool.
     Load {
         until: Timestamp,

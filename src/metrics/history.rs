@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::types::{Event, EventKind, Timestamp};
+use crate::types::{Class, Event, EventKind, Timestamp};
 
 /// How often a sample is taken; each step of a span is so many of them.
 pub const SAMPLE_SECS: i64 = 20;
@@ -64,10 +64,16 @@ pub struct Tally {
     accepted: u64,
     delivered: u64,
     deferred: BTreeMap<String, u64>,
+    throttled: BTreeMap<String, u64>,
     bounced: BTreeMap<String, u64>,
 }
 
 impl Tally {
+    /// An answer put a message off with its lane.
+    pub fn throttled(&mut self, class: Class) {
+        *self.throttled.entry(class.as_str().to_string()).or_default() += 1;
+    }
+
     pub fn add(&mut self, event: &Event) {
         let class = || event.class.map_or("other", |class| class.as_str()).to_string();
         match event.kind {
@@ -109,6 +115,7 @@ pub struct Point {
     accepted: u64,
     delivered: u64,
     deferred: BTreeMap<String, u64>,
+    throttled: BTreeMap<String, u64>,
     bounced: BTreeMap<String, u64>,
     queue: u64,
     oldest: f64,
@@ -134,6 +141,7 @@ impl Point {
         self.accepted += tally.accepted;
         self.delivered += tally.delivered;
         add_counts(&mut self.deferred, &tally.deferred);
+        add_counts(&mut self.throttled, &tally.throttled);
         add_counts(&mut self.bounced, &tally.bounced);
         self.queue += state.queue;
         self.oldest = self.oldest.max(state.oldest_seconds);
@@ -240,6 +248,7 @@ impl History {
             "accepted": series(&|point| Some(point.accepted as f64)),
             "delivered": series(&|point| Some(point.delivered as f64)),
             "deferred": by_class(|point| &point.deferred),
+            "throttled": by_class(|point| &point.throttled),
             "bounced": by_class(|point| &point.bounced),
             "queue": series(&|point| Some(point.queue as f64 / f64::from(point.n.max(1)))),
             "oldest_seconds": series(&|point| Some(point.oldest)),
@@ -253,7 +262,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::types::Class;
 
     const NOON: Timestamp = Timestamp::from_secs(1_795_262_400);
 
@@ -263,6 +271,7 @@ mod tests {
             tally.add(&Event::new(NOON, EventKind::Delivered));
         }
         tally.add(&Event { class: Some(Class::RateLimit), ..Event::new(NOON, EventKind::Deferred) });
+        tally.throttled(Class::ConnectionLimit);
         tally
     }
 
@@ -291,6 +300,7 @@ mod tests {
         assert_eq!(last("queue"), [json!(7.0), json!(22.0)]);
         assert_eq!(last("oldest_seconds"), [json!(14.0), json!(29.0)]);
         assert_eq!(day["deferred"]["rate-limit"][287], json!(15.0));
+        assert_eq!(day["throttled"]["connection-limit"][287], json!(15.0));
         assert_eq!((&day["lanes"][0]["connections"][287], &day["lanes"][0]["ceiling"]), (&json!(22.0), &json!(500)));
         assert_eq!(day["delivered"][0], Value::Null);
         let hour = history.plots(Span::Hour, now);

@@ -18,7 +18,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 
-use crate::types::{Event, EventKind};
+use crate::types::{Class, Event, EventKind};
 use history::Tally;
 
 pub use file::File;
@@ -60,6 +60,7 @@ struct Inner {
     removed: Counter,
     delivered: Family<OfProvider, Counter>,
     deferred: Family<Outcome, Counter>,
+    throttled: Family<Outcome, Counter>,
     bounced: Family<Outcome, Counter>,
     expired: Family<Outcome, Counter>,
     accept_seconds: Histogram,
@@ -81,6 +82,7 @@ impl Meters {
             removed: Counter::default(),
             delivered: Family::default(),
             deferred: Family::default(),
+            throttled: Family::default(),
             bounced: Family::default(),
             expired: Family::default(),
             accept_seconds: Histogram::new(SHORT),
@@ -137,6 +139,13 @@ impl Meters {
             EventKind::Suppressed => drop(inner.suppressed.inc()),
             EventKind::Throttled | EventKind::Blocked | EventKind::Paused | EventKind::Resumed | EventKind::Alert => {}
         }
+    }
+
+    /// A receiver's answer put a message off with its lane: no attempt is counted, and no line of the log tells of it.
+    pub fn throttled(&self, provider: &str, class: Class) {
+        let outcome = Outcome { provider: self.label(Some(provider)), class: class.as_str().to_string() };
+        self.0.throttled.get_or_create(&outcome).inc();
+        lock(&self.0.tally).throttled(class);
     }
 
     /// A message was taken: so long from the end of its content until it was safe.

@@ -89,6 +89,11 @@ impl Meters {
             "Attempts that a receiver put off, or that reached nobody",
             inner.deferred.clone(),
         );
+        registry.register(
+            "throttled",
+            "Answers by which a receiver slowed a whole lane down: its mail waits, and no attempt is counted",
+            inner.throttled.clone(),
+        );
         registry.register("bounced", "Recipients refused for good", inner.bounced.clone());
         registry.register("expired", "Recipients given up after [queue] expire", inner.expired.clone());
         registry.register(
@@ -200,6 +205,8 @@ mod tests {
             event(EventKind::Bounced, "mx.example", Some(Class::RecipientUnknown)),
             Event::new(Timestamp::EPOCH, EventKind::Suppressed),
         ]);
+        meters.throttled("outlook", Class::RateLimit);
+        meters.throttled("mx.example", Class::ConnectionLimit);
         meters.accepted_in(Duration::from_millis(3));
         let lane = LaneGauges {
             provider: "outlook".into(),
@@ -223,6 +230,8 @@ mod tests {
             ("weir_delivered_total{provider=\"outlook\"}", "1"),
             ("weir_delivered_total{provider=\"other\"}", "2"),
             ("weir_deferred_total{provider=\"outlook\",class=\"rate-limit\"}", "1"),
+            ("weir_throttled_total{provider=\"outlook\",class=\"rate-limit\"}", "1"),
+            ("weir_throttled_total{provider=\"other\",class=\"connection-limit\"}", "1"),
             ("weir_bounced_total{provider=\"other\",class=\"recipient-unknown\"}", "1"),
             ("weir_suppressed_total", "1"),
             ("weir_queue_messages{state=\"waiting\"}", "7.0"),
@@ -258,6 +267,7 @@ mod tests {
             event(EventKind::Bounced, "outlook", Some(Class::RecipientUnknown)),
             event(EventKind::Expired, "outlook", None),
         ]);
+        meters.throttled("outlook", Class::RateLimit);
         let page = meters.page(&Gauges {
             queue: vec![("waiting", 1)],
             oldest_seconds: vec![("outlook".into(), 1.0)],

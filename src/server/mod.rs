@@ -21,6 +21,7 @@ mod site;
 mod submission;
 pub(crate) mod suppression;
 mod walls;
+mod web;
 mod writers;
 
 use std::collections::BTreeMap;
@@ -47,7 +48,6 @@ use crate::dispatch::core::{Core, Settings, SourceAddress};
 use crate::dispatch::engine::{self, Engine, Handle, Resources};
 use crate::dispatch::message::Input;
 use crate::event::{EventLog, Tail};
-use crate::http;
 use crate::inbound::{Bound, Front, Slowed};
 use crate::limits::{self, Connections};
 use crate::metrics::Meters;
@@ -75,6 +75,7 @@ use pressure::Pressure;
 use seen::Seen;
 use site::RelaySite;
 use walls::Walls;
+use web::Web;
 use writers::Writers;
 
 /// Batches of committed messages on their way to dispatch.
@@ -163,6 +164,7 @@ struct Relay {
     stop_engine: CancellationToken,
     stop_writers: CancellationToken,
     stop_http: CancellationToken,
+    web: Web,
     site: Arc<RelaySite>,
     signals: Signals,
     engine_done: tokio::sync::oneshot::Receiver<()>,
@@ -270,6 +272,10 @@ impl Relay {
                 let meters = meters.clone();
                 Box::new(move |waited, took| meters.attempted_in(waited, took))
             },
+            throttled: {
+                let meters = meters.clone();
+                Box::new(move |provider, class| meters.throttled(provider, class))
+            },
             clock: clock.clone(),
             tasks: tasks.clone(),
             max_connections: config.delivery.max_connections,
@@ -340,9 +346,7 @@ impl Relay {
             data_dir: config.data_dir.clone(),
             message_size_max: config.limits.message_size.0,
         });
-        if config.http.socket().is_some() {
-            serve_http(&config, site.clone(), &tasks, &stop_http)?;
-        }
+        let web = Web::start(&config, site.clone(), &tasks, &stop_http)?;
         tasks.spawn(bound.serve(front.clone(), sessions.clone(), stop_intake.clone()));
 
         let looked_up = find_identity(&config, dns.clone(), known.clone(), handle.clone(), &tasks);
@@ -377,6 +381,7 @@ impl Relay {
             stop_engine,
             stop_writers,
             stop_http,
+            web,
             site,
             signals,
             engine_done,
@@ -501,6 +506,7 @@ impl Relay {
         let rules = rules::of(config)?;
         let settings = core_settings(config, &rules, &self.spool)?;
         let endpoints = webhook::load(&config.webhook)?;
+        let token = self.web.prepare(config)?;
         self.admitted.reload(config).await?;
         self.front.reload(&config.relay)?;
         self.intake.set_at_injection(config.suppression.at_injection);
@@ -510,6 +516,7 @@ impl Relay {
         self.engine.reconfigure(settings, router).await?;
         self.rules.set(rules);
         self.site.reload(config, dns);
+        self.web.reload(config, token);
         self.hooks.serve(endpoints).await;
         Ok(())
     }
@@ -548,24 +555,6 @@ impl Journal for Watched {
     fn committed(&mut self, took: Duration) {
         self.meters.committed_in(took);
     }
-}
-
-/// Serves `[http]` beside the mail.
-fn serve_http(
-    config: &Config,
-    site: Arc<RelaySite>,
-    tasks: &TaskTracker,
-    stop: &CancellationToken,
-) -> anyhow::Result<()> {
-    let Some(address) = config.http.socket() else { return Ok(()) };
-    let token = http::token::read_or_make(&config.http, &config.data_dir).map_err(anyhow::Error::msg)?;
-    if token.is_new {
-        tracing::info!(target: "weir", "the token of the page and the API is in {}", shown(&token.path));
-    }
-    site.keep_history(config.data_dir.clone(), tasks, stop.clone());
-    let (options, served_by, stop) = (config.http.clone(), tasks.clone(), stop.clone());
-    tasks.spawn(http::serve(address, options, token.text, site, served_by, stop));
-    Ok(())
 }
 
 /// The providers with a profile: those that metrics name.

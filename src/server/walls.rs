@@ -3,11 +3,11 @@
 //! They are built once, before the runtime, and cannot be moved afterwards: what lies beyond them takes a restart, and a reload that
 //! asks for it is refused with that text, so that the old configuration stays instead of one that fails later.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use super::admitted;
+use super::{admitted, web};
 use crate::config::Config;
 use crate::sandbox::{self, Confined, Needs};
 use crate::spool;
@@ -77,7 +77,8 @@ impl Walls {
 fn all_files(config: &Config, files: &[PathBuf]) -> Vec<PathBuf> {
     let of_hooks = config.webhook.iter().flat_map(|hook| [&hook.url_file, &hook.secret_file]);
     let of_hooks = of_hooks.filter(|file| !file.is_empty()).map(PathBuf::from);
-    files.iter().cloned().chain(admitted::files(config)).chain(of_hooks).collect()
+    let token = web::file(config).map(Path::to_path_buf);
+    files.iter().cloned().chain(admitted::files(config)).chain(of_hooks).chain(token).collect()
 }
 
 fn say_root() {

@@ -73,6 +73,9 @@ export function charts({ provider = null, worst = () => null, told = () => {} })
 			);
 			nodes.push(place('deferred', 'Put off, by reason', `refusals ${every}`, { ...common, series: classes(history.deferred) }));
 			nodes.push(
+				place('throttled', 'Slowed down, by reason', `answers ${every}`, { ...common, series: classes(history.throttled) }),
+			);
+			nodes.push(
 				place('bounced', 'Refused for good, by reason', `recipients ${every}`, { ...common, series: classes(history.bounced) }),
 			);
 			nodes.push(
