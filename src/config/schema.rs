@@ -15,7 +15,7 @@ use crate::dispatch::options::BounceMode;
 use crate::event::options::Output;
 use crate::inbound::options::{BareNewlines, Chunking, HeaderFrom, ListenerTls as Tls, LogIn, ReceivedField};
 use crate::log::{Format, Levels};
-use crate::outbound::options::{IpChoice, TlsMode};
+use crate::outbound::options::{HopTls, IpChoice, TlsMode};
 use crate::sandbox::Sandbox;
 use crate::suppress::options::AtInjection;
 use crate::types::nearest::{distance, is_near};
@@ -98,6 +98,12 @@ const NAME: Form = Form { expected: "1 to 64 letters, digits, dots, hyphens or u
 pub(super) const PASSWORD_HASH: Form = Form { expected: "an Argon2 hash as `weir password` prints it", holds: is_hash };
 pub(super) const PASSWORD: Form =
     Form { expected: "a password that is no hash and not what stands for a hidden one", holds: is_password };
+
+/// The password of a next hop: whatever somebody else has made up.
+const HOP_PASSWORD: Form = Form {
+    expected: "a password without control characters that is not what stands for a hidden one",
+    holds: |text| !text.is_empty() && text != crate::types::MASK && !text.chars().any(char::is_control),
+};
 
 const KEYS: &[Key] = &[
     key("hostname", Text(HOST_NAME)),
@@ -192,6 +198,7 @@ const KEYS: &[Key] = &[
         Text(Form { expected: "one of `off`, `opportunistic`, `encrypt`, `verify`", holds: is_word::<TlsMode> }),
     ),
     key("delivery.chunking", Switch),
+    key("delivery.ca_file", Text(PATH)),
     key("delivery.max_connections", Number(CONNECTIONS)),
     key(
         "route[].domain",
@@ -215,6 +222,23 @@ const KEYS: &[Key] = &[
         "route[].limits",
         Text(Form { expected: "a provider's name, or \"\"", holds: |text| text.is_empty() || is_label(text) }),
     ),
+    key(
+        "route[].username",
+        Text(Form {
+            expected: "the name to log in by, without control characters and at most 512 octets long",
+            holds: |text| text.len() <= 512 && !text.chars().any(char::is_control),
+        }),
+    ),
+    key("route[].password", Secret(HOP_PASSWORD)),
+    key("route[].password_file", Text(PATH)),
+    key(
+        "route[].tls",
+        Text(Form {
+            expected: "one of `off`, `opportunistic`, `encrypt`, `verify`, `implicit`",
+            holds: is_word::<HopTls>,
+        }),
+    ),
+    key("route[].enabled", Switch),
     needed("source[].name", Text(NAME)),
     needed("source[].address", Text(ADDRESS)),
     key("source[].hostname", Text(HOST_NAME)),

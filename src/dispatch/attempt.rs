@@ -44,6 +44,8 @@ pub(super) struct Said {
     pub reply: Option<Reply>,
     /// The host said no for good, at its greeting.
     pub permanent: bool,
+    /// It did not let us in.
+    pub is_login: bool,
 }
 
 impl Attempt {
@@ -93,11 +95,13 @@ impl Attempt {
     /// The candidate in use was no use: on to the next, past the other addresses of a host that has said no.
     pub(super) fn failed(&mut self, candidate: &Candidate, error: &OpenError, next: Next) {
         let text = match &error.reply {
-            Some(reply) => format!("{} ({}): {}", candidate.name, candidate.address, reply),
-            None => format!("{}: {}", candidate.name, error.text),
+            Some(reply) if next != Next::Login => format!("{} ({}): {}", candidate.name, candidate.address, reply),
+            _ if next == Next::Login => error.text.clone(),
+            _ => format!("{}: {}", candidate.name, error.text),
         };
         let permanent = matches!(next, Next::Host | Next::Final);
-        self.said.push(Said { mx: candidate.name.clone(), text, reply: error.reply.clone(), permanent });
+        let is_login = next == Next::Login;
+        self.said.push(Said { mx: candidate.name.clone(), text, reply: error.reply.clone(), permanent, is_login });
         self.next += 1;
         if next == Next::Host {
             let rest = self.candidates.split_off(self.next.min(self.candidates.len()));

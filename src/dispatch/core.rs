@@ -295,6 +295,7 @@ impl Core {
         self.rules = settings.rules;
         self.retry = Retry::new(&settings.queue);
         self.places.expire_routes(now);
+        self.log_in_again(now);
         self.hasten_all(now);
         self.pump_all(now);
         self.run_timers(now);
@@ -746,6 +747,7 @@ impl Core {
             }
         }
         self.places.sweep(now);
+        self.watch_logins();
         self.gate.sweep(now);
         self.sweep_proven();
         self.throttle.sweep(now);

@@ -455,6 +455,7 @@ impl World {
                 valid_until: self.now + Duration::from_secs(300),
                 fixed: false,
                 limits_named: false,
+                access: None,
             })
         };
         let wait = self.soon();

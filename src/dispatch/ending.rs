@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::unreached::LOGIN_REFUSED;
 use crate::route::Unroutable;
 use crate::suppress::{Hit, Source};
 use crate::types::{
@@ -153,7 +154,8 @@ impl Ending {
 
     /// Something broke on the way.
     pub(super) fn broken(&mut self, recipient: &Recipient, rule: &str, text: &str) {
-        self.put_off(recipient, text, Class::Temporary, rule);
+        let class = if rule == LOGIN_REFUSED { Class::Authentication } else { Class::Temporary };
+        self.put_off(recipient, text, class, rule);
     }
 
     /// The recipient comes onto the suppression list: the event, for when it has.

@@ -30,6 +30,7 @@ mod probing;
 mod pump;
 mod reader;
 mod report;
+mod security;
 mod senders;
 mod settle;
 pub mod status;

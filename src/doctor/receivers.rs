@@ -18,7 +18,7 @@ use super::finding::{Check, Finding};
 use super::sources::Source;
 use crate::clock::Clock;
 use crate::outbound::options::TlsMode;
-use crate::outbound::{Connector, OpenError, OpenStage, Plan, Tcp, Timeouts};
+use crate::outbound::{Connector, OpenError, OpenStage, Plan, Security, Tcp, Timeouts};
 use crate::route::reachable::is_global;
 use crate::route::{Route, Router, Unroutable};
 use crate::types::{Domain, Reply, Timestamp};
@@ -192,7 +192,7 @@ fn plan(target: &Target, source: &Source) -> Plan {
         // An address of the other family cannot be bound, and delivery would not use it.
         bind: source.bind.filter(|bind| bind.is_ipv4() == target.address.is_ipv4()),
         helo: source.greeting().into(),
-        tls: TlsMode::Off,
+        security: Security { tls: TlsMode::Off, implicit: false, login: None, asked_by: "".into() },
         skip_tls: true,
         greeting: GREETING,
     }

@@ -25,6 +25,10 @@ pub struct Capabilities {
     pub binary_mime: bool,
     /// RFC 2034.
     pub enhanced_status_codes: bool,
+    /// RFC 4954, with whatever mechanisms.
+    pub auth: bool,
+    pub auth_plain: bool,
+    pub auth_login: bool,
 }
 
 impl Capabilities {
@@ -54,7 +58,21 @@ impl Capabilities {
             "CHUNKING" => self.chunking = true,
             "BINARYMIME" => self.binary_mime = true,
             "ENHANCEDSTATUSCODES" => self.enhanced_status_codes = true,
-            _ => {}
+            "AUTH" => self.take_mechanisms(words),
+            // As drafts before RFC 2554 had it, and some servers still say beside the other.
+            _ => {
+                if let Some(first) = keyword.strip_prefix("AUTH=") {
+                    self.take_mechanisms(std::iter::once(first).chain(words));
+                }
+            }
+        }
+    }
+
+    fn take_mechanisms<'a>(&mut self, mechanisms: impl Iterator<Item = &'a str>) {
+        self.auth = true;
+        for mechanism in mechanisms {
+            self.auth_plain |= mechanism.eq_ignore_ascii_case("PLAIN");
+            self.auth_login |= mechanism.eq_ignore_ascii_case("LOGIN");
         }
     }
 }
@@ -82,6 +100,7 @@ mod tests {
             chunking: true,
             binary_mime: true,
             enhanced_status_codes: true,
+            ..Capabilities::default()
         };
         assert_eq!(parse(text), all);
     }
@@ -97,6 +116,22 @@ mod tests {
         let odd = parse("mx\nsize\nPipelining x y\n\n  8bitmime  \nXSTARTTLS\nSTARTTLS=1");
         assert!(odd.size && odd.pipelining && odd.eight_bit_mime && !odd.starttls);
         assert_eq!(odd.size_max, None);
+    }
+
+    #[test]
+    fn mechanisms_are_read_in_both_spellings() {
+        for (text, auth) in [
+            ("mx\nAUTH PLAIN LOGIN", (true, true, true)),
+            ("mx\nauth login XOAUTH2", (true, false, true)),
+            ("mx\nAUTH=PLAIN CRAM-MD5", (true, true, false)),
+            ("mx\nAUTH CRAM-MD5", (true, false, false)),
+            ("mx\nAUTH", (true, false, false)),
+            ("mx\nXAUTH PLAIN", (false, false, false)),
+            ("AUTH PLAIN\nX", (false, false, false)),
+        ] {
+            let read = parse(text);
+            assert_eq!((read.auth, read.auth_plain, read.auth_login), auth, "{text}");
+        }
     }
 
     #[test]

@@ -10,9 +10,11 @@ mod connection;
 mod connector;
 mod content;
 mod ledger;
+mod login;
 pub mod network;
 pub mod options;
 pub mod reply;
+pub mod roots;
 pub mod tls;
 mod transaction;
 mod wire;
@@ -30,7 +32,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::types::{Body, Envelope, Recipient, Reply, Stage};
+use crate::types::{Body, Envelope, Login, Recipient, Reply, Stage};
 
 /// Where and how to connect: one address of one MX host.
 #[derive(Clone, Debug)]
@@ -41,11 +43,31 @@ pub struct Plan {
     /// The local address to bind, none: the system chooses.
     pub bind: Option<IpAddr>,
     pub helo: Arc<str>,
-    pub tls: options::TlsMode,
+    pub security: Security,
     /// An earlier try showed that TLS fails at this host: stay in clear text (opportunistic mode only).
     pub skip_tls: bool,
     /// How long the greeting is waited for; less than the five minutes of RFC 5321 section 4.5.3.2.1 under need alone.
     pub greeting: Duration,
+}
+
+/// What a connection has to be before mail goes over it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Security {
+    pub tls: options::TlsMode,
+    /// TLS from the first octet, without STARTTLS (RFC 8314 section 3.3).
+    pub implicit: bool,
+    /// Who we say we are (RFC 4954).
+    pub login: Option<Arc<Login>>,
+    /// The key that asks for it, for people.
+    pub asked_by: Arc<str>,
+}
+
+impl Security {
+    /// Is a connection that was made by this what `wanted` asks for? One with a log-in is never for those without, nor the other
+    /// way round.
+    pub fn serves(&self, wanted: &Security) -> bool {
+        (self.tls, self.implicit, &self.login) == (wanted.tls, wanted.implicit, &wanted.login)
+    }
 }
 
 /// Why no connection came to be.
@@ -74,6 +96,9 @@ pub enum OpenStage {
     /// STARTTLS not offered where it is asked for, refused, or the handshake failed. In opportunistic mode a new
     /// connection with `skip_tls` may be tried.
     Tls,
+    /// We were not let in: our log-in was refused, or there is no way to log in that weir knows. It is about us, whatever the
+    /// code, and the other addresses of the hop would say the same.
+    Login,
 }
 
 /// One message for recipients of one domain.

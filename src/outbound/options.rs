@@ -1,6 +1,7 @@
 //! `[delivery]` and `[[source]]`: how connections to receivers are made, and from which addresses.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,8 @@ pub struct Delivery {
     /// BDAT (RFC 3030) is used where a receiver offers it: a message goes in one round trip. Hosts that offer it and do
     /// not know it are found out and get DATA; switch it off where something on the way chokes on it.
     pub chunking: bool,
+    /// Authorities trusted beside the built-in ones wherever a certificate is verified: at hosts, at webhooks. Empty: none.
+    pub ca_file: PathBuf,
     /// Outbound connections in all.
     pub max_connections: usize,
 }
@@ -32,7 +35,8 @@ pub enum IpChoice {
     Both,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// From the weakest to the strongest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TlsMode {
     /// Never.
@@ -45,6 +49,29 @@ pub enum TlsMode {
     Verify,
 }
 
+/// `[[route]] tls`: TLS towards a next hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HopTls {
+    Off,
+    Opportunistic,
+    Encrypt,
+    Verify,
+    /// From the first octet (port 465), verified.
+    Implicit,
+}
+
+impl HopTls {
+    pub fn mode(self) -> TlsMode {
+        match self {
+            HopTls::Off => TlsMode::Off,
+            HopTls::Opportunistic => TlsMode::Opportunistic,
+            HopTls::Encrypt => TlsMode::Encrypt,
+            HopTls::Verify | HopTls::Implicit => TlsMode::Verify,
+        }
+    }
+}
+
 impl Default for Delivery {
     fn default() -> Delivery {
         Delivery {
@@ -53,6 +80,7 @@ impl Default for Delivery {
             networks: Vec::new(),
             tls: TlsMode::Opportunistic,
             chunking: true,
+            ca_file: PathBuf::new(),
             max_connections: 2000,
         }
     }

@@ -24,6 +24,7 @@ const SESSIONS_MAX: usize = 1024;
 pub struct TlsConfigs {
     any_certificate: TlsConnector,
     verified: TlsConnector,
+    roots: Arc<[CertificateDer<'static>]>,
 }
 
 /// The one place that names the cryptography.
@@ -33,7 +34,7 @@ pub fn provider() -> Arc<CryptoProvider> {
 
 impl TlsConfigs {
     /// `verify` trusts the public roots and `roots`.
-    pub fn new(roots: &[CertificateDer<'_>]) -> Result<TlsConfigs, rustls::Error> {
+    pub fn new(roots: &[CertificateDer<'static>]) -> Result<TlsConfigs, rustls::Error> {
         let provider = provider();
         let any = Arc::new(AnyCertificate { schemes: schemes_of(&provider) });
         let builder = || ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
@@ -47,7 +48,16 @@ impl TlsConfigs {
 
         any_certificate.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
         verified.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
-        Ok(TlsConfigs { any_certificate: Arc::new(any_certificate).into(), verified: Arc::new(verified).into() })
+        Ok(TlsConfigs {
+            any_certificate: Arc::new(any_certificate).into(),
+            verified: Arc::new(verified).into(),
+            roots: roots.into(),
+        })
+    }
+
+    /// Were they made with these?
+    pub(super) fn trusts(&self, roots: &[CertificateDer<'static>]) -> bool {
+        *self.roots == *roots
     }
 
     pub(super) fn of(&self, mode: TlsMode) -> &TlsConnector {

@@ -117,6 +117,16 @@ impl Wire {
         tracing::debug!("C: {}", String::from_utf8_lossy(&self.output[before..]).trim_end());
     }
 
+    /// As `say`, for what nobody may read: the log shows `shown` in its place.
+    pub(super) fn say_secret(&mut self, shown: &str, write: impl FnOnce(&mut Vec<u8>)) {
+        write(self.output());
+        tracing::debug!("C: {shown}");
+    }
+
+    pub(super) fn is_encrypted(&self) -> bool {
+        matches!(self.transport, Transport::Tls(_))
+    }
+
     /// Bytes appended and not yet taken by the system.
     pub(super) fn unsent(&self) -> usize {
         self.output.len() - self.written

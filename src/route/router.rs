@@ -15,7 +15,7 @@ use tokio::sync::{OnceCell, Semaphore};
 
 use super::choice::{Fault, Found};
 use super::dns::Dns;
-use super::fixed::{FixedRoutes, Hop};
+use super::fixed::FixedRoutes;
 use super::lookup::Lookup;
 use super::provider::ProviderTable;
 use super::reachable::Reachable;
@@ -77,7 +77,7 @@ impl Router {
 
     /// Where an operator's order sends mail of `domain`. Not remembered: who asks keeps it while it is valid.
     pub async fn resolve_hop(&self, domain: &Domain, to: &NextHop) -> Outcome {
-        let found = self.lookup().next_hop(domain, &Hop::ordered(to)).await;
+        let found = self.lookup().next_hop(domain, &self.settings.fixed.ordered(domain, to)).await;
         let now = self.clock.now();
         found.map(|found| found.valid_from(now)).map_err(|fault| fault.valid_from(now))
     }
@@ -135,6 +135,7 @@ impl Found {
             valid_until: now + self.ttl.clamp(VALID_MIN, VALID_MAX),
             fixed: self.fixed,
             limits_named: self.limits_named,
+            access: self.access,
         }
     }
 }

@@ -77,7 +77,10 @@ impl Walls {
 fn all_files(config: &Config, files: &[PathBuf]) -> Vec<PathBuf> {
     let of_hooks = config.webhook.iter().flat_map(|hook| [&hook.url_file, &hook.secret_file]);
     let of_hooks = of_hooks.filter(|file| !file.is_empty()).map(PathBuf::from);
-    files.iter().cloned().chain(admitted::files(config)).chain(of_hooks).collect()
+    let authorities = Some(&config.delivery.ca_file).filter(|file| !file.as_os_str().is_empty()).cloned();
+    let passwords = config.route.iter().filter(|route| route.enabled).map(|route| &route.password_file);
+    let passwords = passwords.filter(|file| !file.is_empty()).map(PathBuf::from);
+    files.iter().cloned().chain(admitted::files(config)).chain(of_hooks).chain(authorities).chain(passwords).collect()
 }
 
 fn say_root() {

@@ -13,6 +13,7 @@ pub mod event;
 mod hop;
 pub mod id;
 pub mod internet;
+mod login;
 pub mod nearest;
 pub mod pattern;
 pub mod printable;
@@ -35,6 +36,7 @@ pub use envelope::{BodyType, Envelope, Notify, Origin, Recipient, Ret, SCHEDULE_
 pub use event::{Event, EventKind};
 pub use hop::{HopHost, NextHop};
 pub use id::{DeliveryId, QueueId, QueueIds};
+pub use login::Login;
 pub use pattern::AddressPattern;
 pub use priority::Priority;
 pub use reading::{Class, Effects, Reading, Scope, Stage, Verdict};

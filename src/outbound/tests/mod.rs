@@ -8,6 +8,7 @@
 mod dialogue;
 mod hostile;
 mod lifecycle;
+mod login;
 mod tls;
 
 use std::collections::VecDeque;
@@ -48,7 +49,7 @@ fn plan(tls: TlsMode) -> Plan {
         address: SocketAddr::from(([192, 0, 2, 1], 25)),
         bind: None,
         helo: "relay.test".into(),
-        tls,
+        security: Security { tls, implicit: false, login: None, asked_by: "delivery.tls".into() },
         skip_tls: false,
         greeting: Duration::from_secs(300),
     }

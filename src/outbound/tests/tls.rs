@@ -23,7 +23,7 @@ impl ResolvesServerCert for Certificate {
 }
 
 /// Takes `der` as it is, even where it is no certificate.
-fn acceptor(der: CertificateDer<'static>, key: &KeyPair) -> TlsAcceptor {
+pub(super) fn acceptor(der: CertificateDer<'static>, key: &KeyPair) -> TlsAcceptor {
     let provider = super::super::tls::provider();
     let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
     let key = provider.key_provider.load_private_key(key).unwrap();
@@ -32,12 +32,12 @@ fn acceptor(der: CertificateDer<'static>, key: &KeyPair) -> TlsAcceptor {
     Arc::new(config.with_no_client_auth().with_cert_resolver(Arc::new(certificate))).into()
 }
 
-fn params(name: &str) -> CertificateParams {
+pub(super) fn params(name: &str) -> CertificateParams {
     CertificateParams::new(vec![name.to_string()]).unwrap()
 }
 
 /// A host whose certificate is signed by an authority of its own; with the authority's certificate.
-fn signed(params: CertificateParams) -> (TlsAcceptor, CertificateDer<'static>) {
+pub(super) fn signed(params: CertificateParams) -> (TlsAcceptor, CertificateDer<'static>) {
     let mut authority = CertificateParams::default();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let issuer = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
@@ -64,7 +64,7 @@ async fn host(mut far: DuplexStream, acceptor: TlsAcceptor) -> bool {
 async fn open(
     mode: TlsMode,
     acceptor: TlsAcceptor,
-    roots: &[CertificateDer<'_>],
+    roots: &[CertificateDer<'static>],
     size: usize,
 ) -> Result<String, OpenError> {
     let (connector, far) = pipe(size);
