@@ -49,6 +49,7 @@ impl Checks<'_> {
         self.limits();
         self.queue();
         self.routes();
+        self.unique("tls_policy", self.config.tls_policy.iter().map(|policy| plain(&policy.domain)), "domain");
         self.sources();
         self.providers();
         self.events();
@@ -514,6 +515,12 @@ impl Checks<'_> {
             place => format!("{remedy} ({introduction} at {place})"),
         }
     }
+}
+
+/// A domain as it is looked for, with the dot that may stand before it.
+fn plain(text: &str) -> String {
+    let (dot, name) = text.strip_prefix('.').map_or(("", text), |name| (".", name));
+    format!("{dot}{}", Domain::parse(name).map_or_else(|_| name.to_lowercase(), |name| name.to_string()))
 }
 
 /// Can only one of the two be listened on? Port 0 is a free one each time.

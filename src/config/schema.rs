@@ -99,6 +99,11 @@ pub(super) const PASSWORD_HASH: Form = Form { expected: "an Argon2 hash as `weir
 pub(super) const PASSWORD: Form =
     Form { expected: "a password that is no hash and not what stands for a hidden one", holds: is_password };
 
+/// TLS towards hosts.
+const TLS: Form = Form { expected: "one of `off`, `opportunistic`, `encrypt`, `verify`", holds: is_word::<TlsMode> };
+/// What others have for TLS towards hosts, and weir has not.
+const TLS_NOT_YET: [&str; 5] = ["dane", "dane-only", "mta-sts", "mta_sts", "fingerprint"];
+
 /// The password of a next hop: whatever somebody else has made up.
 const HOP_PASSWORD: Form = Form {
     expected: "a password without control characters that is not what stands for a hidden one",
@@ -193,13 +198,18 @@ const KEYS: &[Key] = &[
     key("delivery.port", Number(1..=65_535)),
     key("delivery.ip", Text(Form { expected: "one of `ipv4`, `prefer-ipv4`, `both`", holds: is_word::<IpChoice> })),
     key("delivery.networks", Texts(NETWORK)),
-    key(
-        "delivery.tls",
-        Text(Form { expected: "one of `off`, `opportunistic`, `encrypt`, `verify`", holds: is_word::<TlsMode> }),
-    ),
+    key("delivery.tls", Text(TLS)),
     key("delivery.chunking", Switch),
     key("delivery.ca_file", Text(PATH)),
     key("delivery.max_connections", Number(CONNECTIONS)),
+    needed(
+        "tls_policy[].domain",
+        Text(Form {
+            expected: "a domain, as in \"bank.example\", or with a dot before it, as in \".bank.example\", for all below it as well",
+            holds: |text| is_name(text.strip_prefix('.').unwrap_or(text)),
+        }),
+    ),
+    needed("tls_policy[].tls", Text(TLS)),
     key(
         "route[].domain",
         Text(Form {
@@ -266,6 +276,7 @@ const KEYS: &[Key] = &[
     key("provider[].growth", Decimal(0.0..=1000.0)),
     key("provider[].growth_floor", Text(RATE)),
     key("provider[].chunking", Switch),
+    key("provider[].tls", Text(TLS)),
     key("provider[].pause", Text(DURATION)),
     key("provider[].pause_max", Text(DURATION)),
     key("provider[].probe_block", Text(DURATION)),
@@ -390,6 +401,12 @@ pub(super) fn shape(path: &str) -> Shape {
 /// Is `name` the key for rules of the list of tables `list`?
 pub(super) fn takes_rules(list: &str, name: &str) -> bool {
     matches!(shape(&format!("{list}[].{name}")), Shape::Value(Key { kind: Rules, .. }))
+}
+
+/// What is to be said of a word that somebody has reason to expect here.
+pub(super) fn not_yet(path: &str, text: &str) -> &'static str {
+    let is_towards_hosts = path.ends_with(".tls") && !path.starts_with("listener");
+    if is_towards_hosts && TLS_NOT_YET.contains(&text) { ", which weir does not know (yet)" } else { "" }
 }
 
 /// The key in a table within a table, with its name as it looks in a variable.

@@ -753,7 +753,10 @@ fn a_route_with_a_login_is_held_together() {
             "weir.toml:6:17: the [[route]] for \"a.example\" has password and password_file: keep one",
         ),
         ("username = 'app'\npassword = '***'", "weir.toml:5:12: `route.password` is something else: write a password"),
-        ("tls = 'dane'", "weir.toml:4:7: `route.tls` is \"dane\": write one of `off`, `opportunistic`"),
+        (
+            "tls = 'dane'",
+            "weir.toml:4:7: `route.tls` is \"dane\", which weir does not know (yet): write one of `off`, `opportunistic`",
+        ),
     ] {
         let faults = faults(&route(keys), &[]);
         assert!(faults.len() == 1 && faults[0].starts_with(expected) && !faults[0].contains("s3cret"), "{faults:?}");
@@ -778,6 +781,25 @@ fn a_route_with_a_login_is_held_together() {
     assert!(said.len() == 1 && said[0].contains("set tls = \"implicit\""), "{said:?}");
     let off = route("enabled = false\nusername = 'app'") + "\n" + &route("");
     assert_eq!(warnings(&off, &[]), [""; 0], "what is not enabled has no faults, and the other is no second one");
+}
+
+#[test]
+fn policies_of_tls_are_read_and_what_does_not_exist_yet_is_said_so() {
+    let policy = |domain: &str, tls: &str| format!("[[tls_policy]]\ndomain = '{domain}'\ntls = '{tls}'\n");
+    let read = config(&(policy("Bank.example", "verify") + &policy(".bank.example", "encrypt")), &[]);
+    assert_eq!(read.tls_policy.len(), 2, "one is for the domain alone, the other for those below it");
+    one_fault(&(policy("a.example", "verify") + &policy("A.example", "off")), "a second tls_policy with the domain");
+    one_fault(&policy("*.example", "verify"), "`tls_policy.domain` is \"*.example\": write a domain");
+    one_fault("[[tls_policy]]\ndomain = 'a.example'", "`tls`");
+    for text in [
+        policy("a.example", "dane"),
+        "[delivery]\ntls = 'mta-sts'".into(),
+        "[[provider]]\nname = 'outlook'\ntls = 'dane'".into(),
+    ] {
+        one_fault(&text, ", which weir does not know (yet): write one of `off`, `opportunistic`, `encrypt`, `verify`");
+    }
+    let faults = faults("", &[("WEIR_DELIVERY__TLS", "dane")]);
+    assert!(faults[0].contains("which weir does not know (yet)"), "{faults:?}");
 }
 
 #[test]
@@ -921,7 +943,9 @@ fn the_documented_defaults_are_the_defaults() {
         Webhook { name: hook.name.clone(), url: hook.url.clone(), secret: hook.secret.clone(), ..Webhook::default() };
     assert_eq!((hook, documented.webhook.len()), (example, 0));
     assert_eq!((documented.route[0].limits.as_str(), documented.source[0].hostname.as_str()), ("", ""));
+    assert_eq!(documented.tls_policy.len(), 1);
     (documented.route, documented.source, documented.provider) = (vec![], vec![], vec![]);
+    documented.tls_policy.clear();
     assert_eq!(documented, Config::default());
 }
 
@@ -1030,6 +1054,10 @@ fn full() -> Config {
             tls: Some(crate::outbound::options::HopTls::Implicit),
             ..RouteEntry::default()
         }],
+        tls_policy: vec![crate::outbound::options::TlsPolicy {
+            domain: ".bank.example".into(),
+            tls: crate::types::TlsMode::Verify,
+        }],
         source: vec![Source {
             name: "a".into(),
             address: "192.0.2.1".parse().unwrap(),
@@ -1048,6 +1076,7 @@ fn full() -> Config {
             growth: Some(1.5),
             growth_floor: Some("500/h".parse().unwrap()),
             chunking: Some(false),
+            tls: Some(crate::types::TlsMode::Verify),
             pause: Some("5m".parse().unwrap()),
             pause_max: Some("1h".parse().unwrap()),
             probe_block: Some("30m".parse().unwrap()),

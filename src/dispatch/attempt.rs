@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::message::Excerpt;
 use super::opening::Next;
-use crate::outbound::OpenError;
+use crate::outbound::{Hello, OpenError};
 use crate::route::order::Candidate;
 use crate::types::{Delivery, Envelope, Recipient, Refusal, Reply};
 
@@ -16,7 +16,8 @@ pub(super) struct Attempt {
     pub next: usize,
     /// Why those before it were no use.
     pub said: Vec<Said>,
-    pub skip_tls: bool,
+    /// At the candidate in use more has failed than this.
+    pub hello: Option<Hello>,
     /// The hosts that lack what the message needs: it must go to another, so to no connection that stands.
     pub unable: Vec<Arc<str>>,
     /// The next attempt stands in the spool already.
@@ -54,7 +55,7 @@ impl Attempt {
             candidates: Vec::new(),
             next: 0,
             said: Vec::new(),
-            skip_tls: false,
+            hello: None,
             unable: Vec::new(),
             planned: false,
             routed_afresh: false,

@@ -32,6 +32,7 @@ use super::doubt::Doubts;
 use super::errand::Errand;
 use super::fresh::Fresh;
 use super::gate::Gate;
+use super::hello::Hellos;
 use super::hungry::{Among, Hungry};
 use super::listing::Listing;
 use super::message::{Action, ConnectionId, Input, Row};
@@ -140,6 +141,7 @@ pub struct Core {
     /// Hosts that have asked for TLS.
     pub(super) tls_wanted: BTreeSet<Arc<str>>,
     pub(super) bdat: BdatHosts,
+    pub(super) hellos: Hellos,
     /// How often each was refused in a row without an attempt being counted.
     pub(super) untouched: BTreeMap<DeliveryId, u8>,
     /// The sender whose message met the block.
@@ -237,6 +239,7 @@ impl Core {
             senders: Senders::default(),
             tls_wanted: BTreeSet::new(),
             bdat: BdatHosts::default(),
+            hellos: Hellos::default(),
             untouched: BTreeMap::new(),
             blocked_by: BTreeMap::new(),
             canaries: BTreeMap::new(),
@@ -749,6 +752,7 @@ impl Core {
         self.places.sweep(now);
         self.watch_logins();
         self.gate.sweep(now);
+        self.hellos.sweep(now);
         self.sweep_proven();
         self.throttle.sweep(now);
         self.watch(now);
@@ -765,6 +769,7 @@ impl Core {
         self.throttle.shift(by_millis);
         self.places.shift(by_millis);
         self.failing.shift(by_millis);
+        self.hellos.shift(by_millis);
         let alerts = self.ending_alerts.values_mut().chain(self.raised_at.values_mut());
         let alerts = alerts.chain(self.stopped_since.values_mut());
         let starts = self.connections.values_mut().map(|connection| &mut connection.started);

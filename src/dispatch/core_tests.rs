@@ -53,6 +53,8 @@ pub(super) struct World {
     pub(super) answers: Vec<(Ticket, usize)>,
     pub(super) lane_answers: Vec<Result<Vec<String>, String>>,
     pub(super) alerts: Vec<Alert>,
+    /// What domains ask for of themselves.
+    pub(super) demands: BTreeMap<Domain, crate::route::Demand>,
     pub(super) mood: Mood,
     /// So many connections cannot be opened because we have no descriptor for them.
     pub(super) short: usize,
@@ -204,6 +206,7 @@ impl World {
             answers: Vec::new(),
             lane_answers: Vec::new(),
             alerts: Vec::new(),
+            demands: BTreeMap::new(),
             mood,
             short: 0,
             script: None,
@@ -456,6 +459,7 @@ impl World {
                 fixed: false,
                 limits_named: false,
                 access: None,
+                demand: self.demands.get(&domain).cloned(),
             })
         };
         let wait = self.soon();

@@ -320,6 +320,10 @@ fn signature(route: &Route) -> String {
     if let Some(access) = &route.access {
         let _ = write!(text, " {}", access.named);
     }
+    // Before anything is joined: what one domain asks for never touches its neighbours at the same hosts.
+    if let Some(demand) = &route.demand {
+        let _ = write!(text, " {:?}", demand.tls);
+    }
     text
 }
 
@@ -341,6 +345,7 @@ mod tests {
             fixed: false,
             limits_named: false,
             access: None,
+            demand: None,
         }
     }
 

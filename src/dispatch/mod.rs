@@ -19,6 +19,7 @@ mod errand;
 mod fresh;
 mod gate;
 mod hand;
+mod hello;
 mod holds;
 mod hungry;
 mod lanes;

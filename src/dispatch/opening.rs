@@ -11,13 +11,12 @@ use super::alarm::PORT_KEY;
 use super::attempt::{Attempt, Said};
 use super::core::{Core, Timer};
 use super::destination::TargetId;
-use super::lanes;
 use super::message::{Action, ConnectionId};
 use super::pump::{Connection, NotNow, State, Told};
 use super::strangers::NoPlace;
 use super::withdraw::Purpose;
-use crate::outbound::options::TlsMode;
-use crate::outbound::{OpenError, OpenStage, Plan, Security};
+use super::{hello, lanes};
+use crate::outbound::{Hello, OpenError, OpenStage, Plan, Security};
 use crate::route::Route;
 use crate::route::order::{Candidate, candidates};
 use crate::route::port25::Connect;
@@ -136,8 +135,10 @@ impl Core {
     ) {
         self.take(target, id);
         let Granted { source, permit, grant, probes } = granted;
-        let skip_tls = attempt_skips_tls(self.attempts.get(&id));
-        let plan = self.plan(&candidate, &security, source, skip_tls, self.greeting_wait(target));
+        let less = self.attempts.get(&id).and_then(|attempt| attempt.hello);
+        let asked = self.required(security.clone(), &candidate.name);
+        let hello = less.unwrap_or_else(|| self.hellos.first(&candidate.name, asked.tls, now));
+        let plan = self.plan(&candidate, asked, source, hello, self.greeting_wait(target));
         let connection = self.new_connection_id();
         self.takes_place(target, &permit.lane().provider);
         let job = self.job(id, permit.lane(), &candidate.name, &grant, now);
@@ -150,7 +151,8 @@ impl Core {
             since: now,
             started: now,
             security,
-            skip_tls,
+            hello,
+            fell_back: less.is_some(),
             recalled: false,
             probes,
         };
@@ -216,22 +218,15 @@ impl Core {
         None
     }
 
-    fn plan(
-        &self,
-        candidate: &Candidate,
-        security: &Security,
-        source: usize,
-        skip_tls: bool,
-        greeting: Duration,
-    ) -> Plan {
+    fn plan(&self, candidate: &Candidate, security: Security, source: usize, hello: Hello, greeting: Duration) -> Plan {
         let source = &self.sources[source];
         Plan {
             host: candidate.name.clone(),
             address: candidate.address,
             bind: source.address,
             helo: source.helo.clone().unwrap_or_else(|| self.helo.clone()),
-            security: self.required(security.clone(), &candidate.name),
-            skip_tls,
+            security,
+            hello,
             greeting,
         }
     }
@@ -239,6 +234,9 @@ impl Core {
     pub(super) fn opened(&mut self, connection: ConnectionId, now: Timestamp) {
         let Some(held) = self.connections.get_mut(&connection) else { return };
         let (target, candidate, has_login) = (held.target, held.candidate.clone(), held.security.login.is_some());
+        if held.fell_back {
+            self.hellos.note(&candidate.name, held.hello, now);
+        }
         if let State::Opening(id) = held.state {
             held.state = State::Busy(id);
             held.started = now;
@@ -263,7 +261,7 @@ impl Core {
     /// No connection came to be: on to the next address, or give the attempt up.
     pub(super) fn open_failed(&mut self, connection: ConnectionId, error: OpenError, now: Timestamp) {
         let Some(held) = self.connections.remove(&connection) else { return };
-        let Connection { target, permit, candidate, state, started, security, skip_tls, probes, .. } = held;
+        let Connection { target, permit, candidate, state, started, security, hello, probes, .. } = held;
         let id = match state {
             State::Opening(id) | State::Busy(id) => id,
             State::Idle(_) | State::Closing => {
@@ -285,10 +283,10 @@ impl Core {
         self.leaves_place(target, &lane.provider, now);
         self.note_failure(&candidate, &error, now);
         let mode = self.required(security.clone(), &candidate.name).tls;
-        let may_do_without = mode == TlsMode::Opportunistic && !skip_tls;
-        let tls_again = error.stage == OpenStage::Tls && may_do_without;
+        let less = hello::next(hello, mode, error.stage);
+        let tls_again = less.is_some();
         if let Some(attempt) = self.attempts.get_mut(&id) {
-            attempt.skip_tls = tls_again;
+            attempt.hello = less;
             match verdict {
                 _ if tls_again => {}
                 // The lane is stopped, whichever address is tried: all of them are new when it opens.
@@ -331,7 +329,7 @@ impl Core {
         if error.stage == OpenStage::Ours {
             return;
         }
-        if !matches!(error.stage, OpenStage::Tls | OpenStage::Login) {
+        if !matches!(error.stage, OpenStage::Tls | OpenStage::Handshake | OpenStage::Login) {
             self.failing.failed(candidate.address, now);
         }
         let outcome = match error.stage {
@@ -463,8 +461,4 @@ pub(super) enum Next {
 fn no_source(candidate: &Candidate) -> Said {
     let text = format!("no [[source]] has an address of the family of {}", candidate.address.ip());
     Said { mx: candidate.name.clone(), text, reply: None, permanent: false, is_login: false }
-}
-
-fn attempt_skips_tls(attempt: Option<&Attempt>) -> bool {
-    attempt.is_some_and(|attempt| attempt.skip_tls)
 }

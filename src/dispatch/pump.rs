@@ -22,7 +22,7 @@ use super::destination::TargetId;
 use super::errand::Errand;
 use super::message::{Action, ConnectionId, Job};
 use super::withdraw::Purpose;
-use crate::outbound::Security;
+use crate::outbound::{Hello, Security};
 use crate::queue::Place;
 use crate::route::order::Candidate;
 use crate::throttle::{Answer, Grant, LaneName, Permit, Probe};
@@ -50,7 +50,9 @@ pub(super) struct Connection {
     pub started: Timestamp,
     /// What it was opened as.
     pub security: Security,
-    pub skip_tls: bool,
+    /// What was offered, and whether that was less than at first because more had failed.
+    pub hello: Hello,
+    pub fell_back: bool,
     /// It has been told to close before its dialogue began.
     pub recalled: bool,
     /// Its transaction asks whether the way is free again.

@@ -129,6 +129,7 @@ impl Desert {
             fixed: false,
             limits_named: false,
             access: None,
+            demand: None,
         }
     }
 

@@ -24,24 +24,56 @@ fn login_key(host: &str, port: u16) -> String {
     format!("{LOGIN}{host}:{port}")
 }
 
+/// What is asked of a connection, and who asks for its TLS.
+struct Asked<'a> {
+    tls: TlsMode,
+    implicit: bool,
+    login: Option<&'a Arc<Login>>,
+    by: By<'a>,
+}
+
+enum By<'a> {
+    Delivery,
+    Provider,
+    Policy(&'a str),
+    Route(&'a str),
+}
+
 impl Core {
     /// What the mail of `route` asks of a connection to `candidate`.
-    pub(super) fn security(&self, route: &Route, _candidate: &Candidate) -> Security {
-        let general = Security { tls: self.tls, implicit: false, login: None, asked_by: "delivery.tls".into() };
-        let Some(access) = &route.access else { return general };
-        let asked_by = format!("the {}", access.named).into();
-        match access.tls {
-            Some(tls) => {
-                Security { tls: tls.mode(), implicit: tls == HopTls::Implicit, login: access.login.clone(), asked_by }
-            }
-            None => Security { login: access.login.clone(), ..general },
+    pub(super) fn security(&self, route: &Route, candidate: &Candidate) -> Security {
+        let Asked { tls, implicit, login, by } = self.asked(route, candidate);
+        let asked_by = match by {
+            By::Delivery => "delivery.tls".into(),
+            By::Provider => format!("`tls` of provider {}", candidate.provider).into(),
+            By::Policy(named) => format!("the {named}").into(),
+            By::Route(named) => format!("`tls` of the {named}").into(),
+        };
+        Security { tls, implicit, login: login.cloned(), asked_by }
+    }
+
+    /// The strongest name wins: the policy of the recipients' domain, then the provider, then `[delivery]`. Where a `[[route]]` says how
+    /// its hop is spoken to, that holds, and a policy can only ask for more.
+    fn asked<'a>(&self, route: &'a Route, candidate: &Candidate) -> Asked<'a> {
+        let access = route.access.as_deref();
+        let login = access.and_then(|access| access.login.as_ref());
+        let policy = route.demand.as_ref().map(|demand| (demand.tls, By::Policy(&demand.named)));
+        if let Some((hop, named)) = access.and_then(|access| Some((access.tls?, &access.named))) {
+            let own = (hop.mode(), By::Route(named));
+            let (tls, by) = policy.filter(|(tls, _)| *tls > own.0).unwrap_or(own);
+            return Asked { tls, implicit: hop == HopTls::Implicit, login, by };
         }
+        let of_provider = || self.throttle.profile(&candidate.provider).tls.map(|tls| (tls, By::Provider));
+        let (tls, by) = policy.or_else(of_provider).unwrap_or((self.tls, By::Delivery));
+        Asked { tls, implicit: false, login, by }
     }
 
     /// Is the connection what its target's mail asks for now?
     pub(super) fn is_secure(&self, held: &Connection) -> bool {
-        let route = self.places.targets.get(held.target).map(|place| place.route.clone());
-        route.is_some_and(|route| held.security.serves(&self.security(&route, &held.candidate)))
+        let Some(place) = self.places.targets.get(held.target) else { return false };
+        let Asked { tls, implicit, login, .. } = self.asked(&place.route, &held.candidate);
+        let own = &held.security;
+        (own.tls, own.implicit, own.login.as_ref()) == (tls, implicit, login)
     }
 
     /// A host that has asked for TLS gets no mail in clear text any more.
@@ -113,5 +145,94 @@ impl Core {
         let gone = |key: &&String| key.starts_with(LOGIN) && !standing.contains(*key);
         let gone: Vec<String> = self.raised.iter().filter(gone).cloned().collect();
         gone.iter().for_each(|key| self.over(key));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::core_tests::{CALM, World};
+    use super::super::lane_tests::secs;
+    use super::*;
+    use crate::route::{Access, Demand};
+    use crate::throttle::options::ProviderOptions;
+    use crate::types::{Domain, Secret};
+
+    fn demand(tls: TlsMode) -> Demand {
+        Demand { tls, named: "[[tls_policy]] for \"a.test\"".into() }
+    }
+
+    fn access(tls: Option<HopTls>) -> Arc<Access> {
+        let login = Login { username: "app".into(), password: Secret::new("x"), set_in: String::new() };
+        Arc::new(Access { tls, login: Some(Arc::new(login)), named: "[[route]] for \"*\"".into() })
+    }
+
+    #[test]
+    fn the_strongest_name_wins_and_a_policy_never_weakens_a_hop() {
+        use TlsMode::{Encrypt, Off, Opportunistic, Verify};
+        let candidate =
+            Candidate { host: 0, name: "mx".into(), provider: "own".into(), address: "192.0.2.1:25".parse().unwrap() };
+        let hop = |tls| Some(access(Some(tls)));
+        for (policy, access, provider, expected) in [
+            (None, None, None, (Opportunistic, "delivery.tls")),
+            (None, None, Some(Encrypt), (Encrypt, "`tls` of provider own")),
+            (Some(Verify), None, Some(Encrypt), (Verify, "the [[tls_policy]] for \"a.test\"")),
+            (Some(Off), None, Some(Encrypt), (Off, "the [[tls_policy]] for \"a.test\"")),
+            (Some(Off), hop(HopTls::Verify), None, (Verify, "`tls` of the [[route]] for \"*\"")),
+            (Some(Verify), hop(HopTls::Encrypt), None, (Verify, "the [[tls_policy]] for \"a.test\"")),
+            (None, hop(HopTls::Off), Some(Verify), (Off, "`tls` of the [[route]] for \"*\"")),
+            (Some(Verify), hop(HopTls::Implicit), None, (Verify, "`tls` of the [[route]] for \"*\"")),
+            (None, Some(self::access(None)), Some(Encrypt), (Encrypt, "`tls` of provider own")),
+        ] {
+            let own = ProviderOptions { name: "own".into(), tls: provider, ..Default::default() };
+            let core = World::with(1, CALM, vec![own]).core;
+            let has_login = access.is_some();
+            let route = Route {
+                hosts: Vec::new(),
+                valid_until: Timestamp::EPOCH,
+                fixed: has_login,
+                limits_named: false,
+                access,
+                demand: policy.map(demand),
+            };
+            let security = core.security(&route, &candidate);
+            assert_eq!((security.tls, &*security.asked_by), expected);
+            assert_eq!(security.login.is_some(), has_login);
+        }
+    }
+
+    #[test]
+    fn what_one_domain_demands_touches_no_neighbour_at_the_same_hosts() {
+        let mut world = World::new(71, CALM);
+        world.demands.insert(Domain::parse("a.test").unwrap(), demand(TlsMode::Verify));
+        for _ in 0..3 {
+            world.submit("s@sender.test", &["u@a.test"]);
+            world.submit("s@sender.test", &["u@b.test"]);
+            world.run_for(secs(60));
+        }
+        let modes: Vec<TlsMode> = world.plans.iter().map(|plan| plan.security.tls).collect();
+        assert!(modes.contains(&TlsMode::Verify) && modes.contains(&TlsMode::Opportunistic), "{modes:?}");
+        let target = |domain: &str| {
+            let id = world.core.places.domain_id(&Domain::parse(domain).unwrap(), None).unwrap();
+            world.core.places.domains.get(id).unwrap().target
+        };
+        assert!(target("a.test").is_some() && target("a.test") != target("b.test"));
+        world.assert_all_ended_once(71);
+    }
+
+    #[test]
+    fn a_connection_that_is_not_what_is_asked_for_now_carries_nothing_more() {
+        let mut world = World::new(72, CALM);
+        world.submit("s@sender.test", &["u@b.test"]);
+        while world.spool.len() == 1 && world.core.connections.values().all(|held| !held.is_idle()) {
+            world.run_for(Duration::from_millis(100));
+        }
+        world.core.tls = TlsMode::Verify;
+        world.submit("s@sender.test", &["v@b.test"]);
+        world.run_for(secs(60));
+        let modes: Vec<TlsMode> = world.plans.iter().map(|plan| plan.security.tls).collect();
+        assert_eq!(modes, [TlsMode::Opportunistic, TlsMode::Verify]);
+        world.assert_all_ended_once(72);
     }
 }

@@ -40,7 +40,9 @@ pub use finding::{Check, Finding, Status};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::route::identity::{Identity, Reach};
-use crate::route::{Accesses, Dns, FixedRoutes, HickoryDns, OwnAddresses, ProviderTable, Reachable, Router, Settings};
+use crate::route::{
+    Accesses, Dns, FixedRoutes, HickoryDns, OwnAddresses, ProviderTable, Reachable, Router, Settings, TlsPolicies,
+};
 use crate::throttle::Profiles;
 use crate::types::Domain;
 use hurried::Hurried;
@@ -152,6 +154,7 @@ impl Examination<'_> {
             providers: ProviderTable::new(profiles.iter().map(|p| (&*p.name, p.mx.as_slice(), p.domains.as_slice()))),
             reachable: Reachable::new(&config.delivery, OwnAddresses::of_this_host(listeners)),
             reach: Reach::probe(),
+            policies: TlsPolicies::new(&config.tls_policy),
         };
         Ok(Arc::new(Router::new(dns.clone(), Clock::system(), settings)))
     }

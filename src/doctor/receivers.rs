@@ -18,7 +18,7 @@ use super::finding::{Check, Finding};
 use super::sources::Source;
 use crate::clock::Clock;
 use crate::outbound::options::TlsMode;
-use crate::outbound::{Connector, OpenError, OpenStage, Plan, Security, Tcp, Timeouts};
+use crate::outbound::{Connector, Hello, OpenError, OpenStage, Plan, Security, Tcp, Timeouts};
 use crate::route::reachable::is_global;
 use crate::route::{Route, Router, Unroutable};
 use crate::types::{Domain, Reply, Timestamp};
@@ -193,7 +193,7 @@ fn plan(target: &Target, source: &Source) -> Plan {
         bind: source.bind.filter(|bind| bind.is_ipv4() == target.address.is_ipv4()),
         helo: source.greeting().into(),
         security: Security { tls: TlsMode::Off, implicit: false, login: None, asked_by: "".into() },
-        skip_tls: true,
+        hello: Hello::Clear,
         greeting: GREETING,
     }
 }

@@ -1,8 +1,8 @@
 //! Opens connections: TCP, greeting, EHLO, TLS, log-in (RFC 5321 sections 3.1 and 3.2, RFC 3207, RFC 8314, RFC 4954).
 //!
 //! - Every stage has its time limit; a connection that came to nothing is closed before the error is returned.
-//! - TLS that fails is no reason to go on in clear text on the same connection: the caller opens another one with
-//!   `skip_tls`, and only in opportunistic mode.
+//! - TLS that fails is no reason to go on in clear text on the same connection: the caller opens another one with a smaller
+//!   hello, and with none only in opportunistic mode.
 //! - A shortage of our own (descriptors, memory of the system) is waited out for as long as a connection may take, and
 //!   never told as the receiver's fault.
 //! - Nothing that was said before the handshake counts after it.
@@ -21,7 +21,7 @@ use super::network::{Network, Stream};
 use super::options::TlsMode;
 use super::tls::{self, TlsConfigs};
 use super::wire::Wire;
-use super::{Bdat, OpenError, OpenStage, Plan, Security, command};
+use super::{Bdat, Hello, OpenError, OpenStage, Plan, Security, command};
 use crate::types::{Reply, Span};
 
 /// From one try to the next while this process can open no socket.
@@ -244,9 +244,12 @@ impl Connector {
     /// The handshake.
     async fn shaken(&self, opening: &Opening<'_>, wire: Wire) -> Result<(Wire, String), Stop> {
         let name = tls::server_name(&opening.plan.host, opening.plan.address.ip());
-        let handshake = wire.start_tls(self.tls().of(opening.plan.security.tls), name);
-        let handshake = handshake.finish(self.timeouts.handshake).await;
-        handshake.map_err(|text| opening.stop(OpenStage::Tls, &format!("TLS handshake: {text}"), None))
+        let mode = opening.plan.security.tls;
+        let handshake = wire.start_tls(self.tls().of(mode, opening.plan.hello), name);
+        handshake.finish(self.timeouts.handshake, mode).await.map_err(|(text, may_be_size)| {
+            let stage = if may_be_size { OpenStage::Handshake } else { OpenStage::Tls };
+            opening.stop(stage, &format!("TLS handshake: {text}"), None)
+        })
     }
 }
 
@@ -260,7 +263,7 @@ impl Opening<'_> {
     fn wants_tls(&self, offered: &Capabilities) -> bool {
         match self.plan.security.tls {
             TlsMode::Off => false,
-            TlsMode::Opportunistic => offered.starttls && !self.plan.skip_tls,
+            TlsMode::Opportunistic => offered.starttls && self.plan.hello != Hello::Clear,
             TlsMode::Encrypt | TlsMode::Verify => true,
         }
     }

@@ -44,10 +44,22 @@ pub struct Plan {
     pub bind: Option<IpAddr>,
     pub helo: Arc<str>,
     pub security: Security,
-    /// An earlier try showed that TLS fails at this host: stay in clear text (opportunistic mode only).
-    pub skip_tls: bool,
+    /// How much of TLS an earlier try has left.
+    pub hello: Hello,
     /// How long the greeting is waited for; less than the five minutes of RFC 5321 section 4.5.3.2.1 under need alone.
     pub greeting: Duration,
+}
+
+/// What is offered to a host where TLS is spoken. Where one fails, the next may be tried on a new connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hello {
+    /// With a key that quantum computers do not break (X25519MLKEM768): larger than a packet.
+    #[default]
+    Full,
+    /// Without it.
+    Small,
+    /// No TLS at all; in opportunistic mode alone.
+    Clear,
 }
 
 /// What a connection has to be before mail goes over it.
@@ -60,14 +72,6 @@ pub struct Security {
     pub login: Option<Arc<Login>>,
     /// The key that asks for it, for people.
     pub asked_by: Arc<str>,
-}
-
-impl Security {
-    /// Is a connection that was made by this what `wanted` asks for? One with a log-in is never for those without, nor the other
-    /// way round.
-    pub fn serves(&self, wanted: &Security) -> bool {
-        (self.tls, self.implicit, &self.login) == (wanted.tls, wanted.implicit, &wanted.login)
-    }
 }
 
 /// Why no connection came to be.
@@ -93,9 +97,11 @@ pub enum OpenStage {
     /// EHLO and HELO refused, silence, an end; or someone tampers with STARTTLS (RFC 3207 section 5), which is no reason
     /// for clear text.
     Ehlo,
-    /// STARTTLS not offered where it is asked for, refused, or the handshake failed. In opportunistic mode a new
-    /// connection with `skip_tls` may be tried.
+    /// STARTTLS not offered where it is asked for, or refused; a certificate or a version that will not do. In opportunistic mode a
+    /// new connection in clear text may be tried.
     Tls,
+    /// The handshake broke off: a smaller hello may do.
+    Handshake,
     /// We were not let in: our log-in was refused, or there is no way to log in that weir knows. It is about us, whatever the
     /// code, and the other addresses of the hop would say the same.
     Login,

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use crate::types::TlsMode;
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Delivery {
@@ -35,18 +37,13 @@ pub enum IpChoice {
     Both,
 }
 
-/// From the weakest to the strongest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TlsMode {
-    /// Never.
-    Off,
-    /// STARTTLS where offered, any certificate; clear text on a new connection if TLS fails (RFC 7435).
-    Opportunistic,
-    /// STARTTLS always, any certificate; without it the mail waits.
-    Encrypt,
-    /// STARTTLS always, with a certificate that names the host and chains to a public root.
-    Verify,
+/// One `[[tls_policy]]`: stronger than what a provider or `[delivery]` says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsPolicy {
+    /// The recipients' domain; with a dot before it, it and all below it.
+    pub domain: String,
+    pub tls: TlsMode,
 }
 
 /// `[[route]] tls`: TLS towards a next hop.

@@ -14,6 +14,7 @@ mod login;
 mod lookup;
 pub mod options;
 pub mod order;
+mod policy;
 pub mod port25;
 pub mod provider;
 pub mod reachable;
@@ -30,6 +31,7 @@ pub use hickory::HickoryDns;
 pub use identity::{Identity, Reach};
 pub use login::{Access, Accesses, LoginError};
 pub use order::{Candidate, FailureMemory, candidates};
+pub use policy::{Demand, TlsPolicies};
 pub use port25::Port25Watcher;
 pub use provider::ProviderTable;
 pub use reachable::{OwnAddresses, Reachable};
@@ -50,6 +52,8 @@ pub struct Route {
     pub limits_named: bool,
     /// How the hop is spoken to, where the `[[route]]` says it; else as any other host.
     pub access: Option<Arc<Access>>,
+    /// What the domain's mail asks for of itself.
+    pub demand: Option<Demand>,
 }
 
 /// One MX host.

@@ -57,6 +57,7 @@ use crate::queue::Retry;
 use crate::route::identity::{Identity, Reach};
 use crate::route::{
     Accesses, Dns, FixedRoutes, HickoryDns, OwnAddresses, ProviderTable, Reachable, Router, Settings as RouterSettings,
+    TlsPolicies,
 };
 use crate::spool::{self, Journal, Spool};
 use crate::state;
@@ -630,6 +631,7 @@ fn router(
         providers,
         reachable: Reachable::new(&config.delivery, OwnAddresses::of_this_host(own.to_vec())),
         reach: Reach::probe(),
+        policies: TlsPolicies::new(&config.tls_policy),
     };
     Ok(Arc::new(Router::new(dns, clock.clone(), settings)))
 }

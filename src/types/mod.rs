@@ -24,6 +24,7 @@ mod secret;
 mod seldom;
 mod submitter;
 pub mod timestamp;
+mod tls;
 pub mod units;
 pub mod words;
 
@@ -45,4 +46,5 @@ pub use secret::{MASK, Secret};
 pub use seldom::Seldom;
 pub use submitter::Submitter;
 pub use timestamp::Timestamp;
+pub use tls::TlsMode;
 pub use units::{ByteSize, Rate, RateLimit, Span};

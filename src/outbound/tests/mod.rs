@@ -50,7 +50,7 @@ fn plan(tls: TlsMode) -> Plan {
         bind: None,
         helo: "relay.test".into(),
         security: Security { tls, implicit: false, login: None, asked_by: "delivery.tls".into() },
-        skip_tls: false,
+        hello: Hello::Full,
         greeting: Duration::from_secs(300),
     }
 }

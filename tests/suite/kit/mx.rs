@@ -198,6 +198,8 @@ pub(super) struct State {
     pub(super) peak: usize,
     pub(super) connections: usize,
     pub(super) accepted: usize,
+    /// A hello that needs more than a packet ends the connection.
+    pub(super) drops_large_hellos: bool,
     /// Name and password that are asked for, and the mechanism that is offered for them.
     pub(super) login: Option<(String, String, &'static str)>,
 }
@@ -254,6 +256,11 @@ impl Mx {
 
     pub fn offer_all_but(&self, keyword: &str) {
         self.state().keywords.retain(|k| !k.starts_with(keyword));
+    }
+
+    /// As firewalls do that know no TLS beyond one packet.
+    pub fn drops_large_hellos(&self) {
+        self.state().drops_large_hellos = true;
     }
 
     /// From now on mail is taken only from who logs in so, by this mechanism (`PLAIN`, `LOGIN`) and inside TLS where the host has it.

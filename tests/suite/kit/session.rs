@@ -184,6 +184,9 @@ impl<'a> Session<'a> {
         }
         self.unread.clear();
         let Wire::Plain(stream) = std::mem::replace(&mut self.wire, Wire::Gone) else { return Err(Closed) };
+        if self.shared.state().drops_large_hellos && hello_size(&stream)? > 1200 {
+            return Err(Closed);
+        }
         let mut tls = StreamOwned::new(ServerConnection::new(config).map_err(|_| Closed)?, stream);
         while tls.conn.is_handshaking() {
             tls.conn.complete_io(&mut tls.sock)?;
@@ -443,6 +446,13 @@ impl<'a> Session<'a> {
         let mut rest = [0; 4096];
         while stream.read(&mut rest).is_ok_and(|n| n > 0) {}
     }
+}
+
+/// Of the record that comes next, which stays unread.
+fn hello_size(stream: &TcpStream) -> Dialogue<u16> {
+    let mut head = [0; 5];
+    while stream.peek(&mut head)? < head.len() {}
+    Ok(u16::from_be_bytes([head[3], head[4]]))
 }
 
 fn decoded(text: &str) -> String {
