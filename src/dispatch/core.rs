@@ -329,7 +329,7 @@ impl Core {
             Input::ReadEnd => self.read_end(),
             Input::Routed { domain, result } => self.routed(&domain, None, result, now),
             Input::HopRouted { domain, hop, result } => self.routed(&domain, Some(&hop), result, now),
-            Input::Opened { connection } => self.opened(connection, now),
+            Input::Opened { connection, limits } => self.opened(connection, limits, now),
             Input::OpenFailed { connection, error } => self.open_failed(connection, error, now),
             Input::Done { connection, done } => self.done(connection, done, now),
             Input::Closed { connection } => self.closed(connection, now),

@@ -493,7 +493,7 @@ impl World {
             let error = OpenError { stage, reply, text: "no".into() };
             return self.say_in(wait, Input::OpenFailed { connection, error });
         }
-        self.say_in(wait, Input::Opened { connection });
+        self.say_in(wait, Input::Opened { connection, limits: Default::default() });
         let after = wait + self.soon();
         self.transact(connection, job, after);
     }

@@ -21,7 +21,7 @@ use crate::route::Route;
 use crate::route::order::{Candidate, candidates};
 use crate::route::port25::Connect;
 use crate::throttle::{About, Answer, Grant, LaneName, Permit, Probe, Signal};
-use crate::types::{DeliveryId, Priority, Reading, Scope, Stage, Timestamp, Verdict};
+use crate::types::{DeliveryId, NamedLimits, Priority, Reading, Scope, Stage, Timestamp, Verdict};
 
 /// Refusals in a row for which a delivery counts no attempt although no lane waits for them.
 const UNTOUCHED_MAX: u8 = 2;
@@ -231,7 +231,7 @@ impl Core {
         }
     }
 
-    pub(super) fn opened(&mut self, connection: ConnectionId, now: Timestamp) {
+    pub(super) fn opened(&mut self, connection: ConnectionId, limits: NamedLimits, now: Timestamp) {
         let Some(held) = self.connections.get_mut(&connection) else { return };
         let (target, candidate, has_login) = (held.target, held.candidate.clone(), held.security.login.is_some());
         if held.fell_back {
@@ -240,7 +240,7 @@ impl Core {
         if let State::Opening(id) = held.state {
             held.state = State::Busy(id);
             held.started = now;
-            self.throttle.let_in(&mut held.permit);
+            self.throttle.let_in(&mut held.permit, limits);
             self.is_greeted(target);
         }
         self.failing.succeeded(candidate.address);

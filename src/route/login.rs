@@ -50,9 +50,13 @@ impl Accesses {
         Ok(Accesses(accesses))
     }
 
-    /// For those who ask where mail would go and send none: no password is read.
+    /// For those who ask where mail would go and send none: no password is read, and nobody logs in.
     pub fn unread(entries: &[RouteEntry]) -> Accesses {
-        Accesses(entries.iter().map(|_| None).collect())
+        let access = |entry: &RouteEntry| {
+            let tls = entry.tls.filter(|_| entry.enabled);
+            tls.map(|tls| Arc::new(Access { tls: Some(tls), login: None, named: entry.named().into() }))
+        };
+        Accesses(entries.iter().map(access).collect())
     }
 
     pub(super) fn of(&self, entry: usize) -> Option<Arc<Access>> {
