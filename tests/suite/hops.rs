@@ -145,3 +145,20 @@ fn a_route_that_is_not_enabled_does_not_count() {
     hop.wait_accepted(1);
     relay.assert_settled();
 }
+
+#[test]
+fn the_sender_of_mail_that_expires_behind_a_refused_login_reads_nothing_of_the_login() {
+    let (world, _hop, papers, config) = scene("PLAIN");
+    papers.put("password", "wrong-one");
+    let home = world.host("mx.sender.test");
+    world.domain("sender.test", &[(10, &home)]);
+    let relay = config.set("queue", "expire", "\"1s\"").table(&route(&world, &papers, "x.test")).start();
+    relay.submit("app@sender.test", &["u@x.test"], &mail("late", "x"));
+    let report = home.wait_accepted(1).remove(0).text();
+    assert!(report.contains("u@x.test") && report.contains("4.4.7"), "{report}");
+    for secret in ["password_file", "log-in", "535"] {
+        assert!(!report.contains(secret), "{secret} in {report}");
+    }
+    let expired = relay.wait_event("expired", "u@x.test");
+    assert!(expired["reply"].as_str().is_some_and(|reply| reply.contains("535 5.7.8")), "{expired}");
+}
