@@ -241,6 +241,10 @@ impl Core {
             held.state = State::Busy(id);
             held.started = now;
             self.throttle.let_in(&mut held.permit, limits);
+            // Where the attempt goes on at another host, that one has shown nothing yet.
+            if let Some(attempt) = self.attempts.get_mut(&id) {
+                attempt.hello = None;
+            }
             self.is_greeted(target);
         }
         self.failing.succeeded(candidate.address);

@@ -67,6 +67,8 @@ impl FixedRoutes {
             .enumerate()
             .map(|(entry, e)| read_hop(&e.to, port).ok_or_else(|| FixedRouteError::Hop { entry, to: e.to.clone() }))
             .collect::<Result<_, _>>()?;
+        let standing: Vec<(Target, u16)> =
+            entries.iter().zip(&hops).filter(|(route, _)| route.enabled).map(|(_, hop)| hop.clone()).collect();
         let mut routes = FixedRoutes::default();
         for (entry, (RouteEntry { domain, provider, limits, .. }, (target, port))) in
             entries.iter().zip(&hops).enumerate().filter(|(_, (route, _))| route.enabled)
@@ -75,7 +77,7 @@ impl FixedRoutes {
             if domain.is_empty() == provider.is_empty() {
                 return Err(FixedRouteError::Matches { entry });
             }
-            let (own, by_domain) = (own_name(target, *port, &hops), provider.is_empty());
+            let (own, by_domain) = (own_name(target, *port, &standing), provider.is_empty());
             let access = accesses.of(entry);
             let hop = Hop { own, target: target.clone(), port: *port, limits, by_domain, access };
             routes.hops.push(hop.clone());
@@ -288,10 +290,10 @@ mod tests {
 
     #[test]
     fn a_route_that_is_not_enabled_is_as_if_it_did_not_stand_there() {
-        let off = RouteEntry { enabled: false, ..entry("a.test", "10.0.0.2", "") };
-        let routes = FixedRoutes::new(&[off, entry("a.test", "10.0.0.3", "")], 25, &none()).unwrap();
+        let off = RouteEntry { enabled: false, ..entry("a.test", "smart.test:25", "") };
+        let routes = FixedRoutes::new(&[off, entry("a.test", "smart.test:587", "")], 25, &none()).unwrap();
         let hop = routes.hop(&Domain::parse("a.test").unwrap()).unwrap();
-        assert_eq!(hop.target, Target::Address("10.0.0.3".parse().unwrap()));
+        assert_eq!((hop.port, &*hop.own), (587, "smart.test"), "its lane is called as if there were no other");
     }
 
     #[test]

@@ -162,3 +162,33 @@ fn the_sender_of_mail_that_expires_behind_a_refused_login_reads_nothing_of_the_l
     let expired = relay.wait_event("expired", "u@x.test");
     assert!(expired["reply"].as_str().is_some_and(|reply| reply.contains("535 5.7.8")), "{expired}");
 }
+
+/// Two relays, the real program both: one hands its mail to the other, which asks for a name and a password.
+#[test]
+fn one_relay_logs_in_at_another_over_starttls_and_over_tls_from_the_first_octet() {
+    let (world, mx) = World::with_domain("x.test");
+    let papers = Papers::issue();
+    let maker = world.config().start();
+    let made = maker.command_with_input(&["password", "--user", "app"], b"s3cret\n");
+    papers.put("users", &String::from_utf8_lossy(&made.stdout));
+    papers.put("password", "s3cret\n");
+    let door = |tls: &str| format!("[[listener]]\naddress = \"127.0.0.1:0\"\ntls = \"{tls}\"\nauth = \"require\"");
+    let inner = papers.show(world.config()).set("relay", "users_file", &quoted(&papers.path("users")));
+    let inner = inner.without_listeners().table(&door("require")).table(&door("implicit")).start();
+    for (at, tls) in ["verify", "implicit"].into_iter().enumerate() {
+        let route = format!(
+            "[[route]]\ndomain = \"*\"\nto = \"localhost:{}\"\ntls = \"{tls}\"\nusername = \"app\"\npassword_file = {}",
+            inner.addresses()[at].port(),
+            quoted(&papers.path("password"))
+        );
+        let outer = world.config().set("delivery", "ca_file", &quoted(&papers.path("certificate")));
+        let outer = outer.table(&route).start();
+        outer.submit("app@sender.test", &["u@x.test"], &mail("two relays", "x"));
+        mx.wait_accepted(at + 1);
+        let delivered = outer.wait_event("delivered", "u@x.test");
+        assert!(delivered["tls"].as_str().is_some_and(|tls| tls.ends_with(" X25519MLKEM768 verified")), "{delivered}");
+        outer.assert_settled();
+    }
+    let users: Vec<_> = inner.events_of("accepted").iter().map(|event| event["user"].clone()).collect();
+    assert_eq!(users, ["app", "app"]);
+}
