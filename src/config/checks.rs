@@ -256,6 +256,14 @@ impl Checks<'_> {
         self.unique("source", config.source.iter().map(|source| source.name.to_lowercase()), "name");
         self.unique("source", config.source.iter().map(|source| source.address.to_string()), "address");
         for (at, source) in config.source.iter().enumerate() {
+            if let Some(public) = source.public_address().filter(|public| public.is_ipv4() != source.address.is_ipv4())
+            {
+                let what = format!(
+                    "`public` {public} of source {} is of the other family than its address",
+                    quoted(&source.name)
+                );
+                self.fault(&format!("source.{at}.public"), what, "write the address that this one is translated to");
+            }
             for provider in &source.warm_up {
                 self.known_provider(&format!("source.{at}.warm_up"), "source.warm_up", provider);
             }

@@ -252,6 +252,13 @@ const KEYS: &[Key] = &[
     needed("source[].name", Text(NAME)),
     needed("source[].address", Text(ADDRESS)),
     key("source[].hostname", Text(HOST_NAME)),
+    key(
+        "source[].public",
+        Text(Form {
+            expected: "a public IP address, as in \"203.0.113.10\", or \"\" to learn it",
+            holds: |text| text.is_empty() || is_own_address(text),
+        }),
+    ),
     key("source[].warm_up", Texts(NAME)),
     needed("provider[].name", Text(NAME)),
     key(

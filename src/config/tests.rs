@@ -784,6 +784,15 @@ fn a_route_with_a_login_is_held_together() {
 }
 
 #[test]
+fn the_address_the_world_sees_is_one_of_the_same_family() {
+    let source = |public: &str| format!("[[source]]\nname = 'a'\naddress = '10.0.0.5'\npublic = '{public}'");
+    assert_eq!(config(&source("203.0.113.7"), &[]).source[0].public_address(), "203.0.113.7".parse().ok());
+    assert_eq!(config(&source(""), &[]).source[0].public_address(), None);
+    one_fault(&source("2001:db8::7"), "`public` 2001:db8::7 of source \"a\" is of the other family");
+    one_fault(&source("gateway.example"), "write a public IP address");
+}
+
+#[test]
 fn policies_of_tls_are_read_and_what_does_not_exist_yet_is_said_so() {
     let policy = |domain: &str, tls: &str| format!("[[tls_policy]]\ndomain = '{domain}'\ntls = '{tls}'\n");
     let read = config(&(policy("Bank.example", "verify") + &policy(".bank.example", "encrypt")), &[]);
@@ -1062,6 +1071,7 @@ fn full() -> Config {
             name: "a".into(),
             address: "192.0.2.1".parse().unwrap(),
             hostname: "a.example".into(),
+            public: "203.0.113.7".into(),
             warm_up: vec!["outlook".into()],
         }],
         provider: vec![ProviderOptions {

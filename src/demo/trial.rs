@@ -148,6 +148,7 @@ fn tried(config: &Config, data_dir: &Path, receiver: SocketAddr) -> anyhow::Resu
     for (number, source) in (0..).zip(&mut tried.source) {
         source.address = loopback(number);
         source.warm_up.clear();
+        source.public.clear();
     }
     Ok(tried)
 }

@@ -352,8 +352,14 @@ mod tests {
     #[test]
     fn each_source_tries_the_addresses_of_its_family() {
         let targets = [target("52.0.0.1:25", &["a"]), target("52.0.0.2:25", &["a"]), target("[2a01::1]:25", &["a"])];
-        let source =
-            |ip: &str| Source { name: ip.to_string(), bind: None, local: ip.parse().ok(), helo: None, public: None };
+        let source = |ip: &str| Source {
+            name: ip.to_string(),
+            bind: None,
+            local: ip.parse().ok(),
+            helo: None,
+            set: None,
+            public: None,
+        };
         let counts = |sources: &[Source]| -> Vec<usize> {
             (0..sources.len()).map(|at| targets_of(at, sources, &targets).len()).collect()
         };
@@ -382,7 +388,7 @@ mod tests {
 
     #[test]
     fn a_hop_with_tls_from_the_first_octet_is_tried_in_that_way() {
-        let source = Source { name: "a".into(), bind: None, local: None, helo: None, public: None };
+        let source = Source { name: "a".into(), bind: None, local: None, helo: None, set: None, public: None };
         let implicit = Target { is_implicit: true, ..target("192.0.2.1:465", &["a.test"]) };
         let plans = [implicit, target("192.0.2.1:25", &["a.test"])].map(|target| plan(&target, &source));
         let asked = plans.map(|plan| (plan.security.implicit, plan.security.tls, plan.hello));

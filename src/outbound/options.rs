@@ -93,7 +93,17 @@ pub struct Source {
     /// HELO name of this address; default: `hostname`.
     #[serde(default)]
     pub hostname: String,
+    /// The address the world sees, where somebody translates addresses. Empty: learned from what receivers say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub public: String,
     /// Providers to whom this address is new: a daily allowance grows by their `warm_up` schedule.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warm_up: Vec<String>,
+}
+
+impl Source {
+    /// The address the world sees, if somebody has said it.
+    pub fn public_address(&self) -> Option<IpAddr> {
+        self.public.parse().ok()
+    }
 }
