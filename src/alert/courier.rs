@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -18,7 +17,7 @@ use super::notice::Notice;
 use super::options::{self, Target};
 use super::{Means, command, mail};
 use crate::clock::Clock;
-use crate::post::{Client, Keep, Letter, PostError};
+use crate::post::{Client, Keep, Letter, PostError, Tls};
 use crate::types::Mailbox;
 
 /// Until the second and last try.
@@ -71,7 +70,7 @@ impl Couriers {
     pub(super) fn start<M: Means>(
         means: &Arc<M>,
         clock: &Clock,
-        tls: &TlsConnector,
+        tls: &Tls,
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Couriers {
@@ -114,7 +113,7 @@ struct Trouble {
 struct Courier<M> {
     means: Arc<M>,
     clock: Clock,
-    tls: TlsConnector,
+    tls: Tls,
 }
 
 impl<M: Means> Courier<M> {

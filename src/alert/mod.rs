@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
-use crate::post::{self, Names};
+use crate::post::{Names, Tls};
 use crate::types::{ALL_CLEAR, Alert, Domain, Event, EventKind, QueueId, Timestamp};
 use board::{Board, News};
 use courier::{Couriers, Ways};
@@ -133,20 +133,19 @@ pub struct Room<M> {
 }
 
 impl<M: Means> Room<M> {
-    /// `tasks` take those who carry the notices; they end at `stop`. `provider` is the cryptography for TLS.
+    /// `tasks` take those who carry the notices; they end at `stop`.
     pub fn new(
         options: &options::Alerts,
         alerts: Alerts,
         means: Arc<M>,
         clock: Clock,
-        provider: Arc<rustls::crypto::CryptoProvider>,
+        tls: &Tls,
         tasks: &TaskTracker,
         stop: &CancellationToken,
-    ) -> Result<Room<M>, rustls::Error> {
-        let tls = post::tls(provider)?;
-        let couriers = Couriers::start(&means, &clock, &tls, tasks, stop);
+    ) -> Room<M> {
+        let couriers = Couriers::start(&means, &clock, tls, tasks, stop);
         let board = Board::new(options.repeat.0);
-        Ok(Room { alerts, board, ways: Ways::of(options), couriers, means, clock })
+        Room { alerts, board, ways: Ways::of(options), couriers, means, clock }
     }
 
     /// Runs until `stop`.

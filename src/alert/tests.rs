@@ -68,7 +68,8 @@ fn start(options: options::Alerts, refusals: usize) -> Bench {
     let (alerts, tasks, stop) = (Alerts::default(), TaskTracker::new(), CancellationToken::new());
     let clock = Clock::starting_at(START);
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let room = Room::new(&options, alerts.clone(), means.clone(), clock.clone(), provider, &tasks, &stop).unwrap();
+    let tls = crate::post::Tls::new(provider, &[]).unwrap();
+    let room = Room::new(&options, alerts.clone(), means.clone(), clock.clone(), &tls, &tasks, &stop);
     tasks.spawn(room.run(stop.clone()));
     Bench { alerts, means, letters, clock, tasks, stop }
 }
@@ -228,10 +229,10 @@ async fn an_end_arrives_after_its_beginning() {
 fn what_a_webhook_answers_decides_whether_it_is_asked_again() {
     for (status, is_temporary) in [(500, true), (429, true), (404, false), (302, false)] {
         let status = hyper::StatusCode::from_u16(status).unwrap();
-        let error = post::PostError::Status { status, retry_after: None };
+        let error = crate::post::PostError::Status { status, retry_after: None };
         assert_eq!(courier::is_temporary(&error), is_temporary, "{status}");
     }
-    assert!(courier::is_temporary(&post::PostError::Connect("127.0.0.1: refused".into())));
+    assert!(courier::is_temporary(&crate::post::PostError::Connect("127.0.0.1: refused".into())));
 }
 
 #[tokio::test]

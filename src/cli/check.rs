@@ -23,6 +23,8 @@ pub(super) fn check(check: &Check, file: Option<&Path>, output: &mut Output) -> 
     config.rules()?;
     config.users()?;
     config.webhooks()?;
+    config.authorities()?;
+    config.logins()?;
     let certificate = config.certificate()?;
     let warnings: Vec<&String> = config.warnings.iter().chain(&certificate).collect();
     for warning in &warnings {

@@ -7,6 +7,8 @@ use crate::auth::{UserFault, Users};
 use crate::clock::Clock;
 use crate::config::{Config as Settings, Fault, Sources};
 use crate::inbound::tls::{Certificate, RENEW};
+use crate::outbound::roots;
+use crate::route::Accesses;
 use crate::route::attached::attached_networks;
 use crate::throttle::Profiles;
 use crate::verdict::Rules;
@@ -45,6 +47,18 @@ impl Config {
         let certificate = Certificate::load(&self.settings.tls).map_err(|error| super::usage(error.to_string()))?;
         let warning = certificate.warning(Clock::system().now());
         Ok(warning.map(|warning| format!("{warning}; {RENEW}")))
+    }
+
+    /// The passwords of next hops that stand in files.
+    pub(super) fn logins(&self) -> anyhow::Result<()> {
+        Accesses::load(&self.settings.route).map_err(|error| super::usage(error.to_string()))?;
+        Ok(())
+    }
+
+    /// The authorities that are trusted beside the built-in ones.
+    pub(super) fn authorities(&self) -> anyhow::Result<()> {
+        roots::load(&self.settings.delivery.ca_file).map_err(|error| super::usage(error.to_string()))?;
+        Ok(())
     }
 
     /// The endpoints of events, with the files that hold what is secret of them.

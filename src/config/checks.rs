@@ -12,7 +12,8 @@ use super::finding::{Findings, Place};
 use super::tree::Places;
 use crate::event::options::Output;
 use crate::inbound::options::LogIn;
-use crate::outbound::options::IpChoice;
+use crate::outbound::options::{HopTls, IpChoice, TlsMode};
+use crate::route::options::RouteEntry;
 use crate::throttle::options::{PAUSE, PAUSE_MAX, ProviderOptions};
 use crate::types::nearest::nearest;
 use crate::types::{Domain, EventKind, Mailbox};
@@ -48,6 +49,7 @@ impl Checks<'_> {
         self.limits();
         self.queue();
         self.routes();
+        self.unique("tls_policy", self.config.tls_policy.iter().map(|policy| plain(&policy.domain)), "domain");
         self.sources();
         self.providers();
         self.events();
@@ -190,7 +192,8 @@ impl Checks<'_> {
     fn routes(&mut self) {
         let config = self.config;
         let mut seen = BTreeMap::new();
-        for (at, route) in config.route.iter().enumerate() {
+        for (at, route) in config.route.iter().enumerate().filter(|(_, route)| route.enabled) {
+            self.login(at, route);
             let by = if route.provider.is_empty() { "domain" } else { "provider" };
             if route.domain.is_empty() == route.provider.is_empty() {
                 let what = "a route needs either `domain` or `provider`".to_string();
@@ -210,11 +213,57 @@ impl Checks<'_> {
         }
     }
 
+    /// What an entry says of TLS and log-in, against the rest of it.
+    fn login(&mut self, at: usize, route: &RouteEntry) {
+        let path = |key: &str| format!("route.{at}.{key}");
+        let named = route.named();
+        let is_implicit = route.tls == Some(HopTls::Implicit);
+        if route.to.ends_with(":465") && !is_implicit {
+            let what = format!("the {named} leads to port 465, where TLS begins with the first octet");
+            self.warning(&path("to"), what, "set tls = \"implicit\" there, or take port 587");
+        }
+        let given = [("password", !route.password.is_empty()), ("password_file", !route.password_file.is_empty())];
+        let given: Vec<&str> = given.iter().filter_map(|(key, given)| given.then_some(*key)).collect();
+        match (route.username.is_empty(), &given[..]) {
+            (_, [_, second]) => {
+                self.fault(&path(second), format!("the {named} has {}", given.join(" and ")), "keep one of them")
+            }
+            (true, [key]) => {
+                self.fault(
+                    &path(key),
+                    format!("the {named} has a {key} and no username"),
+                    "give it `username`, or take the password out",
+                );
+            }
+            // A password that was told to be faulty is not told to be missing as well.
+            (false, []) if self.findings.faults.is_empty() => {
+                let what = format!("the {named} has a username and no password");
+                self.fault(&path("username"), what, "give it `password_file` or `password`");
+            }
+            _ => {}
+        }
+        let weak = route.tls.filter(|tls| tls.mode() != TlsMode::Verify && !route.username.is_empty());
+        if let Some(tls) = weak {
+            let who = if tls == HopTls::Encrypt { "whoever answers there" } else { "whoever listens on the way" };
+            let what = format!("the {named} logs in without a verified host: {who} gets the password");
+            let remedy = "set tls = \"verify\", with `delivery.ca_file` for a certificate of your own authority";
+            self.warning(&path("tls"), what, remedy);
+        }
+    }
+
     fn sources(&mut self) {
         let config = self.config;
         self.unique("source", config.source.iter().map(|source| source.name.to_lowercase()), "name");
         self.unique("source", config.source.iter().map(|source| source.address.to_string()), "address");
         for (at, source) in config.source.iter().enumerate() {
+            if let Some(public) = source.public_address().filter(|public| public.is_ipv4() != source.address.is_ipv4())
+            {
+                let what = format!(
+                    "`public` {public} of source {} is of the other family than its address",
+                    quoted(&source.name)
+                );
+                self.fault(&format!("source.{at}.public"), what, "write the address that this one is translated to");
+            }
             for provider in &source.warm_up {
                 self.known_provider(&format!("source.{at}.warm_up"), "source.warm_up", provider);
             }
@@ -474,6 +523,12 @@ impl Checks<'_> {
             place => format!("{remedy} ({introduction} at {place})"),
         }
     }
+}
+
+/// A domain as it is looked for, with the dot that may stand before it.
+fn plain(text: &str) -> String {
+    let (dot, name) = text.strip_prefix('.').map_or(("", text), |name| (".", name));
+    format!("{dot}{}", Domain::parse(name).map_or_else(|_| name.to_lowercase(), |name| name.to_string()))
 }
 
 /// Can only one of the two be listened on? Port 0 is a free one each time.

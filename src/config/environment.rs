@@ -86,6 +86,7 @@ pub(super) fn apply(root: &mut Table, setting: &Setting<'_>, profiles: &[String]
         Ok(value) => Node::Value(value, Place::variable(setting.variable)),
         Err(what) => {
             let remedy = format!("write {}", expected(&setting.key.kind));
+            let what = format!("{what}{}", schema::not_yet(setting.key.path, setting.text));
             findings.fault(Place::variable(setting.variable), what, remedy);
             Node::Faulty
         }

@@ -36,8 +36,10 @@ const NEXT_HOP: [&str; 2] = ["POSTFIX_relayhost", "RELAYHOST"];
 const USERS: &str = "SMTPD_SASL_USERS";
 /// What they ask for is so anyway.
 const ANYWAY: [&str; 3] = ["ALLOW_EMPTY_SENDER_DOMAINS", "AUTOSET_HOSTNAME", "SASL_RELAYHOST"];
-/// Without them the next hop returns all mail.
-const LOGIN: [&str; 2] = ["RELAYHOST_USERNAME", "RELAYHOST_PASSWORD"];
+/// How we log in there, and the keys of a route for that.
+const LOGIN: [(&str, &str); 2] = [("RELAYHOST_USERNAME", "username"), ("RELAYHOST_PASSWORD", "password")];
+/// TLS from the first octet at the next hop.
+const WRAPPER: &str = "POSTFIX_smtp_tls_wrappermode";
 const TIME_ZONE: &str = "TZ";
 
 /// What cannot be honoured, by the beginning of its name, and what to do instead.
@@ -90,14 +92,14 @@ pub(super) fn is_familiar(variable: &str) -> bool {
     SAME.iter().any(|(name, ..)| *name == base)
         || NEXT_HOP.contains(&base)
         || ANYWAY.contains(&base)
-        || LOGIN.contains(&base)
+        || LOGIN.iter().any(|(name, _)| *name == base)
         || [USERS, TIME_ZONE].contains(&base)
         || base.starts_with("POSTFIX_")
         || NOT_HERE.iter().any(|(start, _)| base.starts_with(start))
 }
 
 pub(super) fn is_secret(variable: &str) -> bool {
-    variable == LOGIN[1] || variable.starts_with("XOAUTH2_") && !variable.ends_with("_FILE")
+    variable == LOGIN[1].0 || variable.starts_with("XOAUTH2_") && !variable.ends_with("_FILE")
 }
 
 /// The files that familiar names point to.
@@ -169,16 +171,18 @@ pub(super) fn overlay(root: &mut Table, familiar: &[(String, String)], in_contai
     let of = |wanted: &str| familiar.iter().find(|(name, _)| name == wanted);
     let next_hop = NEXT_HOP.iter().filter_map(|name| of(name)).next_back();
     if let Some((variable, text)) = next_hop {
-        if let Err((what, remedy)) = route_everything(root, variable, text) {
+        let login =
+            LOGIN.iter().filter_map(|(name, key)| of(name).map(|(name, text)| (*key, name.as_str(), text.as_str())));
+        let is_wrapped = |text: &str| ["yes", "true"].contains(&text.trim().to_lowercase().as_str());
+        let wrapped =
+            of(WRAPPER).filter(|(_, text)| is_wrapped(text)).map(|(name, _)| ("tls", name.as_str(), "implicit"));
+        if let Err((what, remedy)) = route_everything(root, variable, text, login.chain(wrapped)) {
             findings.fault(Place::variable(variable), what, remedy);
         }
-        if let Some((login, _)) = LOGIN.iter().find_map(|name| of(name)) {
-            let remedy = "take RELAYHOST out to deliver directly, or name a host that takes mail by address and take the login out";
-            findings.fault(
-                Place::variable(login),
-                "weir does not log in at a next hop, which would refuse all mail",
-                remedy,
-            );
+    } else {
+        for (variable, _) in LOGIN.iter().filter_map(|(name, _)| of(name)) {
+            let remedy = "name the host to log in at with RELAYHOST, or take it out";
+            findings.warning(Place::variable(variable), "changes nothing without RELAYHOST", remedy);
         }
     }
 }
@@ -194,7 +198,8 @@ fn not_honoured(variable: &str, text: &str, in_container: bool) -> Option<(Strin
         let is_utc = ["UTC", "GMT", "Etc/UTC", "Etc/GMT", "Universal", "Zulu"].contains(&text.trim_start_matches(':'));
         return (in_container && !is_utc).then(|| (nothing, "the log's times are in UTC; take it out".to_string()));
     }
-    let parameter = variable.strip_prefix("POSTFIX_").filter(|_| !NEXT_HOP.contains(&variable))?;
+    let parameter =
+        variable.strip_prefix("POSTFIX_").filter(|_| !NEXT_HOP.contains(&variable) && variable != WRAPPER)?;
     let remedy = PARAMETERS.iter().find(|(name, _)| *name == parameter).map_or(
         "there is no Postfix here: docker/README.md lists what is understood, `weir check --print` every key there is",
         |(_, remedy)| remedy,
@@ -211,8 +216,14 @@ fn set(root: &mut Table, variable: &str, rest: &str, text: &str, findings: &mut 
     }
 }
 
-/// Makes the host in `text`, as Postfix writes it, the next hop of every domain without a route of its own.
-fn route_everything(root: &mut Table, variable: &str, text: &str) -> Result<(), (String, String)> {
+/// Makes the host in `text`, as Postfix writes it, the next hop of every domain without a route of its own. `more`: keys of that route,
+/// each with the variable that sets it and its value.
+fn route_everything<'a>(
+    root: &mut Table,
+    variable: &str,
+    text: &str,
+    more: impl Iterator<Item = (&'a str, &'a str, &'a str)>,
+) -> Result<(), (String, String)> {
     let Some(to) = next_hop(text) else {
         return Err((
             format!("is {}", quoted(text)),
@@ -224,12 +235,18 @@ fn route_everything(root: &mut Table, variable: &str, text: &str) -> Result<(), 
     // Where a fault stands in its place, it was told.
     let Some(routes) = tree::list_mut(root, "route") else { return Ok(()) };
     let is_for_all = |(route, _): &(Table, Place)| matches!(route.get("domain"), Some(Node::Value(Value::String(domain), _)) if domain == "*");
-    match routes.iter_mut().find(|route| is_for_all(route)) {
-        Some((route, _)) => drop(route.insert("to".to_string(), words(&to))),
-        None => {
-            let route = Table::from([("domain".to_string(), words("*")), ("to".to_string(), words(&to))]);
-            routes.push((route, place));
+    let at = routes.iter().position(is_for_all).unwrap_or_else(|| {
+        routes.push((Table::from([("domain".to_string(), words("*"))]), place.clone()));
+        routes.len() - 1
+    });
+    let Some((route, _)) = routes.get_mut(at) else { return Ok(()) };
+    route.insert("to".to_string(), words(&to));
+    for (key, variable, text) in more {
+        if key == "password" {
+            // The variable stands above what the file says.
+            route.remove("password_file");
         }
+        route.insert(key.to_string(), Node::Value(Value::String(text.to_string()), Place::variable(variable)));
     }
     Ok(())
 }

@@ -177,7 +177,9 @@ impl Reader<'_> {
     fn text(&mut self, key: &Key, form: Form, value: &Spanned<DeValue<'_>>) -> Result<Value, Told> {
         let what = match value.get_ref() {
             DeValue::String(text) if (form.holds)(text) => return Ok(Value::String(text.to_string())),
-            DeValue::String(text) => format!("`{}` is {}", spoken(key.path), quoted(text)),
+            DeValue::String(text) => {
+                format!("`{}` is {}{}", spoken(key.path), quoted(text), schema::not_yet(key.path, text))
+            }
             other => wrong_type(key, other),
         };
         Err(self.expected(form.expected.to_string(), value.span(), what))

@@ -42,7 +42,7 @@ use crate::event::options::Events;
 use crate::http::options::Http;
 use crate::inbound::options::{Limits, Listener, Relay, Tls};
 use crate::log::Log;
-use crate::outbound::options::{Delivery, Source};
+use crate::outbound::options::{Delivery, Source, TlsPolicy};
 use crate::queue::options::Queue;
 use crate::route::options::{Dns, RouteEntry};
 use crate::sandbox::Sandbox;
@@ -72,6 +72,8 @@ pub struct Config {
     pub bounces: Bounces,
     pub dns: Dns,
     pub delivery: Delivery,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tls_policy: Vec<TlsPolicy>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub route: Vec<RouteEntry>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -107,6 +109,7 @@ impl Default for Config {
             bounces: Bounces::default(),
             dns: Dns::default(),
             delivery: Delivery::default(),
+            tls_policy: Vec::new(),
             route: Vec::new(),
             source: Vec::new(),
             provider: Vec::new(),

@@ -15,7 +15,7 @@ use crate::dispatch::options::BounceMode;
 use crate::event::options::Output;
 use crate::inbound::options::{BareNewlines, Chunking, HeaderFrom, ListenerTls as Tls, LogIn, ReceivedField};
 use crate::log::{Format, Levels};
-use crate::outbound::options::{IpChoice, TlsMode};
+use crate::outbound::options::{HopTls, IpChoice, TlsMode};
 use crate::sandbox::Sandbox;
 use crate::suppress::options::AtInjection;
 use crate::types::nearest::{distance, is_near};
@@ -98,6 +98,17 @@ const NAME: Form = Form { expected: "1 to 64 letters, digits, dots, hyphens or u
 pub(super) const PASSWORD_HASH: Form = Form { expected: "an Argon2 hash as `weir password` prints it", holds: is_hash };
 pub(super) const PASSWORD: Form =
     Form { expected: "a password that is no hash and not what stands for a hidden one", holds: is_password };
+
+/// TLS towards hosts.
+const TLS: Form = Form { expected: "one of `off`, `opportunistic`, `encrypt`, `verify`", holds: is_word::<TlsMode> };
+/// What others have for TLS towards hosts, and weir has not.
+const TLS_NOT_YET: [&str; 5] = ["dane", "dane-only", "mta-sts", "mta_sts", "fingerprint"];
+
+/// The password of a next hop: whatever somebody else has made up.
+const HOP_PASSWORD: Form = Form {
+    expected: "a password without control characters that is not what stands for a hidden one",
+    holds: |text| !text.is_empty() && text != crate::types::MASK && !text.chars().any(char::is_control),
+};
 
 const KEYS: &[Key] = &[
     key("hostname", Text(HOST_NAME)),
@@ -187,12 +198,18 @@ const KEYS: &[Key] = &[
     key("delivery.port", Number(1..=65_535)),
     key("delivery.ip", Text(Form { expected: "one of `ipv4`, `prefer-ipv4`, `both`", holds: is_word::<IpChoice> })),
     key("delivery.networks", Texts(NETWORK)),
-    key(
-        "delivery.tls",
-        Text(Form { expected: "one of `off`, `opportunistic`, `encrypt`, `verify`", holds: is_word::<TlsMode> }),
-    ),
+    key("delivery.tls", Text(TLS)),
     key("delivery.chunking", Switch),
+    key("delivery.ca_file", Text(PATH)),
     key("delivery.max_connections", Number(CONNECTIONS)),
+    needed(
+        "tls_policy[].domain",
+        Text(Form {
+            expected: "a domain, as in \"bank.example\", or with a dot before it, as in \".bank.example\", for all below it as well",
+            holds: |text| is_name(text.strip_prefix('.').unwrap_or(text)),
+        }),
+    ),
+    needed("tls_policy[].tls", Text(TLS)),
     key(
         "route[].domain",
         Text(Form {
@@ -215,9 +232,33 @@ const KEYS: &[Key] = &[
         "route[].limits",
         Text(Form { expected: "a provider's name, or \"\"", holds: |text| text.is_empty() || is_label(text) }),
     ),
+    key(
+        "route[].username",
+        Text(Form {
+            expected: "the name to log in by, without control characters and at most 512 octets long",
+            holds: |text| text.len() <= 512 && !text.chars().any(char::is_control),
+        }),
+    ),
+    key("route[].password", Secret(HOP_PASSWORD)),
+    key("route[].password_file", Text(PATH)),
+    key(
+        "route[].tls",
+        Text(Form {
+            expected: "one of `off`, `opportunistic`, `encrypt`, `verify`, `implicit`",
+            holds: is_word::<HopTls>,
+        }),
+    ),
+    key("route[].enabled", Switch),
     needed("source[].name", Text(NAME)),
     needed("source[].address", Text(ADDRESS)),
     key("source[].hostname", Text(HOST_NAME)),
+    key(
+        "source[].public",
+        Text(Form {
+            expected: "a public IP address, as in \"203.0.113.10\", or \"\" to learn it",
+            holds: |text| text.is_empty() || is_own_address(text),
+        }),
+    ),
     key("source[].warm_up", Texts(NAME)),
     needed("provider[].name", Text(NAME)),
     key(
@@ -242,6 +283,7 @@ const KEYS: &[Key] = &[
     key("provider[].growth", Decimal(0.0..=1000.0)),
     key("provider[].growth_floor", Text(RATE)),
     key("provider[].chunking", Switch),
+    key("provider[].tls", Text(TLS)),
     key("provider[].pause", Text(DURATION)),
     key("provider[].pause_max", Text(DURATION)),
     key("provider[].probe_block", Text(DURATION)),
@@ -366,6 +408,12 @@ pub(super) fn shape(path: &str) -> Shape {
 /// Is `name` the key for rules of the list of tables `list`?
 pub(super) fn takes_rules(list: &str, name: &str) -> bool {
     matches!(shape(&format!("{list}[].{name}")), Shape::Value(Key { kind: Rules, .. }))
+}
+
+/// What is to be said of a word that somebody has reason to expect here.
+pub(super) fn not_yet(path: &str, text: &str) -> &'static str {
+    let is_towards_hosts = path.ends_with(".tls") && !path.starts_with("listener");
+    if is_towards_hosts && TLS_NOT_YET.contains(&text) { ", which weir does not know (yet)" } else { "" }
 }
 
 /// The key in a table within a table, with its name as it looks in a variable.

@@ -605,7 +605,7 @@ fn secrets_are_printed_as_stars_and_stars_are_taken_for_none() {
     assert!(!shown.contains("t0ken") && full.print().contains("token = \"***\""));
     let faults = load(&full.print(), &[]).unwrap_err();
     let hidden = faults.iter().filter(|fault| fault.to_string().contains("is something else"));
-    assert_eq!(hidden.count(), 4, "three of a user, one of a webhook: {faults:?}");
+    assert_eq!(hidden.count(), 5, "three of a user, one of a route, one of a webhook: {faults:?}");
     assert!(!full.show().contains("T0KEN") && full.show().contains("https://app.example:443/…"), "{}", full.show());
 }
 
@@ -712,6 +712,106 @@ fn our_own_variables_stand_above_familiar_ones() {
 }
 
 #[test]
+fn the_login_of_another_image_is_the_login_of_the_route_for_all() {
+    use crate::outbound::options::HopTls;
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("password");
+    std::fs::write(&secret, "s3cret\n").unwrap();
+    let theirs = |more: &[(&'static str, &'static str)]| {
+        let login = [
+            ("RELAYHOST", "[smtp.example.net]:587"),
+            ("RELAYHOST_USERNAME", "app"),
+            ("RELAYHOST_PASSWORD_FILE", secret.to_str().unwrap()),
+            ("RELAYHOST_TLS_LEVEL", "may"),
+        ];
+        let (config, warnings) = load("", &[&login, more].concat()).unwrap();
+        assert!(warnings.is_empty(), "{warnings:?}");
+        config.route[0].clone()
+    };
+    let route = theirs(&[]);
+    assert_eq!(
+        (route.domain.as_str(), route.to.as_str(), route.username.as_str()),
+        ("*", "smtp.example.net:587", "app")
+    );
+    assert_eq!((route.password.expose(), route.tls), (&b"s3cret"[..], None), "a login asks for a verified host");
+    assert_eq!(theirs(&[("POSTFIX_smtp_tls_wrappermode", "yes")]).tls, Some(HopTls::Implicit));
+    assert_eq!(theirs(&[("POSTFIX_smtp_tls_wrappermode", "no")]).tls, None);
+    assert_eq!(theirs(&[("WEIR_ROUTE__0__USERNAME", "ours")]).username, "ours");
+    let file = "[[route]]\ndomain = '*'\nto = 'a.example:25'\nusername = 'b'\npassword_file = '/nowhere'";
+    let route = config(file, &[("RELAYHOST", "a.example"), ("RELAYHOST_PASSWORD", "new")]).route[0].clone();
+    assert_eq!((route.username.as_str(), route.password_file.as_str()), ("b", ""));
+}
+
+#[test]
+fn a_route_with_a_login_is_held_together() {
+    let route = |keys: &str| format!("[[route]]\ndomain = 'a.example'\nto = 'smtp.example.net:587'\n{keys}");
+    for (keys, expected) in [
+        ("username = 'app'", "weir.toml:4:12: the [[route]] for \"a.example\" has a username and no password: give it"),
+        ("password = 'x'", "weir.toml:4:12: the [[route]] for \"a.example\" has a password and no username: give it"),
+        (
+            "username = 'app'\npassword = 's3cret'\npassword_file = '/x'",
+            "weir.toml:6:17: the [[route]] for \"a.example\" has password and password_file: keep one",
+        ),
+        ("username = 'app'\npassword = '***'", "weir.toml:5:12: `route.password` is something else: write a password"),
+        (
+            "tls = 'dane'",
+            "weir.toml:4:7: `route.tls` is \"dane\", which weir does not know (yet): write one of `off`, `opportunistic`",
+        ),
+    ] {
+        let faults = faults(&route(keys), &[]);
+        assert!(faults.len() == 1 && faults[0].starts_with(expected) && !faults[0].contains("s3cret"), "{faults:?}");
+    }
+    for (tls, who) in
+        [("off", "listens on the way"), ("opportunistic", "listens on the way"), ("encrypt", "answers there")]
+    {
+        let text = route(&format!("username = 'app'\npassword = 's3cret'\ntls = '{tls}'"));
+        let said = warnings(&text, &[]);
+        assert!(
+            said.len() == 1 && said[0].contains("logs in without a verified host") && said[0].contains(who),
+            "{said:?}"
+        );
+    }
+    for tls in ["verify", "implicit"] {
+        let text = route(&format!("username = 'app'\npassword = 's3cret'\ntls = '{tls}'"));
+        assert_eq!(warnings(&text, &[]), [""; 0]);
+        let shown = config(&text, &[]).show();
+        assert!(shown.contains("password = \"***\"") && !shown.contains("s3cret"), "{shown}");
+    }
+    let said = warnings(&route("").replace("587", "465"), &[]);
+    assert!(said.len() == 1 && said[0].contains("set tls = \"implicit\""), "{said:?}");
+    let off = route("enabled = false\nusername = 'app'") + "\n" + &route("");
+    assert_eq!(warnings(&off, &[]), [""; 0], "what is not enabled has no faults, and the other is no second one");
+}
+
+#[test]
+fn the_address_the_world_sees_is_one_of_the_same_family() {
+    let source = |public: &str| format!("[[source]]\nname = 'a'\naddress = '10.0.0.5'\npublic = '{public}'");
+    assert_eq!(config(&source("203.0.113.7"), &[]).source[0].public_address(), "203.0.113.7".parse().ok());
+    assert_eq!(config(&source(""), &[]).source[0].public_address(), None);
+    one_fault(&source("2001:db8::7"), "`public` 2001:db8::7 of source \"a\" is of the other family");
+    one_fault(&source("gateway.example"), "write a public IP address");
+}
+
+#[test]
+fn policies_of_tls_are_read_and_what_does_not_exist_yet_is_said_so() {
+    let policy = |domain: &str, tls: &str| format!("[[tls_policy]]\ndomain = '{domain}'\ntls = '{tls}'\n");
+    let read = config(&(policy("Bank.example", "verify") + &policy(".bank.example", "encrypt")), &[]);
+    assert_eq!(read.tls_policy.len(), 2, "one is for the domain alone, the other for those below it");
+    one_fault(&(policy("a.example", "verify") + &policy("A.example", "off")), "a second tls_policy with the domain");
+    one_fault(&policy("*.example", "verify"), "`tls_policy.domain` is \"*.example\": write a domain");
+    one_fault("[[tls_policy]]\ndomain = 'a.example'", "`tls`");
+    for text in [
+        policy("a.example", "dane"),
+        "[delivery]\ntls = 'mta-sts'".into(),
+        "[[provider]]\nname = 'outlook'\ntls = 'dane'".into(),
+    ] {
+        one_fault(&text, ", which weir does not know (yet): write one of `off`, `opportunistic`, `encrypt`, `verify`");
+    }
+    let faults = faults("", &[("WEIR_DELIVERY__TLS", "dane")]);
+    assert!(faults[0].contains("which weir does not know (yet)"), "{faults:?}");
+}
+
+#[test]
 fn what_cannot_be_honoured_is_said_with_what_to_do() {
     for (variable, text, expected) in [
         ("XOAUTH2_CLIENT_ID", "x", "changes nothing: weir logs in nowhere with OAuth"),
@@ -720,6 +820,7 @@ fn what_cannot_be_honoured_is_said_with_what_to_do() {
         ("DKIM_SELECTOR", "mail", "changes nothing: weir does not sign with DKIM"),
         ("POSTFIX_smtpd_tls_cert_file", "/x", "changes nothing: set `tls.certificate`"),
         ("POSTFIX_unknown", "x", "changes nothing: there is no Postfix here"),
+        ("RELAYHOST_PASSWORD", "s3cret", "changes nothing without RELAYHOST: name the host"),
     ] {
         let warnings = warnings("", &[(variable, text)]);
         assert!(warnings.len() == 1 && warnings[0].starts_with(&format!("{variable}: {expected}")), "{warnings:?}");
@@ -738,7 +839,11 @@ fn what_cannot_be_honoured_is_said_with_what_to_do() {
         ),
         (
             vec![("RELAYHOST", "a.example"), ("RELAYHOST_PASSWORD", "s3cret")],
-            "RELAYHOST_PASSWORD: weir does not log in at a next hop",
+            "RELAYHOST_PASSWORD: the [[route]] for \"*\" has a password and no username",
+        ),
+        (
+            vec![("RELAYHOST", "a.example"), ("RELAYHOST_USERNAME", "app")],
+            "RELAYHOST_USERNAME: the [[route]] for \"*\" has a username and no password",
         ),
         (
             vec![("ALLOWED_SENDER_DOMAINS_FILE", "/nowhere/x")],
@@ -847,7 +952,9 @@ fn the_documented_defaults_are_the_defaults() {
         Webhook { name: hook.name.clone(), url: hook.url.clone(), secret: hook.secret.clone(), ..Webhook::default() };
     assert_eq!((hook, documented.webhook.len()), (example, 0));
     assert_eq!((documented.route[0].limits.as_str(), documented.source[0].hostname.as_str()), ("", ""));
+    assert_eq!(documented.tls_policy.len(), 1);
     (documented.route, documented.source, documented.provider) = (vec![], vec![], vec![]);
+    documented.tls_policy.clear();
     assert_eq!(documented, Config::default());
 }
 
@@ -950,12 +1057,21 @@ fn full() -> Config {
             domain: "*".into(),
             to: "127.0.0.1:2600".into(),
             limits: "outlook".into(),
+            username: "app".into(),
+            password: Secret::new("s3cret"),
+            password_file: "/run/secrets/hop".into(),
+            tls: Some(crate::outbound::options::HopTls::Implicit),
             ..RouteEntry::default()
+        }],
+        tls_policy: vec![crate::outbound::options::TlsPolicy {
+            domain: ".bank.example".into(),
+            tls: crate::types::TlsMode::Verify,
         }],
         source: vec![Source {
             name: "a".into(),
             address: "192.0.2.1".parse().unwrap(),
             hostname: "a.example".into(),
+            public: "203.0.113.7".into(),
             warm_up: vec!["outlook".into()],
         }],
         provider: vec![ProviderOptions {
@@ -970,6 +1086,7 @@ fn full() -> Config {
             growth: Some(1.5),
             growth_floor: Some("500/h".parse().unwrap()),
             chunking: Some(false),
+            tls: Some(crate::types::TlsMode::Verify),
             pause: Some("5m".parse().unwrap()),
             pause_max: Some("1h".parse().unwrap()),
             probe_block: Some("30m".parse().unwrap()),
@@ -1009,6 +1126,7 @@ prop_compose! {
         // Secrets are hidden where they are printed.
         (config.relay.user[0].password, config.relay.user[0].password_hash) = Default::default();
         config.relay.user[0].token = Secret::default();
+        config.route[0].password = Secret::default();
         config.hostname = hostname.into();
         config.data_dir = data_dir.into();
         config.shutdown_grace = Span(Duration::from_millis(grace));

@@ -132,15 +132,23 @@ fn tried(config: &Config, data_dir: &Path, receiver: SocketAddr) -> anyhow::Resu
     };
     tried.queue = config.queue.clone();
     tried.provider.clone_from(&config.provider);
+    // The simulated receiver has no certificate that could be verified.
+    tried.provider.iter_mut().for_each(|provider| provider.tls = None);
     tried.suppression = config.suppression.clone();
     tried.delivery.max_connections = config.delivery.max_connections;
     tried.delivery.port = receiver.port();
     tried.route.clone_from(&config.route);
-    tried.route.iter_mut().for_each(|route| route.to = receiver.to_string());
+    for route in &mut tried.route {
+        route.to = receiver.to_string();
+        // It takes mail from everybody.
+        (route.username, route.password, route.password_file) = Default::default();
+        route.tls = None;
+    }
     tried.source.clone_from(&config.source);
     for (number, source) in (0..).zip(&mut tried.source) {
         source.address = loopback(number);
         source.warm_up.clear();
+        source.public.clear();
     }
     Ok(tried)
 }
@@ -161,7 +169,7 @@ mod tests {
              [[listener]]\naddress = '0.0.0.0:25'\n[relay]\npostmaster = 'me@example.com'\n\
              [delivery]\ntls = 'verify'\nport = 25\nmax_connections = 77\n[bounces]\nmode = 'mail'\n\
              [alerts]\nwebhook = 'https://example.com/x'\ncommand = '/bin/false'\nmail = 'me@example.com'\n\
-             [[route]]\ndomain = '*'\nto = 'smarthost.example.com:587'\nlimits = 'outlook'\n\
+             [[route]]\ndomain = '*'\nto = 'smarthost.example.com:587'\nlimits = 'outlook'\nusername = 'app'\npassword_file = '/x'\n\
              [[source]]\nname = 'a'\naddress = '192.0.2.1'\nwarm_up = ['outlook']\n\
              [[source]]\nname = 'b'\naddress = '192.0.2.2'\n\
              [[webhook]]\nname = 'app'\nurl = 'https://example.com/y'\n\

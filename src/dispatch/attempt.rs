@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::message::Excerpt;
 use super::opening::Next;
-use crate::outbound::OpenError;
+use crate::outbound::{Hello, OpenError};
 use crate::route::order::Candidate;
 use crate::types::{Delivery, Envelope, Recipient, Refusal, Reply};
 
@@ -16,7 +16,8 @@ pub(super) struct Attempt {
     pub next: usize,
     /// Why those before it were no use.
     pub said: Vec<Said>,
-    pub skip_tls: bool,
+    /// At the candidate in use more has failed than this.
+    pub hello: Option<Hello>,
     /// The hosts that lack what the message needs: it must go to another, so to no connection that stands.
     pub unable: Vec<Arc<str>>,
     /// The next attempt stands in the spool already.
@@ -44,6 +45,8 @@ pub(super) struct Said {
     pub reply: Option<Reply>,
     /// The host said no for good, at its greeting.
     pub permanent: bool,
+    /// It did not let us in.
+    pub is_login: bool,
 }
 
 impl Attempt {
@@ -52,7 +55,7 @@ impl Attempt {
             candidates: Vec::new(),
             next: 0,
             said: Vec::new(),
-            skip_tls: false,
+            hello: None,
             unable: Vec::new(),
             planned: false,
             routed_afresh: false,
@@ -93,11 +96,13 @@ impl Attempt {
     /// The candidate in use was no use: on to the next, past the other addresses of a host that has said no.
     pub(super) fn failed(&mut self, candidate: &Candidate, error: &OpenError, next: Next) {
         let text = match &error.reply {
-            Some(reply) => format!("{} ({}): {}", candidate.name, candidate.address, reply),
-            None => format!("{}: {}", candidate.name, error.text),
+            Some(reply) if next != Next::Login => format!("{} ({}): {}", candidate.name, candidate.address, reply),
+            _ if next == Next::Login => error.text.clone(),
+            _ => format!("{}: {}", candidate.name, error.text),
         };
         let permanent = matches!(next, Next::Host | Next::Final);
-        self.said.push(Said { mx: candidate.name.clone(), text, reply: error.reply.clone(), permanent });
+        let is_login = next == Next::Login;
+        self.said.push(Said { mx: candidate.name.clone(), text, reply: error.reply.clone(), permanent, is_login });
         self.next += 1;
         if next == Next::Host {
             let rest = self.candidates.split_off(self.next.min(self.candidates.len()));

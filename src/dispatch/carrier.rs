@@ -94,7 +94,7 @@ impl Carrier {
         if let Some(line) = connection.ehlo().lines().next() {
             (self.parts.greeted)(plan.bind, connection.host(), &String::from_utf8_lossy(line));
         }
-        self.tell(Input::Opened { connection: self.id }).await;
+        self.tell(Input::Opened { connection: self.id, limits: connection.capabilities().limits }).await;
         let mut job = Some(first);
         if self.jobs.is_closed() {
             // Called back before its dialogue began: nothing was offered.
@@ -160,7 +160,10 @@ impl Parts {
         let recipients = job.recipients.unwrap_or_else(|| delivery.recipients.clone());
         let sender_domain = envelope.sender.mailbox().map(Mailbox::domain).cloned();
         let Looked { results, mut offered, remembered } = self.look_up(recipients, sender_domain.as_ref());
-        let rest = offered.split_off(job.recipients_max.max(1).min(offered.len()));
+        // What the host said in its answer to EHLO the grant of the first message could not know.
+        let named = connection.capabilities().limits.recipients.and_then(|most| usize::try_from(most).ok());
+        let recipients_max = job.recipients_max.min(named.unwrap_or(usize::MAX)).max(1);
+        let rest = offered.split_off(recipients_max.min(offered.len()));
         let mut held = Transacted {
             envelope: envelope.clone(),
             delivery: (!goes_on).then_some(delivery),

@@ -32,6 +32,7 @@ use super::doubt::Doubts;
 use super::errand::Errand;
 use super::fresh::Fresh;
 use super::gate::Gate;
+use super::hello::Hellos;
 use super::hungry::{Among, Hungry};
 use super::listing::Listing;
 use super::message::{Action, ConnectionId, Input, Row};
@@ -140,6 +141,7 @@ pub struct Core {
     /// Hosts that have asked for TLS.
     pub(super) tls_wanted: BTreeSet<Arc<str>>,
     pub(super) bdat: BdatHosts,
+    pub(super) hellos: Hellos,
     /// How often each was refused in a row without an attempt being counted.
     pub(super) untouched: BTreeMap<DeliveryId, u8>,
     /// The sender whose message met the block.
@@ -237,6 +239,7 @@ impl Core {
             senders: Senders::default(),
             tls_wanted: BTreeSet::new(),
             bdat: BdatHosts::default(),
+            hellos: Hellos::default(),
             untouched: BTreeMap::new(),
             blocked_by: BTreeMap::new(),
             canaries: BTreeMap::new(),
@@ -295,6 +298,7 @@ impl Core {
         self.rules = settings.rules;
         self.retry = Retry::new(&settings.queue);
         self.places.expire_routes(now);
+        self.log_in_again(now);
         self.hasten_all(now);
         self.pump_all(now);
         self.run_timers(now);
@@ -325,7 +329,7 @@ impl Core {
             Input::ReadEnd => self.read_end(),
             Input::Routed { domain, result } => self.routed(&domain, None, result, now),
             Input::HopRouted { domain, hop, result } => self.routed(&domain, Some(&hop), result, now),
-            Input::Opened { connection } => self.opened(connection, now),
+            Input::Opened { connection, limits } => self.opened(connection, limits, now),
             Input::OpenFailed { connection, error } => self.open_failed(connection, error, now),
             Input::Done { connection, done } => self.done(connection, done, now),
             Input::Closed { connection } => self.closed(connection, now),
@@ -746,7 +750,9 @@ impl Core {
             }
         }
         self.places.sweep(now);
+        self.watch_logins();
         self.gate.sweep(now);
+        self.hellos.sweep(now);
         self.sweep_proven();
         self.throttle.sweep(now);
         self.watch(now);
@@ -763,6 +769,7 @@ impl Core {
         self.throttle.shift(by_millis);
         self.places.shift(by_millis);
         self.failing.shift(by_millis);
+        self.hellos.shift(by_millis);
         let alerts = self.ending_alerts.values_mut().chain(self.raised_at.values_mut());
         let alerts = alerts.chain(self.stopped_since.values_mut());
         let starts = self.connections.values_mut().map(|connection| &mut connection.started);

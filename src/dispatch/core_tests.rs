@@ -53,6 +53,8 @@ pub(super) struct World {
     pub(super) answers: Vec<(Ticket, usize)>,
     pub(super) lane_answers: Vec<Result<Vec<String>, String>>,
     pub(super) alerts: Vec<Alert>,
+    /// What domains ask for of themselves.
+    pub(super) demands: BTreeMap<Domain, crate::route::Demand>,
     pub(super) mood: Mood,
     /// So many connections cannot be opened because we have no descriptor for them.
     pub(super) short: usize,
@@ -204,6 +206,7 @@ impl World {
             answers: Vec::new(),
             lane_answers: Vec::new(),
             alerts: Vec::new(),
+            demands: BTreeMap::new(),
             mood,
             short: 0,
             script: None,
@@ -459,6 +462,8 @@ impl World {
                 valid_until: self.now + Duration::from_secs(300),
                 fixed: false,
                 limits_named: false,
+                access: None,
+                demand: self.demands.get(&domain).cloned(),
             })
         };
         let wait = self.soon();
@@ -492,7 +497,7 @@ impl World {
             let error = OpenError { stage, reply, text: "no".into() };
             return self.say_in(wait, Input::OpenFailed { connection, error });
         }
-        self.say_in(wait, Input::Opened { connection });
+        self.say_in(wait, Input::Opened { connection, limits: Default::default() });
         let after = wait + self.soon();
         self.transact(connection, job, after);
     }

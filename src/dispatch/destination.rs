@@ -65,6 +65,8 @@ pub(super) struct Target {
     pub waits_in: Option<LaneName>,
     /// It waits for a connection of this provider.
     pub hungry: Option<Arc<str>>,
+    /// The hop has refused our log-in, and has not taken it since.
+    pub login_refused: bool,
     /// It was told that there is no room for a connection, and has had none at rest since.
     pub lacks: bool,
 }
@@ -255,6 +257,7 @@ impl Destinations {
             waits_for: None,
             waits_in: None,
             hungry: None,
+            login_refused: false,
             lacks: false,
         });
         self.target_ids.insert(signature, id);
@@ -302,7 +305,7 @@ impl Destinations {
     }
 }
 
-/// Two routes with the same signature lead to the same hosts under the same limits.
+/// Two routes with the same signature lead to the same hosts under the same limits, and are spoken to in the same way.
 fn signature(route: &Route) -> String {
     let mut text = String::with_capacity(64);
     for host in &route.hosts {
@@ -313,6 +316,13 @@ fn signature(route: &Route) -> String {
     }
     if route.fixed {
         text.push_str(if route.limits_named { "limited" } else { "fixed" });
+    }
+    if let Some(access) = &route.access {
+        let _ = write!(text, " {}", access.named);
+    }
+    // Before anything is joined: what one domain asks for never touches its neighbours at the same hosts.
+    if let Some(demand) = &route.demand {
+        let _ = write!(text, " {:?}", demand.tls);
     }
     text
 }
@@ -334,6 +344,8 @@ mod tests {
             valid_until: Timestamp::from_secs(until),
             fixed: false,
             limits_named: false,
+            access: None,
+            demand: None,
         }
     }
 

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::unreached::LOGIN_REFUSED;
 use crate::route::Unroutable;
 use crate::suppress::{Hit, Source};
 use crate::types::{
@@ -121,7 +122,7 @@ impl Ending {
             };
             self.fail(recipient, "4.4.7", cause, "Send it again later, or reach the recipient in another way.");
             if let (Some(failed), Some(last)) = (self.failed.last_mut(), last) {
-                failed.reply = Some(last.reply.clone());
+                failed.reply = for_sender(last);
                 failed.mx = last.mx.clone();
             }
         }
@@ -153,7 +154,8 @@ impl Ending {
 
     /// Something broke on the way.
     pub(super) fn broken(&mut self, recipient: &Recipient, rule: &str, text: &str) {
-        self.put_off(recipient, text, Class::Temporary, rule);
+        let class = if rule == LOGIN_REFUSED { Class::Authentication } else { Class::Temporary };
+        self.put_off(recipient, text, class, rule);
     }
 
     /// The recipient comes onto the suppression list: the event, for when it has.
@@ -257,6 +259,12 @@ impl Ending {
         event.delay_ms = Some(u64::try_from(self.now.since(envelope.received).as_millis()).unwrap_or(u64::MAX));
         event
     }
+}
+
+/// The words of a refusal for whoever sent the message: by what name we log in at our next hop, and where the password stands, is
+/// the operator's affair.
+pub(super) fn for_sender(refusal: &Refusal) -> Option<String> {
+    (refusal.rule != LOGIN_REFUSED).then(|| refusal.reply.clone())
 }
 
 /// For a refusal without an enhanced code (RFC 3463).

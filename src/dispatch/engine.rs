@@ -19,7 +19,7 @@ use super::doubt::Relist;
 use super::message::{Action, Adjust, ConnectionId, Fetched, Input, Job, Row, Ticket};
 use super::status::{Snapshot, Standing};
 use super::survey::{Depth, Facts, Survey};
-use super::unreached::{NO_ROUTE, UNREACHABLE};
+use super::unreached::{LOGIN_REFUSED, NO_ROUTE, UNREACHABLE};
 use crate::clock::Clock;
 use crate::outbound::Connector;
 use crate::queue::RecipientKey;
@@ -809,7 +809,8 @@ pub async fn read_backlog_until_done(spool: &Spool, handle: &Handle) -> Option<u
 
 /// Gives a page of the spool to the core; false: the engine has ended.
 async fn hand_over(handle: &Handle, page: Vec<Summary>) -> bool {
-    let is_unreached = |summary: &&Summary| matches!(summary.refusal_rule.as_deref(), Some(UNREACHABLE | NO_ROUTE));
+    let is_unreached =
+        |summary: &&Summary| matches!(summary.refusal_rule.as_deref(), Some(UNREACHABLE | NO_ROUTE | LOGIN_REFUSED));
     let unreached: Vec<DeliveryId> = page.iter().filter(is_unreached).map(|summary| summary.id).collect();
     let rows = page.into_iter().filter_map(row).collect();
     handle.send(Input::Loaded(rows)).await.is_ok()

@@ -366,7 +366,7 @@ fn a_host_that_asks_for_tls_gets_it_on_the_next_connection() {
     let id = world.submit("s@sender.test", &["u@outlook.com"]);
     world.script = Some((Stage::Mail, "451 5.7.3 STARTTLS is required to send mail"));
     world.run_for(secs(60));
-    let modes: Vec<TlsMode> = world.plans.iter().map(|plan| plan.tls).collect();
+    let modes: Vec<TlsMode> = world.plans.iter().map(|plan| plan.security.tls).collect();
     assert_eq!(modes.first(), Some(&TlsMode::Opportunistic));
     assert!(modes[1..].contains(&TlsMode::Encrypt), "{modes:?}");
     // Whoever always says so is an ordinary deferral in the end.

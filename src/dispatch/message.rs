@@ -12,8 +12,8 @@ use crate::spool::{Change, Committed, Stored};
 use crate::suppress::Hit;
 use crate::throttle::{LaneOrder, LaneRecord};
 use crate::types::{
-    Alert, Body, Class, Delivery, DeliveryId, Domain, Envelope, Mailbox, NextHop, Priority, Recipient, Submitter,
-    Timestamp,
+    Alert, Body, Class, Delivery, DeliveryId, Domain, Envelope, Mailbox, NamedLimits, NextHop, Priority, Recipient,
+    Submitter, Timestamp,
 };
 
 /// Numbers a connection from the decision to open it until its socket is closed.
@@ -39,6 +39,8 @@ pub enum Input {
     /// A connection stands; its first transaction has begun.
     Opened {
         connection: ConnectionId,
+        /// What the host has said of its limits.
+        limits: NamedLimits,
     },
     /// No connection came to be, and its socket is closed.
     OpenFailed {

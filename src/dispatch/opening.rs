@@ -11,18 +11,17 @@ use super::alarm::PORT_KEY;
 use super::attempt::{Attempt, Said};
 use super::core::{Core, Timer};
 use super::destination::TargetId;
-use super::lanes;
 use super::message::{Action, ConnectionId};
 use super::pump::{Connection, NotNow, State, Told};
 use super::strangers::NoPlace;
 use super::withdraw::Purpose;
-use crate::outbound::options::TlsMode;
-use crate::outbound::{OpenError, OpenStage, Plan};
+use super::{hello, lanes};
+use crate::outbound::{Hello, OpenError, OpenStage, Plan, Security};
 use crate::route::Route;
 use crate::route::order::{Candidate, candidates};
 use crate::route::port25::Connect;
 use crate::throttle::{About, Answer, Grant, LaneName, Permit, Probe, Signal};
-use crate::types::{DeliveryId, Priority, Reading, Scope, Stage, Timestamp, Verdict};
+use crate::types::{DeliveryId, NamedLimits, Priority, Reading, Scope, Stage, Timestamp, Verdict};
 
 /// Refusals in a row for which a delivery counts no attempt although no lane waits for them.
 const UNTOUCHED_MAX: u8 = 2;
@@ -98,7 +97,8 @@ impl Core {
                 None => return Err(NotNow::Told(told)),
             };
             self.remember_candidates(target, id, list.clone(), next, skipped);
-            self.open_to(target, id, candidate.clone(), granted, now);
+            let security = self.security(&route, candidate);
+            self.open_to(target, id, candidate.clone(), security, granted, now);
             return Ok(());
         }
         self.remember_candidates(target, id, list, next, skipped);
@@ -124,11 +124,21 @@ impl Core {
         attempt.said.extend(skipped);
     }
 
-    fn open_to(&mut self, target: TargetId, id: DeliveryId, candidate: Candidate, granted: Granted, now: Timestamp) {
+    fn open_to(
+        &mut self,
+        target: TargetId,
+        id: DeliveryId,
+        candidate: Candidate,
+        security: Security,
+        granted: Granted,
+        now: Timestamp,
+    ) {
         self.take(target, id);
         let Granted { source, permit, grant, probes } = granted;
-        let plan = self.plan(&candidate, source, attempt_skips_tls(self.attempts.get(&id)), self.greeting_wait(target));
-        let skip_tls = plan.skip_tls;
+        let less = self.attempts.get(&id).and_then(|attempt| attempt.hello);
+        let asked = self.required(security.clone(), &candidate.name);
+        let hello = less.unwrap_or_else(|| self.hellos.first(&candidate.name, asked.tls, now));
+        let plan = self.plan(&candidate, asked, source, hello, self.greeting_wait(target));
         let connection = self.new_connection_id();
         self.takes_place(target, &permit.lane().provider);
         let job = self.job(id, permit.lane(), &candidate.name, &grant, now);
@@ -140,7 +150,9 @@ impl Core {
             state,
             since: now,
             started: now,
-            skip_tls,
+            security,
+            hello,
+            fell_back: less.is_some(),
             recalled: false,
             probes,
         };
@@ -206,26 +218,33 @@ impl Core {
         None
     }
 
-    fn plan(&self, candidate: &Candidate, source: usize, skip_tls: bool, greeting: Duration) -> Plan {
+    fn plan(&self, candidate: &Candidate, security: Security, source: usize, hello: Hello, greeting: Duration) -> Plan {
         let source = &self.sources[source];
         Plan {
             host: candidate.name.clone(),
             address: candidate.address,
             bind: source.address,
             helo: source.helo.clone().unwrap_or_else(|| self.helo.clone()),
-            tls: self.tls_for(&candidate.name),
-            skip_tls,
+            security,
+            hello,
             greeting,
         }
     }
 
-    pub(super) fn opened(&mut self, connection: ConnectionId, now: Timestamp) {
+    pub(super) fn opened(&mut self, connection: ConnectionId, limits: NamedLimits, now: Timestamp) {
         let Some(held) = self.connections.get_mut(&connection) else { return };
-        let (target, candidate) = (held.target, held.candidate.clone());
+        let (target, candidate, has_login) = (held.target, held.candidate.clone(), held.security.login.is_some());
+        if held.fell_back {
+            self.hellos.note(&candidate.name, held.hello, now);
+        }
         if let State::Opening(id) = held.state {
             held.state = State::Busy(id);
             held.started = now;
-            self.throttle.let_in(&mut held.permit);
+            self.throttle.let_in(&mut held.permit, limits);
+            // Where the attempt goes on at another host, that one has shown nothing yet.
+            if let Some(attempt) = self.attempts.get_mut(&id) {
+                attempt.hello = None;
+            }
             self.is_greeted(target);
         }
         self.failing.succeeded(candidate.address);
@@ -235,23 +254,18 @@ impl Core {
             place.suspect = false;
             place.failures = 0;
         }
+        if has_login {
+            self.logged_in(target, &candidate, now);
+        }
         self.is_reached(target, now);
         // Others may have waited for this greeting.
         self.pump(target, now);
     }
 
-    /// TLS is required of a host that has asked for it.
-    fn tls_for(&self, host: &str) -> TlsMode {
-        match self.tls {
-            TlsMode::Opportunistic if self.tls_wanted.contains(host) => TlsMode::Encrypt,
-            mode => mode,
-        }
-    }
-
     /// No connection came to be: on to the next address, or give the attempt up.
     pub(super) fn open_failed(&mut self, connection: ConnectionId, error: OpenError, now: Timestamp) {
         let Some(held) = self.connections.remove(&connection) else { return };
-        let Connection { target, permit, candidate, state, started, skip_tls, probes, .. } = held;
+        let Connection { target, permit, candidate, state, started, security, hello, probes, .. } = held;
         let id = match state {
             State::Opening(id) | State::Busy(id) => id,
             State::Idle(_) | State::Closing => {
@@ -272,10 +286,11 @@ impl Core {
         self.throttle.release(permit);
         self.leaves_place(target, &lane.provider, now);
         self.note_failure(&candidate, &error, now);
-        let may_do_without = self.tls_for(&candidate.name) == TlsMode::Opportunistic && !skip_tls;
-        let tls_again = error.stage == OpenStage::Tls && may_do_without;
+        let mode = self.required(security.clone(), &candidate.name).tls;
+        let less = hello::next(hello, mode, error.stage);
+        let tls_again = less.is_some();
         if let Some(attempt) = self.attempts.get_mut(&id) {
-            attempt.skip_tls = tls_again;
+            attempt.hello = less;
             match verdict {
                 _ if tls_again => {}
                 // The lane is stopped, whichever address is tried: all of them are new when it opens.
@@ -284,12 +299,15 @@ impl Core {
             }
         }
         self.back_to_line(target, id);
+        if let (Next::Login, Some(login)) = (verdict, &security.login) {
+            self.login_refused(target, &candidate, login, &error, now);
+        }
         match verdict {
             Next::Wait if !tls_again => {
                 self.due_at_next_start(id, now);
                 self.forget_fresh_attempt(id);
             }
-            Next::Final if !tls_again => {
+            Next::Final | Next::Login if !tls_again => {
                 self.take(target, id);
                 self.unreachable(target, id, now);
             }
@@ -315,7 +333,7 @@ impl Core {
         if error.stage == OpenStage::Ours {
             return;
         }
-        if error.stage != OpenStage::Tls {
+        if !matches!(error.stage, OpenStage::Tls | OpenStage::Handshake | OpenStage::Login) {
             self.failing.failed(candidate.address, now);
         }
         let outcome = match error.stage {
@@ -349,6 +367,10 @@ impl Core {
         if error.stage == OpenStage::Ours {
             // It was waited out for long already, and no other address would help.
             return Next::Wait;
+        }
+        if error.stage == OpenStage::Login {
+            // What is said of our log-in is said of no message and of no address.
+            return Next::Login;
         }
         let Some(reply) = &error.reply else { return Next::Address };
         let stage = if error.stage == OpenStage::Greeting { Stage::Connect } else { Stage::Ehlo };
@@ -434,15 +456,13 @@ pub(super) enum Next {
     Host,
     /// Nowhere: the refusal is final.
     Final,
+    /// Nowhere for now: the hop does not let us in.
+    Login,
     /// Back to the line: it is the lane that is stopped, or we could open nothing.
     Wait,
 }
 
 fn no_source(candidate: &Candidate) -> Said {
     let text = format!("no [[source]] has an address of the family of {}", candidate.address.ip());
-    Said { mx: candidate.name.clone(), text, reply: None, permanent: false }
-}
-
-fn attempt_skips_tls(attempt: Option<&Attempt>) -> bool {
-    attempt.is_some_and(|attempt| attempt.skip_tls)
+    Said { mx: candidate.name.clone(), text, reply: None, permanent: false, is_login: false }
 }

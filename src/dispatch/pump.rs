@@ -22,6 +22,7 @@ use super::destination::TargetId;
 use super::errand::Errand;
 use super::message::{Action, ConnectionId, Job};
 use super::withdraw::Purpose;
+use crate::outbound::{Hello, Security};
 use crate::queue::Place;
 use crate::route::order::Candidate;
 use crate::throttle::{Answer, Grant, LaneName, Permit, Probe};
@@ -47,7 +48,11 @@ pub(super) struct Connection {
     pub since: Timestamp,
     /// When the transaction, or the opening, began.
     pub started: Timestamp,
-    pub skip_tls: bool,
+    /// What it was opened as.
+    pub security: Security,
+    /// What was offered, and whether that was less than at first because more had failed.
+    pub hello: Hello,
+    pub fell_back: bool,
     /// It has been told to close before its dialogue began.
     pub recalled: bool,
     /// Its transaction asks whether the way is free again.
@@ -417,6 +422,10 @@ impl Core {
             place -= 1;
             let idle = self.places.targets.get(target).and_then(|target| target.idle.get(place).copied());
             let Some(connection) = idle else { continue };
+            if !self.connections.get(&connection).is_some_and(|held| self.is_secure(held)) {
+                self.close(connection);
+                continue;
+            }
             let Some(held) = self.connections.get_mut(&connection) else { continue };
             let lane = held.permit.lane();
             if told.by(lane) {
@@ -590,7 +599,8 @@ impl Core {
         let (probed, recalled) = (std::mem::take(&mut held.probes), held.recalled);
         let preferred = self.is_preferred(target, &candidate, now);
         let shares = self.connections.get(&connection).is_some_and(|c| self.should_share(c, now));
-        if !reusable || recalled || !preferred || self.stopping || shares {
+        let is_secure = self.connections.get(&connection).is_some_and(|c| self.is_secure(c));
+        if !reusable || recalled || !is_secure || !preferred || self.stopping || shares {
             self.close(connection);
         } else {
             self.make_idle(connection, now);

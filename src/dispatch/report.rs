@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::bounce::{Diagnostic, Original, ReportKind, ReportRequest, ReportedRecipient, compose};
 use super::core::Core;
+use super::ending::for_sender;
 use super::message::Excerpt;
 use super::options::BounceMode;
 use crate::spool::Change;
@@ -71,7 +72,7 @@ impl Core {
             .iter()
             .filter(|recipient| ReportKind::Delay.is_wanted(&recipient.notify))
             .map(|recipient| {
-                let reply = last.map(|refusal| refusal.reply.clone());
+                let reply = last.and_then(for_sender);
                 told(
                     recipient,
                     "4.0.0",

@@ -128,6 +128,8 @@ impl Desert {
             valid_until: self.now + Duration::from_secs(300),
             fixed: false,
             limits_named: false,
+            access: None,
+            demand: None,
         }
     }
 

@@ -19,6 +19,7 @@ use crate::types::{DeliveryId, Timestamp};
 /// The rules of such refusals.
 pub(super) const UNREACHABLE: &str = "unreachable";
 pub(super) const NO_ROUTE: &str = "no-route";
+pub(super) const LOGIN_REFUSED: &str = "login-refused";
 
 /// All of it is due again within this many seconds, however much it is.
 const SPREAD_SECS: usize = 600;

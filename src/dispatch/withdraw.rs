@@ -8,7 +8,7 @@ use super::core::Core;
 use super::ending::{Ending, Facts};
 use super::message::{Action, Excerpt};
 use super::settle::Deferral;
-use super::unreached::{NO_ROUTE, UNREACHABLE};
+use super::unreached::{LOGIN_REFUSED, NO_ROUTE, UNREACHABLE};
 use crate::queue::Place;
 use crate::route::Unroutable;
 use crate::spool::{Change, Stored};
@@ -98,12 +98,14 @@ impl Core {
                 return self.note_unreached(id);
             }
             Purpose::Unreachable { said, .. } => {
-                let again = self.named_by_all(&said, ending.facts.provider.as_deref());
+                let is_login = said.iter().any(|s| s.is_login);
+                let again = self.named_by_all(&said, ending.facts.provider.as_deref()).filter(|_| !is_login);
                 let is_silent = said.iter().all(|s| s.reply.is_none());
+                let rule = if is_login { LOGIN_REFUSED } else { UNREACHABLE };
                 let texts: Vec<String> = said.into_iter().map(|s| s.text).collect();
                 let text = if texts.is_empty() { "no address to connect to".to_string() } else { texts.join("; ") };
-                self.defer_all(id, &envelope, delivery, &excerpt, ending, (UNREACHABLE, &text, again), now);
-                if is_silent {
+                self.defer_all(id, &envelope, delivery, &excerpt, ending, (rule, &text, again), now);
+                if is_silent || is_login {
                     self.note_unreached(id);
                 }
                 return;

@@ -40,7 +40,9 @@ pub use finding::{Check, Finding, Status};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::route::identity::{Identity, Reach};
-use crate::route::{Dns, FixedRoutes, HickoryDns, OwnAddresses, ProviderTable, Reachable, Router, Settings};
+use crate::route::{
+    Accesses, Dns, FixedRoutes, HickoryDns, OwnAddresses, ProviderTable, Reachable, Router, Settings, TlsPolicies,
+};
 use crate::throttle::Profiles;
 use crate::types::Domain;
 use hurried::Hurried;
@@ -147,10 +149,12 @@ impl Examination<'_> {
         let profiles = Profiles::new(&config.provider);
         let listeners: Vec<SocketAddr> = config.listener.iter().map(|listener| listener.address).collect();
         let settings = Settings {
-            fixed: FixedRoutes::new(&config.route, config.delivery.port).map_err(|error| error.to_string())?,
+            fixed: FixedRoutes::new(&config.route, config.delivery.port, &Accesses::unread(&config.route))
+                .map_err(|error| error.to_string())?,
             providers: ProviderTable::new(profiles.iter().map(|p| (&*p.name, p.mx.as_slice(), p.domains.as_slice()))),
             reachable: Reachable::new(&config.delivery, OwnAddresses::of_this_host(listeners)),
             reach: Reach::probe(),
+            policies: TlsPolicies::new(&config.tls_policy),
         };
         Ok(Arc::new(Router::new(dns.clone(), Clock::system(), settings)))
     }

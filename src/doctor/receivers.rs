@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 use super::finding::{Check, Finding};
 use super::sources::Source;
 use crate::clock::Clock;
-use crate::outbound::options::TlsMode;
-use crate::outbound::{Connector, OpenError, OpenStage, Plan, Tcp, Timeouts};
+use crate::outbound::options::{HopTls, TlsMode};
+use crate::outbound::{Connector, Hello, OpenError, OpenStage, Plan, Security, Tcp, Timeouts};
 use crate::route::reachable::is_global;
 use crate::route::{Route, Router, Unroutable};
 use crate::types::{Domain, Reply, Timestamp};
@@ -51,6 +51,8 @@ struct Target {
     address: SocketAddr,
     domains: Vec<String>,
     is_fixed: bool,
+    /// It says nothing before TLS.
+    is_implicit: bool,
 }
 
 /// How one connection went.
@@ -131,6 +133,7 @@ fn add(targets: &mut Vec<Target>, domain: &Domain, route: &Route) {
                 address,
                 domains: vec![domain.to_string()],
                 is_fixed: route.fixed,
+                is_implicit: route.access.as_ref().is_some_and(|access| access.tls == Some(HopTls::Implicit)),
             }),
         }
     }
@@ -186,14 +189,16 @@ async fn try_all(targets: Vec<Target>, source: &Source, connector: &Connector, o
 }
 
 fn plan(target: &Target, source: &Source) -> Plan {
+    // Whether it answers at all is asked, and not who it is.
+    let (tls, hello) = if target.is_implicit { (TlsMode::Encrypt, Hello::Full) } else { (TlsMode::Off, Hello::Clear) };
     Plan {
         host: target.host.clone(),
         address: target.address,
         // An address of the other family cannot be bound, and delivery would not use it.
         bind: source.bind.filter(|bind| bind.is_ipv4() == target.address.is_ipv4()),
         helo: source.greeting().into(),
-        tls: TlsMode::Off,
-        skip_tls: true,
+        security: Security { tls, implicit: target.is_implicit, login: None, asked_by: "".into() },
+        hello,
         greeting: GREETING,
     }
 }
@@ -231,7 +236,7 @@ impl Learned {
 
 /// `is_reached`: another address of the same receivers answered.
 fn finding(tried: &Tried, is_reached: bool) -> Finding {
-    let Target { host, address, domains, is_fixed } = &tried.target;
+    let Target { host, address, domains, is_fixed, .. } = &tried.target;
     let from = if tried.source == "default" { String::new() } else { format!(" from {}", tried.source) };
     let subject = format!("{} {}{from}", domains.join(" "), address.ip());
     let way = if *is_fixed { "the next hop of a [[route]], " } else { "" };
@@ -332,7 +337,8 @@ mod tests {
 
     fn target(address: &str, domains: &[&str]) -> Target {
         let domains = domains.iter().map(ToString::to_string).collect();
-        Target { host: "mx.test".into(), address: address.parse().unwrap(), domains, is_fixed: false }
+        let address = address.parse().unwrap();
+        Target { host: "mx.test".into(), address, domains, is_fixed: false, is_implicit: false }
     }
 
     #[test]
@@ -346,8 +352,14 @@ mod tests {
     #[test]
     fn each_source_tries_the_addresses_of_its_family() {
         let targets = [target("52.0.0.1:25", &["a"]), target("52.0.0.2:25", &["a"]), target("[2a01::1]:25", &["a"])];
-        let source =
-            |ip: &str| Source { name: ip.to_string(), bind: None, local: ip.parse().ok(), helo: None, public: None };
+        let source = |ip: &str| Source {
+            name: ip.to_string(),
+            bind: None,
+            local: ip.parse().ok(),
+            helo: None,
+            set: None,
+            public: None,
+        };
         let counts = |sources: &[Source]| -> Vec<usize> {
             (0..sources.len()).map(|at| targets_of(at, sources, &targets).len()).collect()
         };
@@ -372,5 +384,14 @@ mod tests {
         let block = failed("x", &error(OpenStage::Greeting, Some("550 5.7.1 S3150")), false, false);
         assert!(block.remedy.unwrap().contains("weir explain '550 5.7.1 S3150'"));
         assert_eq!(failed("x", &error(OpenStage::Ehlo, Some("501 5.5.4 Invalid")), false, false).check, Check::Helo);
+    }
+
+    #[test]
+    fn a_hop_with_tls_from_the_first_octet_is_tried_in_that_way() {
+        let source = Source { name: "a".into(), bind: None, local: None, helo: None, set: None, public: None };
+        let implicit = Target { is_implicit: true, ..target("192.0.2.1:465", &["a.test"]) };
+        let plans = [implicit, target("192.0.2.1:25", &["a.test"])].map(|target| plan(&target, &source));
+        let asked = plans.map(|plan| (plan.security.implicit, plan.security.tls, plan.hello));
+        assert_eq!(asked, [(true, TlsMode::Encrypt, Hello::Full), (false, TlsMode::Off, Hello::Clear)]);
     }
 }

@@ -28,6 +28,8 @@ pub(super) struct Source {
     /// They leave from it, as far as this host knows.
     pub(super) local: Option<IpAddr>,
     pub(super) helo: Option<String>,
+    /// As the configuration says that the world sees it.
+    pub(super) set: Option<IpAddr>,
     /// As the world sees it.
     pub(super) public: Option<IpAddr>,
 }
@@ -39,14 +41,15 @@ pub(super) fn configured(config: &Config, identity: &Identity) -> Vec<Source> {
     for source in &config.source {
         let helo = if source.hostname.is_empty() { own.clone() } else { Some(source.hostname.to_ascii_lowercase()) };
         let address = Some(source.address);
-        sources.push(Source { name: source.name.clone(), bind: address, local: address, helo, public: None });
+        let (name, set) = (source.name.clone(), source.public_address());
+        sources.push(Source { name, bind: address, local: address, helo, set, public: None });
     }
     if sources.is_empty() {
         let (v4, v6) = (local_address_towards(SOMEWHERE), local_address_towards(SOMEWHERE_V6));
         let v6 = v6.filter(|ip| is_global(*ip));
         let source = |name: &str, local: Option<IpAddr>| {
             let helo = own.clone();
-            Source { name: name.to_string(), bind: None, local, helo, public: None }
+            Source { name: name.to_string(), bind: None, local, helo, set: None, public: None }
         };
         sources.push(source("default", v4.or(v6)));
         // Microsoft wants reverse name and SPF of IPv6 addresses, too, and its refusals there are final.
@@ -83,7 +86,7 @@ pub(super) async fn publish(sources: &mut [Source], seen: &BTreeMap<String, IpAd
         let local = source.local.filter(|ip| is_global(*ip));
         let told = seen.get(&source.name).copied();
         let named = of_name.iter().copied().find(|ip| is_global(*ip) && source.is_of_family(*ip));
-        source.public = told.or(local).or(named);
+        source.public = told.or(source.set).or(local).or(named);
         findings.push(match trouble {
             Some(why) if source.public.is_none() => unanswered(Check::Address, &source.name, &why),
             _ => address_finding(source, told, local),
@@ -94,6 +97,9 @@ pub(super) async fn publish(sources: &mut [Source], seen: &BTreeMap<String, IpAd
 
 fn address_finding(source: &Source, told: Option<IpAddr>, local: Option<IpAddr>) -> Finding {
     let own = source.local.map_or("no route to the Internet".to_string(), |ip| format!("{ip} is not public"));
+    if let Some(set) = source.set {
+        return set_finding(source, set, told);
+    }
     match (source.public, told, local) {
         (Some(public), Some(_), Some(local)) if public != local => {
             let text =
@@ -120,6 +126,20 @@ fn address_finding(source: &Source, told: Option<IpAddr>, local: Option<IpAddr>)
                           relay.YOURDOMAIN. IN A PUBLIC-ADDRESS";
             Finding::fail(Check::Address, &source.name, text, remedy)
         }
+    }
+}
+
+/// What was set, against what receivers say.
+fn set_finding(source: &Source, set: IpAddr, told: Option<IpAddr>) -> Finding {
+    match told {
+        Some(told) if told != set => {
+            let text = format!("receivers see {told}, and `public` of the source says {set}");
+            let remedy =
+                format!("correct it:\npublic = \"{told}\"\nor have {set} used again where addresses are translated");
+            Finding::warn(Check::Address, &source.name, text, remedy)
+        }
+        Some(_) => Finding::ok(Check::Address, &source.name, format!("{set}, as it was set and as receivers see us")),
+        None => Finding::ok(Check::Address, &source.name, format!("{set}, as it was set; no receiver has said it")),
     }
 }
 
@@ -272,7 +292,7 @@ mod tests {
     fn source(helo: &str) -> Source {
         let public = Some(IP.parse().unwrap());
         let helo = (!helo.is_empty()).then(|| helo.to_string());
-        Source { name: "default".into(), bind: None, local: None, helo, public }
+        Source { name: "default".into(), bind: None, local: None, helo, set: None, public }
     }
 
     async fn judged(dns: &TableDns, helo: &str) -> Vec<(Check, Status)> {
@@ -337,5 +357,15 @@ mod tests {
         assert_eq!((sources[0].public, findings[0].status), (None, Status::Fail));
         let silent = TableDns::default().fails("A", "relay.weir.dev.", NoAnswer::TimedOut);
         assert_eq!(publish(&mut sources, &BTreeMap::new(), &silent).await[0].status, Status::Warn);
+        // What was set is believed until receivers say otherwise.
+        sources[0].set = Some(IP.parse().unwrap());
+        for (seen, public, status) in [
+            (BTreeMap::new(), IP, Status::Ok),
+            (seen(IP), IP, Status::Ok),
+            (seen("52.31.7.10"), "52.31.7.10", Status::Warn),
+        ] {
+            let findings = publish(&mut sources, &seen, &silent).await;
+            assert_eq!((sources[0].public, findings[0].status), (public.parse().ok(), status));
+        }
     }
 }

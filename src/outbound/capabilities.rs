@@ -1,6 +1,6 @@
 //! What a peer offers, as its answer to EHLO says (RFC 5321 section 4.1.1.1).
 
-use crate::types::Reply;
+use crate::types::{NamedLimits, Reply};
 
 /// The extensions that change what weir sends. What a peer does not offer is not used, not even where it would work.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +25,12 @@ pub struct Capabilities {
     pub binary_mime: bool,
     /// RFC 2034.
     pub enhanced_status_codes: bool,
+    /// RFC 4954, with whatever mechanisms.
+    pub auth: bool,
+    pub auth_plain: bool,
+    pub auth_login: bool,
+    /// RFC 9422. RCPTDOMAINMAX bounds nothing here: a transaction of ours has recipients of one domain.
+    pub limits: NamedLimits,
 }
 
 impl Capabilities {
@@ -54,7 +60,37 @@ impl Capabilities {
             "CHUNKING" => self.chunking = true,
             "BINARYMIME" => self.binary_mime = true,
             "ENHANCEDSTATUSCODES" => self.enhanced_status_codes = true,
-            _ => {}
+            "AUTH" => self.take_mechanisms(words),
+            "LIMITS" => words.for_each(|word| self.take_limit(word)),
+            // As drafts before RFC 2554 had it, and some servers still say beside the other.
+            _ => {
+                if let Some(first) = keyword.strip_prefix("AUTH=") {
+                    self.take_mechanisms(std::iter::once(first).chain(words));
+                }
+            }
+        }
+    }
+
+    /// Section 4 of RFC 9422: one to six digits, the first of which is no zero. What is anything else says nothing; of two the smaller
+    /// counts.
+    fn take_limit(&mut self, word: &str) {
+        let Some((name, value)) = word.split_once('=') else { return };
+        let makes_sense =
+            value.len() <= 6 && !value.starts_with('0') && value.bytes().all(|octet| octet.is_ascii_digit());
+        let Some(value) = value.parse::<u32>().ok().filter(|_| makes_sense) else { return };
+        let place = match name.to_ascii_uppercase().as_str() {
+            "MAILMAX" => &mut self.limits.messages,
+            "RCPTMAX" => &mut self.limits.recipients,
+            _ => return,
+        };
+        *place = Some(place.map_or(value, |known| known.min(value)));
+    }
+
+    fn take_mechanisms<'a>(&mut self, mechanisms: impl Iterator<Item = &'a str>) {
+        self.auth = true;
+        for mechanism in mechanisms {
+            self.auth_plain |= mechanism.eq_ignore_ascii_case("PLAIN");
+            self.auth_login |= mechanism.eq_ignore_ascii_case("LOGIN");
         }
     }
 }
@@ -82,6 +118,7 @@ mod tests {
             chunking: true,
             binary_mime: true,
             enhanced_status_codes: true,
+            ..Capabilities::default()
         };
         assert_eq!(parse(text), all);
     }
@@ -97,6 +134,41 @@ mod tests {
         let odd = parse("mx\nsize\nPipelining x y\n\n  8bitmime  \nXSTARTTLS\nSTARTTLS=1");
         assert!(odd.size && odd.pipelining && odd.eight_bit_mime && !odd.starttls);
         assert_eq!(odd.size_max, None);
+    }
+
+    #[test]
+    fn mechanisms_are_read_in_both_spellings() {
+        for (text, auth) in [
+            ("mx\nAUTH PLAIN LOGIN", (true, true, true)),
+            ("mx\nauth login XOAUTH2", (true, false, true)),
+            ("mx\nAUTH=PLAIN CRAM-MD5", (true, true, false)),
+            ("mx\nAUTH CRAM-MD5", (true, false, false)),
+            ("mx\nAUTH", (true, false, false)),
+            ("mx\nXAUTH PLAIN", (false, false, false)),
+            ("AUTH PLAIN\nX", (false, false, false)),
+        ] {
+            let read = parse(text);
+            assert_eq!((read.auth, read.auth_plain, read.auth_login), auth, "{text}");
+        }
+    }
+
+    #[test]
+    fn limits_that_make_sense_are_taken_and_no_others() {
+        for (words, messages, recipients) in [
+            ("MAILMAX=20 RCPTMAX=100 RCPTDOMAINMAX=1", Some(20), Some(100)),
+            ("mailmax=1", Some(1), None),
+            ("RCPTMAX=999999 MAILMAX=5 MAILMAX=3 MAILMAX=9", Some(3), Some(999_999)),
+            ("MAILMAX=0 RCPTMAX=00", None, None),
+            ("MAILMAX=-1 RCPTMAX=+5", None, None),
+            ("MAILMAX=1000000 RCPTMAX=99999999999999999999", None, None),
+            ("MAILMAX= RCPTMAX", None, None),
+            ("MAILMAX=5x RCPTMAX=0x10", None, None),
+            ("RCPTMAX=050 =7 MAILMAX=5=6", None, None),
+            ("", None, None),
+        ] {
+            let limits = parse(&format!("mx\nLIMITS {words}")).limits;
+            assert_eq!((limits.messages, limits.recipients), (messages, recipients), "{words}");
+        }
     }
 
     #[test]

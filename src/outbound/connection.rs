@@ -60,7 +60,7 @@ impl Connection {
         self.wire.local_address()
     }
 
-    /// `TLSv1.3 TLS_AES_256_GCM_SHA384`; none: clear text.
+    /// `TLSv1.3 TLS_AES_256_GCM_SHA384 X25519MLKEM768 verified`; none: clear text.
     pub fn tls(&self) -> Option<&Arc<str>> {
         self.tls.as_ref()
     }

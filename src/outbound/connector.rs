@@ -1,13 +1,13 @@
-//! Opens connections: TCP, greeting, EHLO, TLS (RFC 5321 sections 3.1 and 3.2, RFC 3207).
+//! Opens connections: TCP, greeting, EHLO, TLS, log-in (RFC 5321 sections 3.1 and 3.2, RFC 3207, RFC 8314, RFC 4954).
 //!
 //! - Every stage has its time limit; a connection that came to nothing is closed before the error is returned.
-//! - TLS that fails is no reason to go on in clear text on the same connection: the caller opens another one with
-//!   `skip_tls`, and only in opportunistic mode.
+//! - TLS that fails is no reason to go on in clear text on the same connection: the caller opens another one with a smaller
+//!   hello, and with none only in opportunistic mode.
 //! - A shortage of our own (descriptors, memory of the system) is waited out for as long as a connection may take, and
 //!   never told as the receiver's fault.
 //! - Nothing that was said before the handshake counts after it.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -21,7 +21,7 @@ use super::network::{Network, Stream};
 use super::options::TlsMode;
 use super::tls::{self, TlsConfigs};
 use super::wire::Wire;
-use super::{Bdat, OpenError, OpenStage, Plan, command};
+use super::{Bdat, Hello, OpenError, OpenStage, Plan, Security, command};
 use crate::types::{Reply, Span};
 
 /// From one try to the next while this process can open no socket.
@@ -68,37 +68,51 @@ impl Default for Timeouts {
     }
 }
 
-/// Holds what all connections share. Cheap to clone.
+/// Holds what all connections share. Cheap to clone; what is set for one clone holds for all.
 #[derive(Clone)]
 pub struct Connector {
     network: Arc<dyn Network>,
-    tls: TlsConfigs,
+    tls: Arc<RwLock<TlsConfigs>>,
     timeouts: Timeouts,
     stop: CancellationToken,
 }
 
 /// A connection on its way: what stays the same while the wire changes.
-struct Opening<'a> {
-    plan: &'a Plan,
-    timeouts: &'a Timeouts,
+pub(super) struct Opening<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) timeouts: &'a Timeouts,
 }
 
 /// Why an opening stopped, and the wire, if there is anything left to close politely.
-struct Stop {
-    error: OpenError,
+pub(super) struct Stop {
+    pub(super) error: OpenError,
     wire: Option<Wire>,
 }
 
 impl Connector {
     pub fn new(network: Arc<dyn Network>) -> Result<Connector, rustls::Error> {
         let (timeouts, stop) = (Timeouts::default(), CancellationToken::new());
-        Ok(Connector { network, tls: TlsConfigs::new(&[])?, timeouts, stop })
+        Ok(Connector { network, tls: Arc::new(RwLock::new(TlsConfigs::new(&[])?)), timeouts, stop })
     }
 
     /// Certificates that `verify` trusts besides the public roots.
-    pub fn with_roots(mut self, roots: &[CertificateDer<'_>]) -> Result<Connector, rustls::Error> {
-        self.tls = TlsConfigs::new(roots)?;
+    pub fn with_roots(self, roots: &[CertificateDer<'static>]) -> Result<Connector, rustls::Error> {
+        self.set_roots(roots)?;
         Ok(self)
+    }
+
+    /// The same for connections to come. Where nothing changes, sessions are resumed as before.
+    pub fn set_roots(&self, roots: &[CertificateDer<'static>]) -> Result<(), rustls::Error> {
+        if self.tls().trusts(roots) {
+            return Ok(());
+        }
+        let configs = TlsConfigs::new(roots)?;
+        *self.tls.write().unwrap_or_else(PoisonError::into_inner) = configs;
+        Ok(())
+    }
+
+    fn tls(&self) -> TlsConfigs {
+        self.tls.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub fn with_timeouts(mut self, timeouts: Timeouts) -> Connector {
@@ -140,22 +154,27 @@ impl Connector {
 
     async fn try_open(&self, opening: &Opening<'_>) -> Result<Connection, Stop> {
         let stream = self.connect(opening).await?;
-        let (wire, greeting) = opening.greeted(Wire::new(stream, self.stop.clone())).await?;
+        let (mut wire, mut description) = (Wire::new(stream, self.stop.clone()), None);
+        let Security { implicit, login, asked_by, .. } = &opening.plan.security;
+        if *implicit {
+            let (encrypted, tls) = self.shaken(opening, wire).await?;
+            (wire, description) = (encrypted, Some(tls));
+        }
+        let (wire, greeting) = opening.greeted(wire).await?;
         let (mut wire, mut ehlo) = opening.introduced(wire).await?;
         let mut capabilities = Capabilities::parse(&ehlo);
-        let mut description = None;
-        if opening.wants_tls(&capabilities) {
+        if !implicit && opening.wants_tls(&capabilities) {
             if !capabilities.starttls {
-                return Err(opening.stop(
-                    OpenStage::Tls,
-                    "STARTTLS is not offered, and delivery.tls asks for it",
-                    Some(wire),
-                ));
+                let text = format!("STARTTLS is not offered, and {asked_by} asks for it");
+                return Err(opening.stop(OpenStage::Tls, &text, Some(wire)));
             }
             let (encrypted, tls) = self.encrypted(opening, wire).await?;
             (wire, ehlo) = opening.introduced_again(encrypted).await?;
             capabilities = Capabilities::parse(&ehlo);
             description = Some(tls);
+        }
+        if let Some(login) = login {
+            wire = opening.logged_in(wire, &capabilities, login).await?;
         }
         Ok(Connection {
             wire,
@@ -208,7 +227,7 @@ impl Connector {
         }
     }
 
-    /// STARTTLS and the handshake.
+    /// STARTTLS, then the handshake.
     async fn encrypted(&self, opening: &Opening<'_>, wire: Wire) -> Result<(Wire, String), Stop> {
         let (wire, reply) = opening.ask(wire, OpenStage::Tls, &["STARTTLS"]).await?;
         if reply.code() != 220 {
@@ -219,10 +238,18 @@ impl Connector {
             let text = "more came behind the reply to STARTTLS: the connection is being tampered with";
             return Err(opening.stop(OpenStage::Ehlo, text, None));
         }
+        self.shaken(opening, wire).await
+    }
+
+    /// The handshake.
+    async fn shaken(&self, opening: &Opening<'_>, wire: Wire) -> Result<(Wire, String), Stop> {
         let name = tls::server_name(&opening.plan.host, opening.plan.address.ip());
-        let handshake = wire.start_tls(self.tls.of(opening.plan.tls), name);
-        let handshake = handshake.finish(self.timeouts.handshake).await;
-        handshake.map_err(|text| opening.stop(OpenStage::Tls, &format!("TLS handshake: {text}"), None))
+        let mode = opening.plan.security.tls;
+        let handshake = wire.start_tls(self.tls().of(mode, opening.plan.hello), name);
+        handshake.finish(self.timeouts.handshake, mode).await.map_err(|(text, may_be_size)| {
+            let stage = if may_be_size { OpenStage::Handshake } else { OpenStage::Tls };
+            opening.stop(stage, &format!("TLS handshake: {text}"), None)
+        })
     }
 }
 
@@ -234,9 +261,9 @@ fn is_shortage(error: &std::io::Error) -> bool {
 
 impl Opening<'_> {
     fn wants_tls(&self, offered: &Capabilities) -> bool {
-        match self.plan.tls {
+        match self.plan.security.tls {
             TlsMode::Off => false,
-            TlsMode::Opportunistic => offered.starttls && !self.plan.skip_tls,
+            TlsMode::Opportunistic => offered.starttls && self.plan.hello != Hello::Clear,
             TlsMode::Encrypt | TlsMode::Verify => true,
         }
     }
@@ -291,13 +318,13 @@ impl Opening<'_> {
     }
 
     /// Only a refusal is handed on as a reply: read as one, a yes in the wrong place would be taken for success.
-    fn refused(&self, stage: OpenStage, what: &str, reply: Reply, wire: Wire) -> Stop {
+    pub(super) fn refused(&self, stage: OpenStage, what: &str, reply: Reply, wire: Wire) -> Stop {
         let mut stop = self.stop(stage, &format!("{what} was answered by {reply}"), Some(wire));
         stop.error.reply = (reply.is_transient() || reply.is_permanent()).then_some(reply);
         stop
     }
 
-    fn stop(&self, stage: OpenStage, text: &str, wire: Option<Wire>) -> Stop {
+    pub(super) fn stop(&self, stage: OpenStage, text: &str, wire: Option<Wire>) -> Stop {
         let text = format!("{} [{}]: {text}", self.plan.host, self.plan.address.ip());
         Stop { error: OpenError { stage, reply: None, text }, wire }
     }

@@ -10,9 +10,11 @@ mod connection;
 mod connector;
 mod content;
 mod ledger;
+mod login;
 pub mod network;
 pub mod options;
 pub mod reply;
+pub mod roots;
 pub mod tls;
 mod transaction;
 mod wire;
@@ -30,7 +32,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::types::{Body, Envelope, Recipient, Reply, Stage};
+use crate::types::{Body, Envelope, Login, Recipient, Reply, Stage};
 
 /// Where and how to connect: one address of one MX host.
 #[derive(Clone, Debug)]
@@ -41,11 +43,35 @@ pub struct Plan {
     /// The local address to bind, none: the system chooses.
     pub bind: Option<IpAddr>,
     pub helo: Arc<str>,
-    pub tls: options::TlsMode,
-    /// An earlier try showed that TLS fails at this host: stay in clear text (opportunistic mode only).
-    pub skip_tls: bool,
+    pub security: Security,
+    /// How much of TLS an earlier try has left.
+    pub hello: Hello,
     /// How long the greeting is waited for; less than the five minutes of RFC 5321 section 4.5.3.2.1 under need alone.
     pub greeting: Duration,
+}
+
+/// What is offered to a host where TLS is spoken. Where one fails, the next may be tried on a new connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hello {
+    /// With a key that quantum computers do not break (X25519MLKEM768): larger than a packet.
+    #[default]
+    Full,
+    /// Without it.
+    Small,
+    /// No TLS at all; in opportunistic mode alone.
+    Clear,
+}
+
+/// What a connection has to be before mail goes over it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Security {
+    pub tls: options::TlsMode,
+    /// TLS from the first octet, without STARTTLS (RFC 8314 section 3.3).
+    pub implicit: bool,
+    /// Who we say we are (RFC 4954).
+    pub login: Option<Arc<Login>>,
+    /// The key that asks for it, for people.
+    pub asked_by: Arc<str>,
 }
 
 /// Why no connection came to be.
@@ -71,9 +97,14 @@ pub enum OpenStage {
     /// EHLO and HELO refused, silence, an end; or someone tampers with STARTTLS (RFC 3207 section 5), which is no reason
     /// for clear text.
     Ehlo,
-    /// STARTTLS not offered where it is asked for, refused, or the handshake failed. In opportunistic mode a new
-    /// connection with `skip_tls` may be tried.
+    /// STARTTLS not offered where it is asked for, or refused; a certificate or a version that will not do. In opportunistic mode a
+    /// new connection in clear text may be tried.
     Tls,
+    /// The handshake broke off: a smaller hello may do.
+    Handshake,
+    /// We were not let in: our log-in was refused, or there is no way to log in that weir knows. It is about us, whatever the
+    /// code, and the other addresses of the hop would say the same.
+    Login,
 }
 
 /// One message for recipients of one domain.

@@ -1,9 +1,12 @@
 //! `[delivery]` and `[[source]]`: how connections to receivers are made, and from which addresses.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+
+pub use crate::types::TlsMode;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -19,6 +22,8 @@ pub struct Delivery {
     /// BDAT (RFC 3030) is used where a receiver offers it: a message goes in one round trip. Hosts that offer it and do
     /// not know it are found out and get DATA; switch it off where something on the way chokes on it.
     pub chunking: bool,
+    /// Authorities trusted beside the built-in ones wherever a certificate is verified: at hosts, at webhooks. Empty: none.
+    pub ca_file: PathBuf,
     /// Outbound connections in all.
     pub max_connections: usize,
 }
@@ -32,17 +37,36 @@ pub enum IpChoice {
     Both,
 }
 
+/// One `[[tls_policy]]`: stronger than what a provider or `[delivery]` says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsPolicy {
+    /// The recipients' domain; with a dot before it, it and all below it.
+    pub domain: String,
+    pub tls: TlsMode,
+}
+
+/// `[[route]] tls`: TLS towards a next hop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum TlsMode {
-    /// Never.
+pub enum HopTls {
     Off,
-    /// STARTTLS where offered, any certificate; clear text on a new connection if TLS fails (RFC 7435).
     Opportunistic,
-    /// STARTTLS always, any certificate; without it the mail waits.
     Encrypt,
-    /// STARTTLS always, with a certificate that names the host and chains to a public root.
     Verify,
+    /// From the first octet (port 465), verified.
+    Implicit,
+}
+
+impl HopTls {
+    pub fn mode(self) -> TlsMode {
+        match self {
+            HopTls::Off => TlsMode::Off,
+            HopTls::Opportunistic => TlsMode::Opportunistic,
+            HopTls::Encrypt => TlsMode::Encrypt,
+            HopTls::Verify | HopTls::Implicit => TlsMode::Verify,
+        }
+    }
 }
 
 impl Default for Delivery {
@@ -53,6 +77,7 @@ impl Default for Delivery {
             networks: Vec::new(),
             tls: TlsMode::Opportunistic,
             chunking: true,
+            ca_file: PathBuf::new(),
             max_connections: 2000,
         }
     }
@@ -68,7 +93,17 @@ pub struct Source {
     /// HELO name of this address; default: `hostname`.
     #[serde(default)]
     pub hostname: String,
+    /// The address the world sees, where somebody translates addresses. Empty: learned from what receivers say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub public: String,
     /// Providers to whom this address is new: a daily allowance grows by their `warm_up` schedule.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warm_up: Vec<String>,
+}
+
+impl Source {
+    /// The address the world sees, if somebody has said it.
+    pub fn public_address(&self) -> Option<IpAddr> {
+        self.public.parse().ok()
+    }
 }

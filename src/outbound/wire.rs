@@ -22,6 +22,7 @@ use tokio_rustls::{Connect, TlsConnector};
 use tokio_util::sync::CancellationToken;
 
 use super::network::{Socket, Stream};
+use super::options::TlsMode;
 use super::reply::ReplyReader;
 use super::tls;
 use crate::types::{Reply, Span};
@@ -115,6 +116,16 @@ impl Wire {
         let before = self.output.len();
         write(self.output());
         tracing::debug!("C: {}", String::from_utf8_lossy(&self.output[before..]).trim_end());
+    }
+
+    /// As `say`, for what nobody may read: the log shows `shown` in its place.
+    pub(super) fn say_secret(&mut self, shown: &str, write: impl FnOnce(&mut Vec<u8>)) {
+        write(self.output());
+        tracing::debug!("C: {shown}");
+    }
+
+    pub(super) fn is_encrypted(&self) -> bool {
+        matches!(self.transport, Transport::Tls(_))
     }
 
     /// Bytes appended and not yet taken by the system.
@@ -307,15 +318,15 @@ impl Wire {
 pub(super) struct Handshake(Connect<Socket>, CancellationToken);
 
 impl Handshake {
-    /// The encrypted connection and its description.
-    pub(super) async fn finish(self, limit: Duration) -> Result<(Wire, String), String> {
+    /// The encrypted connection and its description; why not, and whether a smaller hello may mend it.
+    pub(super) async fn finish(self, limit: Duration, mode: TlsMode) -> Result<(Wire, String), (String, bool)> {
         match timeout(limit, self.0).await {
             Ok(Ok(stream)) => {
-                let description = tls::describe(stream.get_ref().1);
+                let description = tls::describe(stream.get_ref().1, mode);
                 Ok((Wire::over(Transport::Tls(Box::new(stream)), self.1), description))
             }
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("not finished within {}", Span(limit))),
+            Ok(Err(error)) => Err((error.to_string(), tls::may_be_size(&error))),
+            Err(_) => Err((format!("not finished within {}", Span(limit)), true)),
         }
     }
 }

@@ -3,14 +3,16 @@
 use std::future::poll_fn;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http1;
 use hyper::{Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
+use rustls::RootCertStore;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -70,7 +72,7 @@ pub struct Letter<'a> {
 
 /// A client for one server at a time.
 pub struct Client {
-    tls: TlsConnector,
+    tls: Tls,
     /// The connection that is kept, and where it leads.
     open: Option<(Target, Open)>,
 }
@@ -88,7 +90,7 @@ struct Open {
 }
 
 impl Client {
-    pub fn new(tls: TlsConnector) -> Client {
+    pub fn new(tls: Tls) -> Client {
         Client { tls, open: None }
     }
 
@@ -149,7 +151,7 @@ impl Client {
             let name = ServerName::try_from(target.host.clone()).map_err(|_| {
                 PostError::Tls(std::io::Error::other("the host is no name that a certificate can hold"))
             })?;
-            Box::new(self.tls.connect(name, stream).await.map_err(PostError::Tls)?)
+            Box::new(self.tls.connector().connect(name, stream).await.map_err(PostError::Tls)?)
         } else {
             Box::new(stream)
         };
@@ -254,12 +256,40 @@ impl Open {
     }
 }
 
-/// TLS that trusts the public authorities and checks the name.
-pub fn tls(provider: Arc<rustls::crypto::CryptoProvider>) -> Result<TlsConnector, rustls::Error> {
-    let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    let config = rustls::ClientConfig::builder_with_provider(provider)
+/// TLS that trusts the public authorities and the operator's own, and checks the name. What is set for one clone holds for all.
+#[derive(Clone)]
+pub struct Tls {
+    provider: Arc<CryptoProvider>,
+    connector: Arc<RwLock<TlsConnector>>,
+}
+
+impl Tls {
+    /// `roots`: trusted beside the public authorities.
+    pub fn new(provider: Arc<CryptoProvider>, roots: &[CertificateDer<'_>]) -> Result<Tls, rustls::Error> {
+        let connector = Arc::new(RwLock::new(connector(&provider, roots)?));
+        Ok(Tls { provider, connector })
+    }
+
+    /// The same for connections to come.
+    pub fn set_roots(&self, roots: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
+        let connector = connector(&self.provider, roots)?;
+        *self.connector.write().unwrap_or_else(PoisonError::into_inner) = connector;
+        Ok(())
+    }
+
+    fn connector(&self) -> TlsConnector {
+        self.connector.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+fn connector(provider: &Arc<CryptoProvider>, roots: &[CertificateDer<'_>]) -> Result<TlsConnector, rustls::Error> {
+    let mut trusted = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    for root in roots {
+        trusted.add(root.clone().into_owned())?;
+    }
+    let config = rustls::ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
+        .with_root_certificates(trusted)
         .with_no_client_auth();
     Ok(TlsConnector::from(Arc::new(config)))
 }

@@ -14,7 +14,7 @@ mod tests;
 use std::future::Future;
 use std::net::IpAddr;
 
-pub use client::{Client, Keep, Letter, PostError, tls};
+pub use client::{Client, Keep, Letter, PostError, Tls};
 pub use target::Target;
 
 /// This host, by name.

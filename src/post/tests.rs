@@ -2,7 +2,7 @@
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_rustls::TlsAcceptor;
 
 use super::*;
 
@@ -23,7 +23,7 @@ fn provider() -> std::sync::Arc<rustls::crypto::CryptoProvider> {
 }
 
 fn client() -> Client {
-    Client::new(tls(provider()).unwrap())
+    Client::new(Tls::new(provider(), &[]).unwrap())
 }
 
 fn letter<'a>(target: &'a Target, json: &'a str, keep: Keep) -> Letter<'a> {
@@ -154,14 +154,10 @@ async fn tls_asks_for_a_certificate_of_the_name_by_an_authority_it_trusts() {
             assert!(acceptor.accept(listener.accept().await.unwrap().0).await.is_err());
         }
     });
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(certificate).unwrap();
-    let config = rustls::ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let trusting = || Client::new(TlsConnector::from(std::sync::Arc::new(config.clone())));
+    // What a reload brings holds for those who have it already.
+    let trust = Tls::new(provider(), &[]).unwrap();
+    let trusting = || Client::new(trust.clone());
+    trust.set_roots(&[certificate]).unwrap();
     let right = Target::parse(&format!("https://hooks.test:{port}/")).unwrap();
     trusting().post(&letter(&right, "{}", Keep::Close), &Loopback, anywhere).await.unwrap();
     let other_name = Target::parse(&format!("https://127.0.0.1:{port}/")).unwrap();

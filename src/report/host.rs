@@ -58,20 +58,26 @@ pub(super) async fn addresses(config: &Config, dns: &dyn Dns) -> Vec<Address> {
     let mut addresses = Vec::new();
     for source in &config.source {
         let helo = if source.hostname.is_empty() { own } else { Some(source.hostname.as_str()) };
-        addresses.push(address(&source.name, Some(source.address), helo, dns).await);
+        addresses.push(address(&source.name, source.public_address(), Some(source.address), helo, dns).await);
     }
     if addresses.is_empty() {
-        addresses.push(address("default", local_address_towards(SOMEWHERE), own, dns).await);
+        addresses.push(address("default", None, local_address_towards(SOMEWHERE), own, dns).await);
     }
     addresses
 }
 
-async fn address(source: &str, local: Option<IpAddr>, helo: Option<&str>, dns: &dyn Dns) -> Address {
+async fn address(
+    source: &str,
+    set: Option<IpAddr>,
+    local: Option<IpAddr>,
+    helo: Option<&str>,
+    dns: &dyn Dns,
+) -> Address {
     let helo_addresses = match helo {
         Some(helo) => resolved(helo, dns).await,
         None => Found::Missing("no public name is known: set `hostname`".to_string()),
     };
-    let (address, known_by) = public(local, &helo_addresses);
+    let (address, known_by) = public(set, local, &helo_addresses);
     let ptr = match address {
         Some(address) => found(dns.ptr(address).await.map(|names| names.records)),
         None => Found::Missing("the address is not known".to_string()),
@@ -79,8 +85,11 @@ async fn address(source: &str, local: Option<IpAddr>, helo: Option<&str>, dns: &
     Address { source: source.to_string(), address, known_by, ptr, helo: helo.map(str::to_string), helo_addresses }
 }
 
-/// The address the world sees: our own if it is public, else the one that our name leads to.
-fn public(local: Option<IpAddr>, helo_addresses: &Found) -> (Option<IpAddr>, String) {
+/// The address the world sees: the one that was set, else our own if it is public, else the one that our name leads to.
+fn public(set: Option<IpAddr>, local: Option<IpAddr>, helo_addresses: &Found) -> (Option<IpAddr>, String) {
+    if set.is_some() {
+        return (set, "set as `public` of the source".to_string());
+    }
     if let Some(address) = local.filter(|address| is_global(*address)) {
         return (Some(address), "address of this host".to_string());
     }
@@ -190,11 +199,13 @@ mod tests {
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
         let records = |text: &str| Found::Records(vec![text.to_string()]);
         let none = Found::Missing("x".to_string());
-        assert_eq!(public(Some(ip("52.0.0.7")), &none).0, Some(ip("52.0.0.7")));
-        let (address, known_by) = public(Some(ip("10.0.0.5")), &records("52.0.0.7"));
+        assert_eq!(public(None, Some(ip("52.0.0.7")), &none).0, Some(ip("52.0.0.7")));
+        let (address, known_by) = public(None, Some(ip("10.0.0.5")), &records("52.0.0.7"));
         assert_eq!((address, known_by.contains("10.0.0.5 is not public")), (Some(ip("52.0.0.7")), true));
-        assert_eq!(public(Some(ip("10.0.0.5")), &records("192.168.0.1")).0, None);
-        assert_eq!(public(None, &none).0, None);
+        assert_eq!(public(None, Some(ip("10.0.0.5")), &records("192.168.0.1")).0, None);
+        assert_eq!(public(None, None, &none).0, None);
+        let (address, known_by) = public(Some(ip("52.0.0.8")), Some(ip("52.0.0.7")), &records("52.0.0.9"));
+        assert_eq!((address, known_by.contains("`public`")), (Some(ip("52.0.0.8")), true));
     }
 
     #[test]

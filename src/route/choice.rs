@@ -10,10 +10,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Host;
 use super::dns::{Mx, NoAnswer, Records};
 use super::provider::ProviderTable;
 use super::reachable::{Reachable, Standing};
+use super::{Access, Host};
 use crate::outbound::options::IpChoice;
 use crate::types::Domain;
 
@@ -104,7 +104,7 @@ impl Choice<'_> {
                 let name: Arc<str> = domain.as_str().into();
                 let provider = self.providers.own(&name);
                 let host = Host { name, preference: 0, addresses: vec![socket], provider };
-                Ok(Found { hosts: vec![host], ttl: STANDING_TTL, fixed: false, limits_named: false })
+                Ok(Found { hosts: vec![host], ttl: STANDING_TTL, fixed: false, limits_named: false, access: None })
             }
             Standing::Ours => Err(looping(domain, domain.as_str(), address, STANDING_TTL)),
             Standing::NotPublic => Err(not_public(domain, &[address.to_string()], STANDING_TTL)),
@@ -118,6 +118,7 @@ pub(super) struct Found {
     pub ttl: Duration,
     pub fixed: bool,
     pub limits_named: bool,
+    pub access: Option<Arc<Access>>,
 }
 
 /// None found.
@@ -229,7 +230,7 @@ impl Tally {
         if !self.hosts.is_empty() {
             // A host that could not be looked up is missing: ask again soon.
             let ttl = if self.troubles.is_empty() { ttl } else { ttl.min(FAILURE_KEPT) };
-            return Ok(Found { hosts: self.hosts, ttl, fixed: false, limits_named: false });
+            return Ok(Found { hosts: self.hosts, ttl, fixed: false, limits_named: false, access: None });
         }
         if !self.troubles.is_empty() {
             return Err(Fault::temporary("4.4.3", first_few(&self.troubles, "; ")));

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+use super::login::{Access, Accesses};
 use super::options::RouteEntry;
 use super::provider::ProviderTable;
 use crate::types::{AddressError, Domain, HopHost, NextHop};
@@ -33,6 +34,8 @@ pub struct FixedRoutes {
     domains: BTreeMap<Domain, Hop>,
     providers: BTreeMap<Arc<str>, Hop>,
     all: Option<Hop>,
+    /// In the order of the configuration.
+    hops: Vec<Hop>,
 }
 
 /// A next hop instead of MX hosts.
@@ -46,6 +49,7 @@ pub struct Hop {
     own: Arc<str>,
     /// The profile that lists the domain decides where no limits are named.
     by_domain: bool,
+    access: Option<Arc<Access>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,23 +60,27 @@ pub enum Target {
 }
 
 impl FixedRoutes {
-    /// `port` is taken where an entry names none.
-    pub fn new(entries: &[RouteEntry], port: u16) -> Result<FixedRoutes, FixedRouteError> {
+    /// `port` is taken where an entry names none, `accesses` are those of the same entries. What is not enabled does not count.
+    pub fn new(entries: &[RouteEntry], port: u16, accesses: &Accesses) -> Result<FixedRoutes, FixedRouteError> {
         let hops: Vec<(Target, u16)> = entries
             .iter()
             .enumerate()
             .map(|(entry, e)| read_hop(&e.to, port).ok_or_else(|| FixedRouteError::Hop { entry, to: e.to.clone() }))
             .collect::<Result<_, _>>()?;
+        let standing: Vec<(Target, u16)> =
+            entries.iter().zip(&hops).filter(|(route, _)| route.enabled).map(|(_, hop)| hop.clone()).collect();
         let mut routes = FixedRoutes::default();
         for (entry, (RouteEntry { domain, provider, limits, .. }, (target, port))) in
-            entries.iter().zip(&hops).enumerate()
+            entries.iter().zip(&hops).enumerate().filter(|(_, (route, _))| route.enabled)
         {
             let limits = (!limits.is_empty()).then(|| Arc::from(limits.as_str()));
             if domain.is_empty() == provider.is_empty() {
                 return Err(FixedRouteError::Matches { entry });
             }
-            let (own, by_domain) = (own_name(target, *port, &hops), provider.is_empty());
-            let hop = Hop { own, target: target.clone(), port: *port, limits, by_domain };
+            let (own, by_domain) = (own_name(target, *port, &standing), provider.is_empty());
+            let access = accesses.of(entry);
+            let hop = Hop { own, target: target.clone(), port: *port, limits, by_domain, access };
+            routes.hops.push(hop.clone());
             let before = if !by_domain {
                 routes.providers.insert(provider.as_str().into(), hop)
             } else if domain == "*" {
@@ -93,6 +101,15 @@ impl FixedRoutes {
         self.domains.get(domain).or(self.all.as_ref())
     }
 
+    /// The hop of an operator's order for mail of `domain`. One that is a hop of the configuration is spoken to as that one: by the
+    /// entry for the domain where it leads there, else by the first that does.
+    pub fn ordered(&self, domain: &Domain, to: &NextHop) -> Hop {
+        let hop = Hop::ordered(to);
+        let configured = self.hop(domain).into_iter().chain(&self.hops).find(|known| known.is_at(&hop));
+        let access = configured.and_then(Hop::access);
+        Hop { access, ..hop }
+    }
+
     /// Where all mail goes that the MX hosts would bring to `provider`.
     pub fn hop_of_provider(&self, provider: &str) -> Option<&Hop> {
         self.providers.get(provider)
@@ -106,7 +123,15 @@ impl Hop {
             HopHost::Address(address) => Target::Address(*address),
             HopHost::Name(name) => Target::Name(name.clone()),
         };
-        Hop { target, port: to.port(), limits: None, own: to.to_string().into(), by_domain: false }
+        Hop { target, port: to.port(), limits: None, own: to.to_string().into(), by_domain: false, access: None }
+    }
+
+    pub fn access(&self) -> Option<Arc<Access>> {
+        self.access.clone()
+    }
+
+    fn is_at(&self, other: &Hop) -> bool {
+        (&self.target, self.port) == (&other.target, other.port)
     }
 
     pub fn names_limits(&self) -> bool {
@@ -166,6 +191,10 @@ mod tests {
         RouteEntry { domain: domain.into(), to: to.into(), limits: limits.into(), ..RouteEntry::default() }
     }
 
+    fn none() -> Accesses {
+        Accesses::unread(&[])
+    }
+
     #[test]
     fn reads_every_form_of_a_next_hop() {
         let address = |text: &str, port| Some((Target::Address(text.parse().unwrap()), port));
@@ -197,7 +226,8 @@ mod tests {
 
     #[test]
     fn the_very_domain_comes_before_the_star() {
-        let routes = FixedRoutes::new(&[entry("*", "10.0.0.1", ""), entry("A.test", "10.0.0.2", "")], 25).unwrap();
+        let routes =
+            FixedRoutes::new(&[entry("*", "10.0.0.1", ""), entry("A.test", "10.0.0.2", "")], 25, &none()).unwrap();
         let target = |domain: &str| routes.hop(&Domain::parse(domain).unwrap()).map(|hop| hop.target.clone());
         assert_eq!(target("a.test"), Some(Target::Address("10.0.0.2".parse().unwrap())));
         assert_eq!(target("b.a.test"), Some(Target::Address("10.0.0.1".parse().unwrap())));
@@ -206,7 +236,7 @@ mod tests {
 
     #[test]
     fn faults_name_the_entry_and_what_to_do() {
-        let fault = |entries: &[RouteEntry]| FixedRoutes::new(entries, 25).unwrap_err().to_string();
+        let fault = |entries: &[RouteEntry]| FixedRoutes::new(entries, 25, &none()).unwrap_err().to_string();
         assert!(fault(&[entry("a b", "x:1", "")]).contains("number 0: `a b` is neither a domain"));
         assert!(
             fault(&[entry("a.test", "x:1", ""), entry("b.test", "x:y", "")]).contains("number 1: `x:y` is no next hop")
@@ -222,13 +252,13 @@ mod tests {
         let entry = |limits: &str| RouteEntry { provider: "outlook".into(), ..entry("", "10.0.0.1:2600", limits) };
         let domain = Domain::parse("outlook.com").unwrap();
         for (limits, provider) in [("", "10.0.0.1:2600"), ("gmail", "gmail")] {
-            let routes = FixedRoutes::new(&[entry(limits)], 25).unwrap();
+            let routes = FixedRoutes::new(&[entry(limits)], 25, &none()).unwrap();
             assert!(routes.hop(&domain).is_none() && routes.hop_of_provider("gmail").is_none());
             assert_eq!(&*routes.hop_of_provider("outlook").unwrap().provider(&domain, &providers), provider);
         }
-        assert!(FixedRoutes::new(&[entry(""), entry("")], 25).unwrap_err().to_string().contains("already"));
+        assert!(FixedRoutes::new(&[entry(""), entry("")], 25, &none()).unwrap_err().to_string().contains("already"));
         let both = RouteEntry { domain: "a.test".into(), ..entry("") };
-        assert!(FixedRoutes::new(&[both], 25).unwrap_err().to_string().contains("either"));
+        assert!(FixedRoutes::new(&[both], 25, &none()).unwrap_err().to_string().contains("either"));
     }
 
     #[test]
@@ -243,7 +273,7 @@ mod tests {
             entry("e.test", "twice.test:25", ""),
             entry("f.test", "twice.test:26", ""),
         ];
-        let routes = FixedRoutes::new(&entries, 25).unwrap();
+        let routes = FixedRoutes::new(&entries, 25, &none()).unwrap();
         for (domain, provider) in [
             ("a.test", "127.0.0.1:2600"),
             ("hotmail.com", "outlook"),
@@ -256,5 +286,35 @@ mod tests {
             let domain = Domain::parse(domain).unwrap();
             assert_eq!(&*routes.hop(&domain).unwrap().provider(&domain, &providers), provider, "{domain}");
         }
+    }
+
+    #[test]
+    fn a_route_that_is_not_enabled_is_as_if_it_did_not_stand_there() {
+        let off = RouteEntry { enabled: false, ..entry("a.test", "smart.test:25", "") };
+        let routes = FixedRoutes::new(&[off, entry("a.test", "smart.test:587", "")], 25, &none()).unwrap();
+        let hop = routes.hop(&Domain::parse("a.test").unwrap()).unwrap();
+        assert_eq!((hop.port, &*hop.own), (587, "smart.test"), "its lane is called as if there were no other");
+    }
+
+    #[test]
+    fn an_order_to_a_hop_of_the_configuration_uses_its_login() {
+        let with = |domain: &str, username: &str| RouteEntry {
+            username: username.into(),
+            password: crate::types::Secret::new("x"),
+            ..entry(domain, "smart.test:587", "")
+        };
+        let entries = [with("a.test", "first"), with("b.test", "second"), with("*", "third")];
+        let accesses = Accesses::load(&entries).unwrap();
+        let routes = FixedRoutes::new(&entries, 25, &accesses).unwrap();
+        let user = |domain: &str, to: &str| {
+            let hop = routes.ordered(&Domain::parse(domain).unwrap(), &to.parse().unwrap());
+            hop.access().and_then(|access| access.login.clone()).map(|login| login.username.clone())
+        };
+        assert_eq!(user("b.test", "Smart.test:587").as_deref(), Some("second"));
+        assert_eq!(user("c.test", "smart.test:587").as_deref(), Some("third"));
+        assert_eq!(user("c.test", "smart.test:25"), None);
+        let routes = FixedRoutes::new(&entries[..2], 25, &accesses).unwrap();
+        let hop = routes.ordered(&Domain::parse("c.test").unwrap(), &"smart.test:587".parse().unwrap());
+        assert_eq!(hop.access().and_then(|access| access.login.clone()).unwrap().username, "first");
     }
 }

@@ -114,7 +114,7 @@ impl Lookup<'_> {
             return Err(Fault::temporary("4.3.5", text));
         }
         let host = Host { name, preference: 0, addresses, provider: hop.provider(domain, self.providers) };
-        Ok(Found { hosts: vec![host], ttl, fixed: true, limits_named: hop.names_limits() })
+        Ok(Found { hosts: vec![host], ttl, fixed: true, limits_named: hop.names_limits(), access: hop.access() })
     }
 
     /// The addresses of all `names`, in the families that `[delivery] ip` and this host's routes allow.
@@ -183,6 +183,7 @@ async fn together<T>(mut questions: Vec<Pending<'_, T>>) -> Vec<T> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Accesses;
     use super::super::choice::HOSTS_MAX;
     use super::super::options::RouteEntry;
     use super::super::reachable::OwnAddresses;
@@ -227,7 +228,7 @@ mod tests {
 
         fn route(mut self, domain: &str, to: &str) -> World {
             let entry = RouteEntry { domain: domain.into(), to: to.into(), ..RouteEntry::default() };
-            self.fixed = FixedRoutes::new(&[entry], 25).unwrap();
+            self.fixed = FixedRoutes::new(&[entry], 25, &Accesses::unread(&[])).unwrap();
             self
         }
 
@@ -497,7 +498,7 @@ mod tests {
             .v4("mx.b.test.", &["52.0.0.2"]);
         let mut world = world(dns);
         let entry = RouteEntry { provider: "outlook".into(), to: "10.0.0.1:2600".into(), ..RouteEntry::default() };
-        world.fixed = FixedRoutes::new(&[entry], 25).unwrap();
+        world.fixed = FixedRoutes::new(&[entry], 25, &Accesses::unread(&[])).unwrap();
         assert_eq!(world.hosts("a.test").await, ["0 [10.0.0.1] 10.0.0.1:2600 10.0.0.1:2600"]);
         assert_eq!(world.hosts("b.test").await, ["5 mx.b.test mx.b.test 52.0.0.2:25"]);
     }

@@ -10,9 +10,11 @@ pub mod dns;
 pub mod fixed;
 pub mod hickory;
 pub mod identity;
+mod login;
 mod lookup;
 pub mod options;
 pub mod order;
+mod policy;
 pub mod port25;
 pub mod provider;
 pub mod reachable;
@@ -27,7 +29,9 @@ pub use dns::Dns;
 pub use fixed::{FixedRouteError, FixedRoutes};
 pub use hickory::HickoryDns;
 pub use identity::{Identity, Reach};
+pub use login::{Access, Accesses, LoginError};
 pub use order::{Candidate, FailureMemory, candidates};
+pub use policy::{Demand, TlsPolicies};
 pub use port25::Port25Watcher;
 pub use provider::ProviderTable;
 pub use reachable::{OwnAddresses, Reachable};
@@ -46,6 +50,10 @@ pub struct Route {
     pub fixed: bool,
     /// The `[[route]]` names in `limits` whose limits hold there; else it is a hop of the operator's own, which may be used at once.
     pub limits_named: bool,
+    /// How the hop is spoken to, where the `[[route]]` says it; else as any other host.
+    pub access: Option<Arc<Access>>,
+    /// What the domain's mail asks for of itself.
+    pub demand: Option<Demand>,
 }
 
 /// One MX host.

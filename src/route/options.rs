@@ -5,6 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::outbound::options::HopTls;
+use crate::types::Secret;
+
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Dns {
@@ -25,7 +28,7 @@ fn name_servers<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<SocketAddr>, D
 }
 
 /// A fixed next hop for a domain instead of the MX look-up.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RouteEntry {
     /// The recipients' domain, or `*` for every domain without an entry of its own.
@@ -40,4 +43,48 @@ pub struct RouteEntry {
     /// always its own for an entry with `provider`, so that the mail leaves that provider's lanes.
     #[serde(default)]
     pub limits: String,
+    /// The name we log in by at this hop (AUTH PLAIN or LOGIN).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub username: String,
+    /// The password of `username`. Whoever reads the configuration has it.
+    #[serde(default, skip_serializing_if = "Secret::is_empty")]
+    pub password: Secret,
+    /// A file with that password, on one line.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub password_file: String,
+    /// TLS towards this hop; absent: `verify` with a `username`, else as towards all hosts. Danger: with a `username`, what is less than
+    /// `verify` gives the password to whoever stands in between.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<HopTls>,
+    /// Whether the route counts.
+    #[serde(default = "yes")]
+    pub enabled: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Default for RouteEntry {
+    fn default() -> RouteEntry {
+        RouteEntry {
+            domain: String::new(),
+            provider: String::new(),
+            to: String::new(),
+            limits: String::new(),
+            username: String::new(),
+            password: Secret::default(),
+            password_file: String::new(),
+            tls: None,
+            enabled: true,
+        }
+    }
+}
+
+impl RouteEntry {
+    /// The entry, for people.
+    pub fn named(&self) -> String {
+        let whose = if self.provider.is_empty() { &self.domain } else { &self.provider };
+        format!("[[route]] for \"{whose}\"")
+    }
 }

@@ -140,7 +140,14 @@ mod tests {
                 provider: "mx0.test".into(),
             }
         });
-        Route { hosts: hosts.collect(), valid_until: NOW, fixed: false, limits_named: false }
+        Route {
+            hosts: hosts.collect(),
+            valid_until: NOW,
+            fixed: false,
+            limits_named: false,
+            access: None,
+            demand: None,
+        }
     }
 
     fn order(route: &Route, turn: u64, failing: &FailureMemory) -> Vec<SocketAddr> {

@@ -15,11 +15,11 @@ use tokio::sync::{OnceCell, Semaphore};
 
 use super::choice::{Fault, Found};
 use super::dns::Dns;
-use super::fixed::{FixedRoutes, Hop};
+use super::fixed::FixedRoutes;
 use super::lookup::Lookup;
 use super::provider::ProviderTable;
 use super::reachable::Reachable;
-use super::{Reach, Route, Unroutable};
+use super::{Demand, Reach, Route, TlsPolicies, Unroutable};
 use crate::clock::Clock;
 use crate::types::{Domain, NextHop, Timestamp};
 
@@ -40,6 +40,7 @@ pub struct Settings {
     pub providers: ProviderTable,
     pub reachable: Reachable,
     pub reach: Reach,
+    pub policies: TlsPolicies,
 }
 
 /// Answers where the mail of a domain goes. Shared behind an `Arc`.
@@ -77,9 +78,10 @@ impl Router {
 
     /// Where an operator's order sends mail of `domain`. Not remembered: who asks keeps it while it is valid.
     pub async fn resolve_hop(&self, domain: &Domain, to: &NextHop) -> Outcome {
-        let found = self.lookup().next_hop(domain, &Hop::ordered(to)).await;
+        let found = self.lookup().next_hop(domain, &self.settings.fixed.ordered(domain, to)).await;
         let now = self.clock.now();
-        found.map(|found| found.valid_from(now)).map_err(|fault| fault.valid_from(now))
+        let demand = self.settings.policies.of(domain);
+        found.map(|found| found.valid_from(now, demand)).map_err(|fault| fault.valid_from(now))
     }
 
     /// Forgets what is known about `domain`, so that the next question goes to the name servers: the receiver said that
@@ -120,7 +122,8 @@ impl Router {
     async fn look_up(&self, domain: &Domain) -> Outcome {
         let found = self.lookup().domain(domain).await;
         let now = self.clock.now();
-        found.map(|found| found.valid_from(now)).map_err(|fault| fault.valid_from(now))
+        let demand = self.settings.policies.of(domain);
+        found.map(|found| found.valid_from(now, demand)).map_err(|fault| fault.valid_from(now))
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -129,12 +132,14 @@ impl Router {
 }
 
 impl Found {
-    fn valid_from(self, now: Timestamp) -> Route {
+    fn valid_from(self, now: Timestamp, demand: Option<Demand>) -> Route {
         Route {
             hosts: self.hosts,
             valid_until: now + self.ttl.clamp(VALID_MIN, VALID_MAX),
             fixed: self.fixed,
             limits_named: self.limits_named,
+            access: self.access,
+            demand,
         }
     }
 }
@@ -201,6 +206,7 @@ mod tests {
             providers: ProviderTable::default(),
             reachable: Reachable { port: 25, ip: IpChoice::PreferIpv4, networks: vec![], own },
             reach: Reach { ipv4: true, ipv6: true },
+            policies: TlsPolicies::default(),
         };
         (dns.clone(), clock.clone(), Arc::new(Router::new(dns, clock, settings)))
     }

@@ -15,8 +15,7 @@ use super::intake::{accepted, deliveries};
 use crate::alert::{Alerts, Letter, Means, Room};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::outbound::tls;
-use crate::post::Names;
+use crate::post::{Names, Tls};
 use crate::route::Router;
 use crate::route::dns::Dns;
 use crate::spool::{Change, NewMessage, Spool};
@@ -138,16 +137,17 @@ pub(super) struct Started {
 pub(super) fn start(
     config: &Config,
     means: Arc<RelayMeans>,
+    tls: &Tls,
     tasks: &TaskTracker,
     stop: &CancellationToken,
-) -> Result<Started, rustls::Error> {
+) -> Started {
     let (alerts, clock, spool) = (Alerts::default(), means.clock.clone(), means.spool.clone());
-    let room = Room::new(&config.alerts, alerts.clone(), means, clock, tls::provider(), tasks, stop)?;
+    let room = Room::new(&config.alerts, alerts.clone(), means, clock, tls, tasks, stop);
     tasks.spawn(room.run(stop.clone()));
     watch(spool, config.limits.min_free_disk.0, alerts.clone(), tasks, stop);
     let (said, heard) = mpsc::channel(ALERTS_MAX);
     pass_on(heard, alerts.clone(), tasks, stop);
-    Ok(Started { alerts, said })
+    Started { alerts, said }
 }
 
 /// Passes on what dispatch says. It has written the events itself.

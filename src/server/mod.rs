@@ -51,12 +51,13 @@ use crate::event::{EventLog, Tail};
 use crate::inbound::{Bound, Front, Slowed};
 use crate::limits::{self, Connections};
 use crate::metrics::Meters;
-use crate::outbound::{Connector, Tcp, tls};
+use crate::outbound::{Connector, Tcp, roots, tls};
 use crate::post;
 use crate::queue::Retry;
 use crate::route::identity::{Identity, Reach};
 use crate::route::{
-    Dns, FixedRoutes, HickoryDns, OwnAddresses, ProviderTable, Reachable, Router, Settings as RouterSettings,
+    Accesses, Dns, FixedRoutes, HickoryDns, OwnAddresses, ProviderTable, Reachable, Router, Settings as RouterSettings,
+    TlsPolicies,
 };
 use crate::spool::{self, Journal, Spool};
 use crate::state;
@@ -152,6 +153,9 @@ struct Relay {
     intake: Arc<SpoolIntake>,
     state: state::Store,
     engine: Handle,
+    connector: Connector,
+    /// For webhooks and alerts.
+    tls: post::Tls,
     rules: Arc<rules::InForce>,
     alerts: Alerts,
     means: Arc<RelayMeans>,
@@ -224,17 +228,19 @@ impl Relay {
         admitted.watch(&tasks, &stop_engine);
         let bound = Bound::bind(&config.listener, admitted.certificate.as_ref())?;
         let addresses = bound.addresses();
-        let router = router(&config, dns.clone(), &clock, &addresses)?;
+        let router = router(&config, &Accesses::load(&config.route)?, dns.clone(), &clock, &addresses)?;
         let known = Arc::new(Known::nothing_yet());
         let roads = Roads { router: router.clone(), dns: dns.clone() };
         let means = RelayMeans::new(spool.clone(), known.clone(), clock.clone(), roads);
-        let alerts::Started { alerts, said } = alerts::start(&config, means.clone(), &tasks, &stop_engine)?;
+        let roots = roots::load(&config.delivery.ca_file)?;
+        let tls = post::Tls::new(tls::provider(), &roots)?;
+        let alerts::Started { alerts, said } = alerts::start(&config, means.clone(), &tls, &tasks, &stop_engine);
         let endpoints = webhook::load(&config.webhook)?;
         let around = Surroundings {
             names: means.clone(),
             alerts: alerts.clone(),
             clock: clock.clone(),
-            tls: post::tls(tls::provider())?,
+            tls: tls.clone(),
             lines: last_line,
             events: config.data_dir.join("events"),
             cursors: config.data_dir.join("webhooks"),
@@ -248,8 +254,10 @@ impl Relay {
         core.restore(lanes::restored(records), clock.now());
         let rules = Arc::new(rules::InForce::new(rules));
         let (slowed, seen) = (Slowed::default(), Seen::default());
+        let connector = Connector::new(Arc::new(Tcp)).and_then(|connector| connector.with_roots(&roots));
+        let connector = connector.context("cannot set up TLS")?.with_stop(stop_engine.clone());
         let resources = Resources {
-            connector: Connector::new(Arc::new(Tcp)).context("cannot set up TLS")?.with_stop(stop_engine.clone()),
+            connector: connector.clone(),
             router: router.clone(),
             spool: spool.clone(),
             suppressions: suppressions.clone(),
@@ -369,6 +377,8 @@ impl Relay {
             intake,
             state: store,
             engine: handle,
+            connector,
+            tls,
             rules,
             alerts,
             means,
@@ -502,13 +512,16 @@ impl Relay {
 
     async fn apply(&self, config: &Config) -> anyhow::Result<()> {
         let dns = self.resolver(config);
-        let router = router(config, dns.clone(), &self.clock, &self.addresses)?;
+        let router = router(config, &Accesses::load(&config.route)?, dns.clone(), &self.clock, &self.addresses)?;
         let rules = rules::of(config)?;
         let settings = core_settings(config, &rules, &self.spool)?;
         let endpoints = webhook::load(&config.webhook)?;
         let token = self.web.prepare(config)?;
+        let roots = roots::load(&config.delivery.ca_file)?;
         self.admitted.reload(config).await?;
         self.front.reload(&config.relay)?;
+        self.connector.set_roots(&roots)?;
+        self.tls.set_roots(&roots)?;
         self.intake.set_at_injection(config.suppression.at_injection);
         self.alerts.reload(&config.alerts);
         self.means.set_roads(Roads { router: router.clone(), dns: dns.clone() });
@@ -593,14 +606,21 @@ fn share_descriptors(config: &mut Config) -> Option<String> {
     share.cut
 }
 
-fn router(config: &Config, dns: Arc<dyn Dns>, clock: &Clock, own: &[SocketAddr]) -> anyhow::Result<Arc<Router>> {
+fn router(
+    config: &Config,
+    accesses: &Accesses,
+    dns: Arc<dyn Dns>,
+    clock: &Clock,
+    own: &[SocketAddr],
+) -> anyhow::Result<Arc<Router>> {
     let profiles = Profiles::new(&config.provider);
     let providers = ProviderTable::new(profiles.iter().map(|p| (&*p.name, p.mx.as_slice(), p.domains.as_slice())));
     let settings = RouterSettings {
-        fixed: FixedRoutes::new(&config.route, config.delivery.port)?,
+        fixed: FixedRoutes::new(&config.route, config.delivery.port, accesses)?,
         providers,
         reachable: Reachable::new(&config.delivery, OwnAddresses::of_this_host(own.to_vec())),
         reach: Reach::probe(),
+        policies: TlsPolicies::new(&config.tls_policy),
     };
     Ok(Arc::new(Router::new(dns, clock.clone(), settings)))
 }
@@ -608,7 +628,7 @@ fn router(config: &Config, dns: Arc<dyn Dns>, clock: &Clock, own: &[SocketAddr])
 /// The providers whose hosts take the mail of these domains, as the relay would find them; domains without hosts are left out.
 pub async fn providers_of(config: &Config, domains: Vec<Domain>) -> anyhow::Result<BTreeMap<Domain, Arc<str>>> {
     let dns = Arc::new(HickoryDns::new(&config.dns)?);
-    let router = router(config, dns, &Clock::system(), &[])?;
+    let router = router(config, &Accesses::unread(&config.route), dns, &Clock::system(), &[])?;
     let mut asked: JoinSet<Option<(Domain, Arc<str>)>> = JoinSet::new();
     let mut found = BTreeMap::new();
     let mut take = |ended: Result<Option<(Domain, Arc<str>)>, _>| found.extend(ended.ok().flatten());

@@ -78,7 +78,11 @@ fn all_files(config: &Config, files: &[PathBuf]) -> Vec<PathBuf> {
     let of_hooks = config.webhook.iter().flat_map(|hook| [&hook.url_file, &hook.secret_file]);
     let of_hooks = of_hooks.filter(|file| !file.is_empty()).map(PathBuf::from);
     let token = web::file(config).map(Path::to_path_buf);
-    files.iter().cloned().chain(admitted::files(config)).chain(of_hooks).chain(token).collect()
+    let authorities = Some(&config.delivery.ca_file).filter(|file| !file.as_os_str().is_empty()).cloned();
+    let passwords = config.route.iter().filter(|route| route.enabled).map(|route| &route.password_file);
+    let passwords = passwords.filter(|file| !file.is_empty()).map(PathBuf::from);
+    let given = files.iter().cloned().chain(admitted::files(config));
+    given.chain(of_hooks).chain(token).chain(authorities).chain(passwords).collect()
 }
 
 fn say_root() {

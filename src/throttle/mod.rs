@@ -51,7 +51,7 @@ pub use wave::Mining;
 use wave::{Clients, Wave, WaveChange};
 
 use crate::types::words::count;
-use crate::types::{Domain, QueueId, Reading, Timestamp};
+use crate::types::{Domain, NamedLimits, QueueId, Reading, Timestamp};
 
 /// In the place of a source: what holds for a provider whichever of our addresses is used.
 pub const EVERY_SOURCE: &str = "*";
@@ -82,6 +82,8 @@ pub struct Permit {
     under_way: Option<u64>,
     /// The receiver has let it in, and it has not taken leave.
     is_in: bool,
+    /// What the receiver has said of this connection.
+    named: NamedLimits,
 }
 
 impl Permit {
@@ -319,7 +321,13 @@ impl Throttle {
         lane.open += 1;
         lane.last_used = now;
         self.open += 1;
-        Answer::Granted(Permit { lane: name.clone(), messages: 0, under_way: None, is_in: false })
+        Answer::Granted(Permit {
+            lane: name.clone(),
+            messages: 0,
+            under_way: None,
+            is_in: false,
+            named: NamedLimits::default(),
+        })
     }
 
     /// Is no new connection of the lane opened for now, whoever gives one back?
@@ -349,16 +357,20 @@ impl Throttle {
             return Answer::At(until);
         }
         // After a cut the connections above the limit end with the transaction they were in.
-        if lane.is_spent(usize::try_from(permit.messages).unwrap_or(usize::MAX), now) {
+        let is_over = permit.named.messages.is_some_and(|most| permit.messages >= most.max(1));
+        if is_over || lane.is_spent(usize::try_from(permit.messages).unwrap_or(usize::MAX), now) {
             return Answer::Spent;
         }
-        let recipients = recipients.clamp(1, lane.recipients());
+        let named =
+            permit.named.recipients.map_or(usize::MAX, |most| usize::try_from(most.max(1)).unwrap_or(usize::MAX));
+        let recipients_max = lane.recipients().min(named);
+        let recipients = recipients.clamp(1, recipients_max);
         if let Err(when) = lane.start(recipients, now) {
             return when.map_or(Answer::Full, Answer::At);
         }
         permit.messages += 1;
         permit.under_way = Some(recipients as u64);
-        Answer::Granted(Grant { recipients: lane.recipients() })
+        Answer::Granted(Grant { recipients: recipients_max })
     }
 
     /// The transaction of a permit is over; what came of it is told by `report`.
@@ -368,8 +380,9 @@ impl Throttle {
         }
     }
 
-    /// The receiver has let the connection in.
-    pub fn let_in(&mut self, permit: &mut Permit) {
+    /// The receiver has let the connection in, and named its limits, if any.
+    pub fn let_in(&mut self, permit: &mut Permit, named: NamedLimits) {
+        permit.named = named;
         if let Some(lane) = self.lanes.get_mut(&permit.lane).filter(|_| !permit.is_in) {
             permit.is_in = true;
             lane.let_in();

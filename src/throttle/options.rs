@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::types::{Rate, RateLimit, Span};
+use crate::types::{Rate, RateLimit, Span, TlsMode};
 
 /// The unit of all times of learning at a provider whose profile has no other.
 pub const PAUSE: Span = Span(Duration::from_secs(600));
@@ -53,6 +53,9 @@ pub struct ProviderOptions {
     /// BDAT is used where its hosts offer it; off as well where `[delivery] chunking` is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chunking: Option<bool>,
+    /// TLS towards its hosts: stronger than `[delivery] tls`, weaker than a `[[tls_policy]]` of the recipients' domain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsMode>,
     /// The unit of this provider's waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause: Option<Span>,

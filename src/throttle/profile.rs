@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::options::{GROWTH_FLOOR, INITIAL_CONNECTIONS, PAUSE, PAUSE_MAX, PROBE_BLOCK, ProviderOptions};
-use crate::types::{Rate, RateLimit};
+use crate::types::{Rate, RateLimit, TlsMode};
 
 /// Simultaneous connections to one receiver, over all its hosts and domains and all our addresses. 500 is what
 /// Outlook.com's postmaster page allows; nobody else is asked for more.
@@ -46,6 +46,8 @@ pub struct Profile {
     pub growth_floor: f64,
     /// BDAT may be used where it is offered.
     pub chunking: bool,
+    /// TLS towards its hosts; none: as for all.
+    pub tls: Option<TlsMode>,
     /// The unit of this provider's waits.
     pub pause: Duration,
     /// A wait that is doubled on each repeat grows to this many at most, or to the like part of it.
@@ -122,6 +124,7 @@ impl Profile {
             growth: 0.0,
             growth_floor: GROWTH_FLOOR.in_hour(),
             chunking: true,
+            tls: None,
             pause: PAUSE.0,
             pause_max: PAUSE_MAX.0,
             probe_block: PROBE_BLOCK.0,
@@ -151,6 +154,7 @@ impl Profile {
         set(&mut self.growth, options.growth);
         set(&mut self.growth_floor, options.growth_floor.map(Rate::in_hour));
         set(&mut self.chunking, options.chunking);
+        set(&mut self.tls, options.tls.map(Some));
         set(&mut self.pause, options.pause.map(|span| span.0));
         set(&mut self.pause_max, options.pause_max.map(|span| span.0));
         set(&mut self.probe_block, options.probe_block.map(|span| span.0));

@@ -162,7 +162,8 @@ impl Bench {
     }
 
     fn grant(&mut self, n: usize) -> Answer<Grant> {
-        self.throttle.let_in(&mut self.permits[n]);
+        let named = self.permits[n].named;
+        self.throttle.let_in(&mut self.permits[n], named);
         self.throttle.grant(&mut self.permits[n], 1, self.now)
     }
 
@@ -390,7 +391,7 @@ fn while_no_connection_is_opened_that_is_said_and_those_that_are_open_go_on() {
 fn while_new_connections_wait_another_comes_in_the_place_of_one_that_was_let_in() {
     let mut bench = busy();
     let last = bench.permits.len() - 1;
-    (0..last).for_each(|n| bench.throttle.let_in(&mut bench.permits[n]));
+    (0..last).for_each(|n| bench.throttle.let_in(&mut bench.permits[n], NamedLimits::default()));
     bench.refuse(&reading(Class::ConnectionLimit, Scope::Source), 0);
     for n in [last, 0] {
         assert!(matches!(bench.open(), Answer::Rests(_)));
@@ -413,7 +414,7 @@ fn what_is_being_opened_or_takes_leave_is_no_connection_that_goes_well() {
         for (n, permit) in bench.permits.iter_mut().enumerate() {
             assert!(matches!(throttle.grant(permit, 1, now), Answer::Granted(_)));
             if n < 11 {
-                throttle.let_in(permit);
+                throttle.let_in(permit, NamedLimits::default());
             }
         }
         throttle.leaves(&mut bench.permits[10]);
@@ -488,6 +489,24 @@ fn two_connections_ended_after_as_many_messages_make_it_the_limit_and_nothing_el
     }
     bench.grant(last);
     assert!(matches!(bench.grant(last), Answer::Spent), "ten messages");
+}
+
+#[test]
+fn what_the_receiver_names_bounds_a_connection_before_anything_is_refused_and_never_below_one() {
+    let granted = |answer: Answer<Grant>| match answer {
+        Answer::Granted(Grant { recipients }) => Some(recipients),
+        _ => None,
+    };
+    for (messages, recipients, most) in
+        [(Some(2), Some(3), 3), (Some(1), None, 100), (Some(0), Some(0), 1), (None, Some(500), 100)]
+    {
+        let mut bench = Bench::new(5);
+        bench.open();
+        bench.permits[0].named = NamedLimits { messages, recipients };
+        let carried = (0..10).take_while(|_| granted(bench.grant(0)) == Some(most)).count();
+        assert_eq!(carried, messages.map_or(10, |messages| messages.max(1) as usize), "{messages:?} {recipients:?}");
+        assert_eq!(granted(bench.grant(1)), Some(100), "the others go on as before");
+    }
 }
 
 #[test]

@@ -51,7 +51,7 @@ pub struct Event {
     pub verdict: Option<&'static str>,
     /// Milliseconds from acceptance to this event.
     pub delay_ms: Option<u64>,
-    /// `TLSv1.3 TLS_AES_256_GCM_SHA384`; `Some("none")` for clear text.
+    /// `TLSv1.3 TLS_AES_256_GCM_SHA384 X25519MLKEM768 verified`; `Some("none")` for clear text.
     pub tls: Option<Arc<str>>,
     /// How many recipients (`accepted`).
     pub recipients: Option<usize>,

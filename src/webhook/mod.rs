@@ -24,13 +24,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::alert::Alerts;
 use crate::clock::Clock;
-use crate::post::Names;
+use crate::post::{Names, Tls};
 pub use endpoint::{Endpoint, LoadError};
 use hook::Hook;
 use options::Webhook;
@@ -40,7 +39,7 @@ pub struct Surroundings<N> {
     pub names: Arc<N>,
     pub alerts: Alerts,
     pub clock: Clock,
-    pub tls: TlsConnector,
+    pub tls: Tls,
     /// The number of the last line of the event log: who waits for it hears of new ones.
     pub lines: watch::Receiver<u64>,
     /// The folder of the event log.

@@ -49,7 +49,7 @@ impl Bench {
             names: self.names.clone(),
             alerts: self.alerts.clone(),
             clock: self.clock.clone(),
-            tls: crate::post::tls(Arc::new(rustls::crypto::aws_lc_rs::default_provider())).unwrap(),
+            tls: crate::post::Tls::new(Arc::new(rustls::crypto::aws_lc_rs::default_provider()), &[]).unwrap(),
             lines: self.log.last_line(),
             events: self.folder.path().join("events"),
             cursors: self.folder.path().join("webhooks"),

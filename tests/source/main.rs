@@ -57,7 +57,7 @@ const USES: &[(&str, &str)] = &[
     ("demo", "admin clock config route server simulate types"),
     (
         "cli",
-        "admin auth clock config demo doctor event inbound log rehearse \
+        "admin auth clock config demo doctor event inbound log outbound rehearse \
          report route server simulate spool state suppress throttle types verdict webhook",
     ),
 ];

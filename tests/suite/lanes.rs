@@ -239,3 +239,31 @@ fn a_421_in_the_middle_of_the_queue_costs_the_others_no_attempt() {
     assert!(relay.events_of("deferred").len() <= 1, "{:#?}", relay.events_of("deferred"));
     relay.assert_settled();
 }
+
+/// RFC 9422.
+#[test]
+fn limits_that_a_receiver_names_are_kept_before_anything_is_refused() {
+    let (world, mx) = World::with_domain("x.test");
+    mx.offer(&["PIPELINING", "LIMITS MAILMAX=2 RCPTMAX=3 RCPTDOMAINMAX=1"]);
+    let relay = world.config().start();
+    let many: Vec<String> = (0..7).map(|n| format!("u{n}@x.test")).collect();
+    relay.submit("app@sender.test", &many.iter().map(String::as_str).collect::<Vec<_>>(), &mail("seven", "x"));
+    let parts = mx.wait_accepted(3);
+    assert_eq!(parts.iter().map(|part| part.to().len()).collect::<Vec<_>>(), [3, 3, 1]);
+    for n in 0..6 {
+        relay.submit("app@sender.test", &[&format!("v{n}@x.test")], &mail("more", "x"));
+        mx.wait_accepted(4 + n);
+    }
+    let mut carried = std::collections::BTreeMap::new();
+    mx.accepted().iter().for_each(|got| *carried.entry(got.connection).or_insert(0) += 1);
+    assert!(carried.values().all(|messages| *messages <= 2), "{carried:?}");
+    // Nonsense bounds nothing.
+    mx.offer(&["PIPELINING", "LIMITS MAILMAX=0 RCPTMAX=x"]);
+    for n in 0..5 {
+        relay.submit("app@sender.test", &[&format!("w{n}@x.test")], &mail("free", "x"));
+        mx.wait_accepted(10 + n);
+    }
+    let last = mx.accepted().last().map(|got| got.connection);
+    assert!(mx.accepted().iter().filter(|got| Some(got.connection) == last).count() >= 4);
+    relay.assert_settled();
+}

@@ -153,7 +153,7 @@ impl World {
 
     /// A connection stands: its first transaction begins, but not if it was called back meanwhile.
     fn opened(&mut self, connection: ConnectionId, job: Job) {
-        self.tell(Input::Opened { connection });
+        self.tell(Input::Opened { connection, limits: Default::default() });
         let Some(open) = self.open.get_mut(&connection) else { return };
         open.opening = false;
         if open.closing {

@@ -204,7 +204,14 @@ impl Site {
     pub fn route(&self, domain: &Domain, clock: Timestamp) -> Option<Route> {
         let place = self.places.get(domain)? % self.hosts.len().max(1);
         let hosts = vec![self.hosts.get(place)?.clone()];
-        Some(Route { hosts, valid_until: clock + ROUTE_VALID, fixed: false, limits_named: false })
+        Some(Route {
+            hosts,
+            valid_until: clock + ROUTE_VALID,
+            fixed: false,
+            limits_named: false,
+            access: None,
+            demand: None,
+        })
     }
 
     pub fn watch(&mut self, start: Timestamp) {

@@ -8,6 +8,7 @@
 mod dialogue;
 mod hostile;
 mod lifecycle;
+mod login;
 mod tls;
 
 use std::collections::VecDeque;
@@ -48,8 +49,8 @@ fn plan(tls: TlsMode) -> Plan {
         address: SocketAddr::from(([192, 0, 2, 1], 25)),
         bind: None,
         helo: "relay.test".into(),
-        tls,
-        skip_tls: false,
+        security: Security { tls, implicit: false, login: None, asked_by: "delivery.tls".into() },
+        hello: Hello::Full,
         greeting: Duration::from_secs(300),
     }
 }

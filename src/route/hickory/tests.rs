@@ -185,6 +185,7 @@ fn router(dns: HickoryDns) -> Router {
         providers: ProviderTable::default(),
         reachable: Reachable::new(&Delivery::default(), OwnAddresses::default()),
         reach: Reach { ipv4: true, ipv6: true },
+        policies: crate::route::TlsPolicies::default(),
     };
     Router::new(Arc::new(dns), Clock::system(), settings)
 }

@@ -27,6 +27,8 @@ pub enum At {
     StartTls,
     /// After 220 to STARTTLS, before the handshake.
     Handshake,
+    /// What is said to credentials that are right.
+    Auth,
     Mail,
     /// RCPT of any address that has no `To` of its own.
     Rcpt,
@@ -91,6 +93,8 @@ pub struct Transaction {
     pub peer: IpAddr,
     pub helo: String,
     pub is_tls: bool,
+    /// Who logged in.
+    pub login: Option<String>,
     pub sender: String,
     /// `SIZE=…`, `BODY=…` as they came.
     pub mail_parameters: Vec<String>,
@@ -178,6 +182,8 @@ pub(super) struct Shared {
     pub(super) state: Mutex<State>,
     pub(super) crowd: Arc<Crowd>,
     pub(super) tls: Option<Arc<ServerConfig>>,
+    /// In PEM; empty without TLS.
+    certificate: String,
     over: AtomicBool,
     pub(super) keeps_content: AtomicBool,
 }
@@ -192,6 +198,10 @@ pub(super) struct State {
     pub(super) peak: usize,
     pub(super) connections: usize,
     pub(super) accepted: usize,
+    /// A hello that needs more than a packet ends the connection.
+    pub(super) drops_large_hellos: bool,
+    /// Name and password that are asked for, and the mechanism that is offered for them.
+    pub(super) login: Option<(String, String, &'static str)>,
 }
 
 #[derive(Default)]
@@ -205,11 +215,13 @@ impl Mx {
     /// nobody signed.
     pub fn start(name: &str, listener: TcpListener, has_tls: bool, crowd: Arc<Crowd>) -> Mx {
         let address = listener.local_addr().expect("the address of a bound socket");
+        let (tls, certificate) = has_tls.then(|| self_signed(name)).unzip();
         let shared = Arc::new(Shared {
             name: name.to_string(),
             state: Mutex::default(),
             crowd,
-            tls: has_tls.then(|| self_signed(name)),
+            tls,
+            certificate: certificate.unwrap_or_default(),
             over: AtomicBool::new(false),
             keeps_content: AtomicBool::new(true),
         });
@@ -232,6 +244,11 @@ impl Mx {
         self.address
     }
 
+    /// Its certificate, which signs itself: who trusts it as an authority can verify the host. PEM.
+    pub fn certificate(&self) -> &str {
+        &self.shared.certificate
+    }
+
     /// The keywords EHLO announces from now on.
     pub fn offer(&self, keywords: &[&str]) {
         self.state().keywords = keywords.iter().map(|k| (*k).to_string()).collect();
@@ -239,6 +256,16 @@ impl Mx {
 
     pub fn offer_all_but(&self, keyword: &str) {
         self.state().keywords.retain(|k| !k.starts_with(keyword));
+    }
+
+    /// As firewalls do that know no TLS beyond one packet.
+    pub fn drops_large_hellos(&self) {
+        self.state().drops_large_hellos = true;
+    }
+
+    /// From now on mail is taken only from who logs in so, by this mechanism (`PLAIN`, `LOGIN`) and inside TLS where the host has it.
+    pub fn wants_login(&self, name: &str, password: &str, mechanism: &'static str) {
+        self.state().login = Some((name.to_string(), password.to_string(), mechanism));
     }
 
     /// Whenever the dialogue comes there and nothing is planned with `once`.
@@ -350,12 +377,12 @@ impl Shared {
     }
 }
 
-fn self_signed(name: &str) -> Arc<ServerConfig> {
+fn self_signed(name: &str) -> (Arc<ServerConfig>, String) {
     let made = rcgen::generate_simple_self_signed(vec![name.to_string()]).expect("a certificate for a test");
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
     let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .and_then(|b| b.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key))
         .expect("a TLS configuration for a test");
-    Arc::new(config)
+    (Arc::new(config), made.cert.pem())
 }

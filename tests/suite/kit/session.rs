@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Shutdown, TcpStream};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rustls::{ServerConnection, StreamOwned};
 
 use super::mx::{Act, At, Rcpt, Shared, Transaction, Words};
@@ -18,6 +20,7 @@ pub(super) struct Session<'a> {
     number: usize,
     peer: IpAddr,
     helo: String,
+    login: Option<String>,
     mail: Option<Mail>,
     has_left: bool,
 }
@@ -66,6 +69,7 @@ impl<'a> Session<'a> {
             number,
             peer,
             helo: String::new(),
+            login: None,
             mail: None,
             has_left: false,
         };
@@ -96,6 +100,7 @@ impl<'a> Session<'a> {
                     self.write(&format!("250 {}", self.shared.name))?;
                 }
                 "STARTTLS" => self.start_tls()?,
+                "AUTH" => self.auth(rest)?,
                 "MAIL" => self.mail(&line)?,
                 "RCPT" => self.rcpt(&line)?,
                 "DATA" => self.data()?,
@@ -118,12 +123,53 @@ impl<'a> Session<'a> {
         if self.shared.tls.is_some() && matches!(self.wire, Wire::Plain(_)) {
             keywords.push("STARTTLS".to_string());
         }
+        if let Some((_, _, mechanism)) = &self.shared.state().login
+            && self.is_private()
+        {
+            keywords.push(format!("AUTH {mechanism}"));
+        }
         let mut lines = vec![format!("{} hello {name}", self.shared.name)];
         lines.extend(keywords);
         let last = lines.len() - 1;
         let usual: Vec<String> =
             lines.iter().enumerate().map(|(i, l)| format!("250{}{l}", if i == last { ' ' } else { '-' })).collect();
         self.answer(&At::Ehlo, &usual.join("\n")).map(|_| ())
+    }
+
+    /// Would a password said here be heard by nobody else, as far as this host can have it?
+    fn is_private(&self) -> bool {
+        self.shared.tls.is_none() || matches!(self.wire, Wire::Tls(_))
+    }
+
+    fn auth(&mut self, rest: &str) -> Dialogue {
+        let wanted = self.shared.state().login.clone();
+        let Some((name, password, mechanism)) = wanted.filter(|_| self.is_private()) else {
+            return self.write("503 5.5.1 nobody logs in here");
+        };
+        let (asked, initial) = rest.split_once(' ').unwrap_or((rest, ""));
+        if asked != mechanism {
+            return self.write("504 5.5.4 not this mechanism");
+        }
+        let given = match (mechanism, initial) {
+            ("PLAIN", "") => self.challenged("334 ")?,
+            ("PLAIN", initial) => decoded(initial),
+            _ => {
+                let given = [self.challenged("334 VXNlcm5hbWU6")?, self.challenged("334 UGFzc3dvcmQ6")?];
+                format!("\0{}", given.join("\0"))
+            }
+        };
+        if given != format!("\0{name}\0{password}") {
+            return self.write("535 5.7.8 bad credentials");
+        }
+        if self.answer(&At::Auth, "235 2.7.0 welcome")?.starts_with('2') {
+            self.login = Some(name);
+        }
+        Ok(())
+    }
+
+    fn challenged(&mut self, challenge: &str) -> Dialogue<String> {
+        self.write(challenge)?;
+        self.line().map(|line| decoded(&line))
     }
 
     fn start_tls(&mut self) -> Dialogue {
@@ -138,6 +184,9 @@ impl<'a> Session<'a> {
         }
         self.unread.clear();
         let Wire::Plain(stream) = std::mem::replace(&mut self.wire, Wire::Gone) else { return Err(Closed) };
+        if self.shared.state().drops_large_hellos && hello_size(&stream)? > 1200 {
+            return Err(Closed);
+        }
         let mut tls = StreamOwned::new(ServerConnection::new(config).map_err(|_| Closed)?, stream);
         while tls.conn.is_handshaking() {
             tls.conn.complete_io(&mut tls.sock)?;
@@ -152,6 +201,9 @@ impl<'a> Session<'a> {
         let Some((sender, parameters)) = path(line) else {
             return self.write("501 5.5.4 no path");
         };
+        if self.login.is_none() && self.shared.state().login.is_some() {
+            return self.write("530 5.7.0 authentication required");
+        }
         if self.answer(&At::Mail, "250 2.1.0 sender ok")?.starts_with('2') {
             self.mail = Some(Mail { sender, parameters, recipients: Vec::new(), chunks: None });
         }
@@ -246,6 +298,7 @@ impl<'a> Session<'a> {
             connection: self.number,
             peer: self.peer,
             helo: self.helo.clone(),
+            login: self.login.clone(),
             is_tls: matches!(self.wire, Wire::Tls(_)),
             sender: mail.sender,
             mail_parameters: mail.parameters,
@@ -393,6 +446,18 @@ impl<'a> Session<'a> {
         let mut rest = [0; 4096];
         while stream.read(&mut rest).is_ok_and(|n| n > 0) {}
     }
+}
+
+/// Of the record that comes next, which stays unread.
+fn hello_size(stream: &TcpStream) -> Dialogue<u16> {
+    let mut head = [0; 5];
+    while stream.peek(&mut head)? < head.len() {}
+    Ok(u16::from_be_bytes([head[3], head[4]]))
+}
+
+fn decoded(text: &str) -> String {
+    let octets = STANDARD.decode(text).unwrap_or_default();
+    String::from_utf8_lossy(&octets).into_owned()
 }
 
 fn unstuff(stuffed: &[u8]) -> Vec<u8> {
