@@ -24,7 +24,8 @@ pub(super) fn check(check: &Check, file: Option<&Path>, output: &mut Output) -> 
     config.users()?;
     config.webhooks()?;
     let certificate = config.certificate()?;
-    let warnings: Vec<&String> = config.warnings.iter().chain(&certificate).collect();
+    let keys = config.keys()?;
+    let warnings: Vec<&String> = config.warnings.iter().chain(&certificate).chain(&keys).collect();
     for warning in &warnings {
         output::say(&format!("warning: {warning}"));
     }

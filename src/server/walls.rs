@@ -77,7 +77,8 @@ impl Walls {
 fn all_files(config: &Config, files: &[PathBuf]) -> Vec<PathBuf> {
     let of_hooks = config.webhook.iter().flat_map(|hook| [&hook.url_file, &hook.secret_file]);
     let of_hooks = of_hooks.filter(|file| !file.is_empty()).map(PathBuf::from);
-    files.iter().cloned().chain(admitted::files(config)).chain(of_hooks).collect()
+    let of_keys = config.dkim.iter().map(|entry| &entry.key_file).filter(|file| !file.is_empty()).map(PathBuf::from);
+    files.iter().cloned().chain(admitted::files(config)).chain(of_hooks).chain(of_keys).collect()
 }
 
 fn say_root() {
