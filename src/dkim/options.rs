@@ -19,7 +19,7 @@ pub struct Dkim {
     pub key: Secret,
     /// Mail that carries a signature of this domain already is left as it is.
     pub skip_signed: bool,
-    /// Where the key came from, if no entry of the configuration names it.
+    /// Where the entry comes from.
     #[serde(skip)]
     pub origin: Origin,
 }
