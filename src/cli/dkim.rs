@@ -79,6 +79,9 @@ struct RecordLine {
     strings: Vec<String>,
     /// As a zone file has it.
     zone: String,
+    /// Of a new key that is written into no file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    private_key: Option<String>,
 }
 
 impl RecordLine {
@@ -92,6 +95,7 @@ impl RecordLine {
             zone: record::zone_line(&name, &record),
             name,
             record,
+            private_key: None,
         }
     }
 }
@@ -114,8 +118,9 @@ pub(super) fn keygen(asked: &Keygen, output: &mut Output) -> anyhow::Result<Exit
     if let Some(file) = &asked.out {
         dkim::write_key(file, &pem).map_err(|error| anyhow::anyhow!("cannot write {}: {error}", file.display()))?;
     }
-    let line = RecordLine::of(domain.as_str(), &asked.selector, &key);
+    let mut line = RecordLine::of(domain.as_str(), &asked.selector, &key);
     if asked.format.json {
+        line.private_key = asked.out.is_none().then_some(pem);
         output.json(&line)?;
     } else {
         if asked.out.is_none() {
@@ -127,9 +132,6 @@ pub(super) fn keygen(asked: &Keygen, output: &mut Output) -> anyhow::Result<Exit
         output.line("")?;
         output.line("and, when `weir dkim check` sees it, sign with the key:")?;
         output.line(&entry(&line, asked.out.as_deref()))?;
-    }
-    if asked.format.json && asked.out.is_none() {
-        output::say("the private key is written nowhere: give --out FILE");
     }
     output.flush()?;
     Ok(ExitCode::SUCCESS)

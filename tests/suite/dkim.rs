@@ -261,6 +261,31 @@ fn a_reload_signs_with_the_new_key_and_a_key_that_is_none_changes_nothing() {
     scene.keys.all_are_good(&sent.content, &["one", "two"]);
 }
 
+#[test]
+fn a_key_that_is_written_into_no_file_is_printed_with_its_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("key.pem");
+    let arguments = ["dkim", "keygen", "--domain", "Sender.test", "--selector", "s", "--type", "ed25519"];
+    let printed = weir(&arguments).stdout;
+    let text = String::from_utf8(printed.clone()).unwrap();
+    assert!(
+        text.starts_with("-----BEGIN PRIVATE KEY-----\n") && text.contains("[[dkim]]\ndomain = \"sender.test\""),
+        "{text}"
+    );
+    // All that was printed serves as the file of the key.
+    std::fs::write(&file, printed).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let entry = format!("[[dkim]]\ndomain = \"sender.test\"\nselector = \"s\"\nkey_file = \"{}\"", file.display());
+    let relay = Relay::prepare(WEIR.into(), Config::new(Dns::start().address(), 25).table(&entry));
+    let shown = relay.ok(&["dkim", "show"]);
+    assert!(text.contains(shown.trim()), "{shown}\n{text}");
+    let output = weir(&[&arguments[..], &["--json"]].concat());
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(json["private_key"].as_str().is_some_and(|key| key.starts_with("-----BEGIN")), "{json}");
+    let refused = weir(&[&arguments[..], &["--out", file.to_str().unwrap()]].concat());
+    assert_eq!(refused.status.code(), Some(1), "no key is written over");
+}
+
 /// What `weir dkim check --json` finds, by selector; and its exit code.
 fn checked(relay: &Relay) -> (BTreeMap<String, Value>, Option<i32>) {
     let output = relay.command(&["dkim", "check", "--json"]);
