@@ -21,6 +21,7 @@ mod seen;
 mod site;
 mod submission;
 pub(crate) mod suppression;
+mod threads;
 mod walls;
 mod writers;
 

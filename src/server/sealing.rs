@@ -12,9 +12,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 
+use super::threads::Threads;
 use crate::clock::Clock;
 use crate::dkim::{Ready, SignFault, Signers, Signing, Unsigned};
 use crate::inbound::BodySink;
@@ -26,10 +25,10 @@ const HEADERS_MAX: usize = 8 << 20;
 /// What each may keep whatever the others do: as much as the fields of nearly every message take.
 const HEADER_OWN: usize = 8 << 10;
 
-/// The keys in force, and the places for those who use them.
+/// The keys in force, and the threads on which they are used.
 pub(super) struct Sealing {
     signers: RwLock<Arc<Signers>>,
-    places: Arc<Semaphore>,
+    threads: Threads,
     clock: Clock,
     /// Beyond `HEADER_OWN` of each.
     headers: Arc<AtomicUsize>,
@@ -38,10 +37,9 @@ pub(super) struct Sealing {
 
 impl Sealing {
     pub(super) fn new(signers: Signers, clock: Clock) -> Arc<Sealing> {
-        let places = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         Arc::new(Sealing {
             signers: RwLock::new(Arc::new(signers)),
-            places: Arc::new(Semaphore::new(places)),
+            threads: Threads::of_this_host(),
             clock,
             headers: Arc::default(),
             said: Seldom::minutely(),
@@ -70,9 +68,8 @@ impl Sealing {
     }
 
     async fn sign(&self, ready: Ready) -> Result<Vec<u8>, String> {
-        let _place = self.places.acquire().await.map_err(|error| error.to_string())?;
-        let done = tokio::task::spawn_blocking(move || ready.sign()).await.map_err(|error| error.to_string())?;
-        done.map_err(|error| error.to_string())
+        let done = self.threads.run(move || ready.sign()).await;
+        done.map_err(|_| "it was not made".to_string())?.map_err(|error| error.to_string())
     }
 
     /// Since 1970.
@@ -93,24 +90,21 @@ impl Sealing {
 impl Seal for Sealing {
     fn seal(&self, mut contents: Vec<Bytes>) -> Pin<Box<dyn Future<Output = Vec<Bytes>> + Send + '_>> {
         Box::pin(async move {
-            let (signers, seconds, mut work) = (self.signers(), self.seconds(), JoinSet::new());
+            let (signers, seconds) = (self.signers(), self.seconds());
             if signers.is_empty() {
                 return contents;
             }
-            for (at, content) in contents.iter().cloned().enumerate() {
-                let Ok(place) = self.places.clone().acquire_owned().await else { break };
-                let signers = signers.clone();
-                work.spawn_blocking(move || {
-                    let _place = place;
-                    (at, signed(&signers, &content, seconds))
-                });
-            }
-            while let Some(done) = work.join_next().await {
-                match done {
-                    Ok((at, Ok(Some(signed)))) => contents[at] = signed,
-                    Ok((_, Ok(None))) => {}
-                    Ok((_, Err(error))) => tracing::error!("a report goes out unsigned: {error}"),
-                    Err(error) => tracing::error!("a report goes out unsigned: {error}"),
+            let begin = |content: &Bytes| {
+                let (signers, content) = (signers.clone(), content.clone());
+                self.threads.run(move || signed(&signers, &content, seconds))
+            };
+            let begun: Vec<_> = contents.iter().map(begin).collect();
+            for (content, done) in contents.iter_mut().zip(begun) {
+                match done.await {
+                    Ok(Ok(Some(signed))) => *content = signed,
+                    Ok(Ok(None)) => {}
+                    Ok(Err(error)) => tracing::error!("a report goes out unsigned: {error}"),
+                    Err(_) => tracing::error!("a report goes out unsigned: its signature was not made"),
                 }
             }
             contents
