@@ -5,7 +5,7 @@
 //! run: what it commits a second is what the relay could reach if everything else were free.
 //!
 //! `cargo bench --bench relay`; `WEIR_BENCH_MESSAGES` sets the number of messages, `WEIR_BENCH_PROGRAM` names another
-//! build to measure.
+//! build to measure, `WEIR_BENCH_DKIM=rsa` or `ed25519` has each message signed.
 
 #![expect(clippy::disallowed_methods, reason = "a bench measures real time")]
 
@@ -16,7 +16,7 @@ mod kit;
 mod load;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use kit::relay::WEIR;
@@ -43,7 +43,8 @@ fn main() {
     let (dns, sink) = (Dns::start(), Sink::start());
     dns.mx("bench.test", &[(10, "mx.bench.test")]);
     dns.addresses("mx.bench.test", &[sink.address().ip()]);
-    let relay = start(&dns, &sink);
+    let keys = tempfile::tempdir().expect("a folder for keys");
+    let relay = start(&dns, &sink, keys.path());
     let pid = relay.pid().to_string();
     let idle = process::memory_peak(&pid);
     // The first messages open connections and fill caches.
@@ -75,12 +76,20 @@ fn main() {
     println!("ratio        {:>8.0} % of the bare spool; target {word}", 100.0 * relayed / bare);
 }
 
-fn start(dns: &Dns, sink: &Sink) -> Relay {
-    let config = Config::new(dns.address(), sink.address().port()).table(&format!(
+fn start(dns: &Dns, sink: &Sink, keys: &Path) -> Relay {
+    let mut config = Config::new(dns.address(), sink.address().port()).table(&format!(
         "[[provider]]\nname = \"bench\"\nmx = [\"*.bench.test\"]\nmax_connections = {SESSIONS}\n\
          initial_connections = {SESSIONS}\nmessages_per_connection = 1000"
     ));
     let program = std::env::var_os("WEIR_BENCH_PROGRAM").map_or_else(|| PathBuf::from(WEIR), PathBuf::from);
+    if let Ok(kind) = std::env::var("WEIR_BENCH_DKIM") {
+        let file = keys.join("key.pem").display().to_string();
+        let arguments =
+            ["dkim", "keygen", "--domain", "sender.test", "--selector", "s", "--type", &kind, "--out", &file];
+        assert!(std::process::Command::new(&program).args(arguments).status().is_ok_and(|status| status.success()));
+        config = config.table(&format!("[[dkim]]\ndomain = \"sender.test\"\nselector = \"s\"\nkey_file = \"{file}\""));
+        println!("each message is signed with {kind}");
+    }
     Relay::start_program(program, config)
 }
 

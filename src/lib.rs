@@ -13,6 +13,7 @@ pub mod clock;
 pub mod config;
 pub mod demo;
 pub mod dispatch;
+pub mod dkim;
 pub mod doctor;
 pub mod event;
 pub mod http;

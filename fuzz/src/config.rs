@@ -41,8 +41,15 @@ fn load(file: &[u8], environment: Vec<(String, String)>) -> Result<(Config, Vec<
     let attached =
         || (vec!["172.18.0.0/30".parse().expect("a network")], vec!["172.18.0.1".parse().expect("an address")]);
     let profiles = vec!["gmail".to_string(), "outlook".to_string()];
-    let sources =
-        Sources { file: Some(path), search: Vec::new(), environment, profiles, attached: &attached, lowest_port: 1024 };
+    let sources = Sources {
+        file: Some(path),
+        search: Vec::new(),
+        environment,
+        profiles,
+        attached: &attached,
+        lowest_port: 1024,
+        foreign_keys: "/nowhere".into(),
+    };
     Config::load(&sources)
 }
 

@@ -12,6 +12,7 @@ pub mod address;
 pub mod chunks;
 pub mod command_line;
 pub mod config;
+pub mod dkim;
 pub mod event_log;
 pub mod header;
 pub mod incoming;
@@ -30,11 +31,12 @@ pub mod verdict;
 /// A target's name, which is that of its folder in `corpus/` and `found/`, and its check.
 pub type Target = (&'static str, fn(&[u8]));
 
-pub const TARGETS: [Target; 16] = [
+pub const TARGETS: [Target; 17] = [
     ("address", address::check),
     ("chunks", chunks::check),
     ("command_line", command_line::check),
     ("config", config::check),
+    ("dkim", dkim::check),
     ("event_log", event_log::check),
     ("header", header::check),
     ("incoming", incoming::check),

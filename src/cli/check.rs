@@ -26,7 +26,8 @@ pub(super) fn check(check: &Check, file: Option<&Path>, output: &mut Output) -> 
     config.authorities()?;
     config.logins()?;
     let certificate = config.certificate()?;
-    let warnings: Vec<&String> = config.warnings.iter().chain(&certificate).collect();
+    let keys = config.keys()?;
+    let warnings: Vec<&String> = config.warnings.iter().chain(&certificate).chain(&keys).collect();
     for warning in &warnings {
         output::say(&format!("warning: {warning}"));
     }

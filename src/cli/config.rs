@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::auth::{UserFault, Users};
 use crate::clock::Clock;
 use crate::config::{Config as Settings, Fault, Sources};
+use crate::dkim;
 use crate::inbound::tls::{Certificate, RENEW};
 use crate::outbound::roots;
 use crate::route::Accesses;
@@ -59,6 +60,15 @@ impl Config {
     pub(super) fn authorities(&self) -> anyhow::Result<()> {
         roots::load(&self.settings.delivery.ca_file).map_err(|error| super::usage(error.to_string()))?;
         Ok(())
+    }
+
+    /// The keys of `[[dkim]]`, read as the relay reads them. What is to be said of them.
+    pub(super) fn keys(&self) -> anyhow::Result<Vec<String>> {
+        let loaded = dkim::load(&self.settings.dkim).map_err(|faults| {
+            // One line each.
+            super::usage(faults.iter().map(dkim::Fault::to_string).collect::<Vec<_>>().join("\n"))
+        })?;
+        Ok(loaded.warnings)
     }
 
     /// The endpoints of events, with the files that hold what is secret of them.

@@ -4,12 +4,10 @@
 
 use std::path::Path;
 
-use crate::config::Config;
+use crate::config::{Config, FOREIGN_KEYS};
 
 /// Where the kernel shows what is mounted where.
 const MOUNTS: &str = "/proc/self/mountinfo";
-/// Where another relay image has its DKIM keys: `DOMAIN.private`.
-const FOREIGN_KEYS: &str = "/etc/opendkim/keys";
 
 /// The warnings for this process.
 pub(super) fn warnings(config: &Config) -> Vec<String> {
@@ -23,7 +21,7 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
             data.display()
         )
     });
-    lost.into_iter().chain(unused_keys(Path::new(FOREIGN_KEYS))).collect()
+    lost.into_iter().chain(unused_keys(Path::new(FOREIGN_KEYS), config)).collect()
 }
 
 /// Why what is written to `folder` does not outlive the container; nothing where it does, or where the kernel does not tell.
@@ -68,16 +66,18 @@ fn is_anonymous(root: &str) -> bool {
 }
 
 /// Mail that was signed until now would go out unsigned, and nobody would notice.
-fn unused_keys(folder: &Path) -> Option<String> {
+fn unused_keys(folder: &Path, config: &Config) -> Option<String> {
     let entries = std::fs::read_dir(folder).ok()?;
+    let is_used = |domain: &String| config.dkim.iter().any(|entry| entry.domain.eq_ignore_ascii_case(domain));
     let mut domains: Vec<String> = entries
         .flatten()
         .filter_map(|entry| Some(entry.file_name().to_str()?.strip_suffix(".private")?.to_string()))
+        .filter(|domain| !is_used(domain))
         .collect();
     domains.sort();
     (!domains.is_empty()).then(|| {
         format!(
-            "{}: weir does not sign with DKIM, mail from {} goes out without a signature: let the application, or a signer in front of weir, sign it",
+            "{}: no mail is signed with the keys of {}: name the domains in ALLOWED_SENDER_DOMAINS, or write a [[dkim]] for each",
             folder.display(),
             domains.join(", ")
         )
@@ -115,10 +115,14 @@ mod tests {
 
     #[test]
     fn keys_that_nobody_uses_are_told_of() {
-        let folder = tempfile::tempdir().unwrap();
-        assert_eq!(unused_keys(folder.path()), None);
+        let (folder, mut config) = (tempfile::tempdir().unwrap(), Config::default());
+        assert_eq!(unused_keys(folder.path(), &config), None);
         std::fs::write(folder.path().join("example.com.private"), "x").unwrap();
-        assert!(unused_keys(folder.path()).unwrap().contains("mail from example.com goes out without a signature"));
-        assert_eq!(unused_keys(Path::new("/nowhere")), None);
+        assert!(
+            unused_keys(folder.path(), &config).unwrap().contains("no mail is signed with the keys of example.com")
+        );
+        config.dkim.push(crate::dkim::options::Dkim { domain: "Example.com".into(), ..Default::default() });
+        assert_eq!(unused_keys(folder.path(), &config), None);
+        assert_eq!(unused_keys(Path::new("/nowhere"), &config), None);
     }
 }

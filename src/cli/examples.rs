@@ -52,6 +52,15 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ),
     ("doctor", &["weir doctor --from example.com", "weir doctor --to contoso.com --dnsbl", "weir doctor --mta"]),
     (
+        "dkim keygen",
+        &[
+            "weir dkim keygen --domain example.com --selector weir1 --out /etc/weir/dkim/example.com.pem",
+            "weir dkim keygen --domain example.com --selector weir1e --type ed25519 --out /etc/weir/dkim/example.com.ed25519.pem",
+        ],
+    ),
+    ("dkim show", &["weir dkim show", "weir dkim show --domain example.com --json"]),
+    ("dkim check", &["weir dkim check"]),
+    (
         "rehearse",
         &[
             "weir rehearse --count 60000 --mix outlook=60%,gmail=40% --class bulk",

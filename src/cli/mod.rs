@@ -11,6 +11,7 @@ mod completions;
 mod config;
 mod container;
 mod demo;
+mod dkim;
 mod doctor;
 mod events;
 mod examples;
@@ -99,6 +100,9 @@ enum Command {
     Health(health::Health),
     /// Look whether this host is fit to send to Outlook: names, DNS, port 25, disk, and what mends it
     Doctor(doctor::Doctor),
+    /// Make DKIM keys, print their DNS records, compare DNS and keys
+    #[command(subcommand)]
+    Dkim(dkim::Dkim),
     /// Write the text for a receiver's delisting form: who we are, what was refused, what was done
     Report(report::Report),
     /// Hand one message to the running relay and print what the receiver says
@@ -199,6 +203,9 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     if let Command::Password(command) = &cli.command {
         return password::password(command, &mut Output::stdout());
     }
+    if let Command::Dkim(dkim::Dkim::Keygen(command)) = &cli.command {
+        return dkim::keygen(command, &mut Output::stdout());
+    }
     if let Command::Completions(command) = &cli.command {
         return completions::completions(command, &mut Output::stdout());
     }
@@ -254,6 +261,9 @@ async fn execute(command: Command, config: &config::Config, output: &mut Output)
         Command::Forget(forget) => lane::forget(forget, config, output).await,
         Command::Health(health) => health::health(health, config, output).await,
         Command::Doctor(doctor) => doctor::doctor(&doctor, config, output).await,
+        Command::Dkim(dkim::Dkim::Keygen(command)) => dkim::keygen(&command, output),
+        Command::Dkim(dkim::Dkim::Show(command)) => dkim::show(&command, config, output),
+        Command::Dkim(dkim::Dkim::Check(command)) => dkim::check(&command, config, output).await,
         Command::Report(report) => report::report(&report, config, output).await,
         Command::Send(send) => send::send(send, config, output).await,
         Command::Rehearse(rehearse) => rehearse::rehearse(rehearse, config, output).await,

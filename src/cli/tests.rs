@@ -48,6 +48,7 @@ fn exactly_the_commands_that_work_are_listed() {
             "forget",
             "health",
             "doctor",
+            "dkim",
             "report",
             "send",
             "rehearse",

@@ -10,6 +10,7 @@ use super::Config;
 use super::file::quoted;
 use super::finding::{Findings, Place};
 use super::tree::Places;
+use crate::dkim::options::Dkim;
 use crate::event::options::Output;
 use crate::inbound::options::LogIn;
 use crate::outbound::options::{HopTls, IpChoice, TlsMode};
@@ -55,6 +56,7 @@ impl Checks<'_> {
         self.events();
         self.alerts();
         self.webhooks();
+        self.dkim();
     }
 
     fn fault(&mut self, path: &str, what: impl Into<String>, remedy: impl Into<String>) {
@@ -412,6 +414,37 @@ impl Checks<'_> {
             None => name == *known || name.ends_with(&format!(".{known}")),
         });
         is_consumer || of_groups.flat_map(|provider| provider.domains.iter().flatten()).any(is_listed)
+    }
+
+    fn dkim(&mut self) {
+        let config = self.config;
+        let name = |entry: &Dkim| format!("{}._domainkey.{}", entry.selector, entry.domain).to_lowercase();
+        let mut seen = BTreeMap::new();
+        for (at, entry) in config.dkim.iter().enumerate() {
+            let path = format!("dkim.{at}");
+            if let Some(earlier) = seen.insert(name(entry), at) {
+                let first = format!("dkim.{earlier}.selector");
+                let remedy = self.beside("the first is", &first, "give each key a selector of its own");
+                self.fault(
+                    &format!("{path}.selector"),
+                    format!("a second dkim with the record {}", name(entry)),
+                    remedy,
+                );
+            }
+            match (entry.key_file.is_empty(), entry.key.is_empty()) {
+                (false, false) => {
+                    let what = format!("dkim {} has `key_file` and `key`", quoted(&entry.domain));
+                    self.fault(&format!("{path}.key"), what, "keep one of them");
+                }
+                // A key that was told to be faulty is not told to be missing as well.
+                (true, true) if self.findings.faults.is_empty() => {
+                    let what = format!("dkim {} has no key", quoted(&entry.domain));
+                    let remedy = "name its file with `key_file`; `weir dkim keygen` makes one";
+                    self.fault(&format!("{path}.domain"), what, remedy);
+                }
+                _ => {}
+            }
+        }
     }
 
     fn webhooks(&mut self) {

@@ -14,6 +14,7 @@ use toml::Value;
 use super::environment::{self, Setting};
 use super::file::quoted;
 use super::finding::{Findings, Place};
+use super::opendkim;
 use super::schema::{self, Shape};
 use super::tree::{self, Node, Table};
 
@@ -57,7 +58,7 @@ const NOT_HERE: [(&str, &str); 6] = [
     ("OPENDKIM_", DKIM),
     ("POSTFIXMASTER_", "there is no Postfix here: listeners are `[[listener]]`"),
 ];
-const DKIM: &str = "weir does not sign with DKIM: let the application, or a signer in front of weir, sign the mail";
+const DKIM: &str = "weir signs by itself: the keys are `[[dkim]]` (docs/dkim.md)";
 
 /// Parameters of Postfix that have a key of weir's.
 const PARAMETERS: [(&str, &str); 11] = [
@@ -190,6 +191,9 @@ pub(super) fn overlay(root: &mut Table, familiar: &[(String, String)], in_contai
 /// What is to be said of a variable that changes nothing.
 fn not_honoured(variable: &str, text: &str, in_container: bool) -> Option<(String, String)> {
     let nothing = "changes nothing".to_string();
+    if [opendkim::SELECTOR, opendkim::AUTOGENERATE].contains(&variable) {
+        return None;
+    }
     if let Some((_, remedy)) = NOT_HERE.iter().find(|(start, _)| variable.starts_with(start)) {
         let is_off = ["false", "no", "0"].contains(&text.to_lowercase().as_str());
         return (!is_off).then(|| (nothing, (*remedy).to_string()));

@@ -13,6 +13,7 @@ mod environment;
 mod familiar;
 mod file;
 mod finding;
+mod opendkim;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -38,6 +39,7 @@ pub use finding::{Fault, Finding, Place, Warning};
 
 use crate::alert::options::Alerts;
 use crate::dispatch::options::Bounces;
+use crate::dkim::options::Dkim;
 use crate::event::options::Events;
 use crate::http::options::Http;
 use crate::inbound::options::{Limits, Listener, Relay, Tls};
@@ -71,6 +73,8 @@ pub struct Config {
     pub queue: Queue,
     pub bounces: Bounces,
     pub dns: Dns,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dkim: Vec<Dkim>,
     pub delivery: Delivery,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tls_policy: Vec<TlsPolicy>,
@@ -108,6 +112,7 @@ impl Default for Config {
             queue: Queue::default(),
             bounces: Bounces::default(),
             dns: Dns::default(),
+            dkim: Vec::new(),
             delivery: Delivery::default(),
             tls_policy: Vec::new(),
             route: Vec::new(),
@@ -145,7 +150,12 @@ pub struct Sources<'a> {
     pub attached: &'a Attached,
     /// The lowest port this process may listen on.
     pub lowest_port: u16,
+    /// Where other relay images have their DKIM keys.
+    pub foreign_keys: PathBuf,
 }
+
+/// Where other relay images have their DKIM keys: `DOMAIN.private`.
+pub const FOREIGN_KEYS: &str = "/etc/opendkim/keys";
 
 /// Docker lets every user of a container listen on every port, others only from 1024 on.
 fn lowest_port() -> u16 {
@@ -168,6 +178,7 @@ impl<'a> Sources<'a> {
             profiles,
             attached,
             lowest_port: lowest_port(),
+            foreign_keys: PathBuf::from(FOREIGN_KEYS),
         }
     }
 
@@ -222,6 +233,7 @@ impl Config {
             }
         };
         config.trusts_attached = trusts_attached;
+        opendkim::keys(&mut config, &familiar, &sources.foreign_keys, &mut findings);
         checks::Checks { config: &config, places: &places, profiles: &sources.profiles, findings: &mut findings }.run();
         if findings.faults.is_empty() { Ok((config, findings.warnings)) } else { Err(findings.faults) }
     }

@@ -12,6 +12,7 @@ use serde::de::value::{Error as WordError, StrDeserializer};
 use crate::alert::options::{Target, words};
 use crate::auth::options::{TOKEN_EXPECTED, is_hash, is_password, is_token, is_user_name};
 use crate::dispatch::options::BounceMode;
+use crate::dkim::options::{is_key, is_selector};
 use crate::event::options::Output;
 use crate::inbound::options::{BareNewlines, Chunking, HeaderFrom, ListenerTls as Tls, LogIn, ReceivedField};
 use crate::log::{Format, Levels};
@@ -195,6 +196,14 @@ const KEYS: &[Key] = &[
     key("bounces.mode", Text(Form { expected: "one of `mail`, `none`", holds: is_word::<BounceMode> })),
     key("bounces.delay_after", Text(DURATION)),
     key("dns.servers", Texts(NAME_SERVER)),
+    needed("dkim[].domain", Text(Form { expected: "a domain, as in \"example.com\"", holds: is_name })),
+    needed(
+        "dkim[].selector",
+        Text(Form { expected: "a selector, as in \"weir1\": letters, digits and hyphens", holds: is_selector }),
+    ),
+    key("dkim[].key_file", Text(PATH)),
+    key("dkim[].key", Secret(Form { expected: "a private key in PEM", holds: is_key })),
+    key("dkim[].skip_signed", Switch),
     key("delivery.port", Number(1..=65_535)),
     key("delivery.ip", Text(Form { expected: "one of `ipv4`, `prefer-ipv4`, `both`", holds: is_word::<IpChoice> })),
     key("delivery.networks", Texts(NETWORK)),

@@ -43,6 +43,7 @@ fn sources(file: Option<PathBuf>, environment: &[(&str, &str)]) -> Sources<'stat
         profiles: vec!["gmail".to_string(), "outlook".to_string(), "t-online".to_string()],
         attached: &|| (vec!["172.18.0.0/30".parse().unwrap()], vec!["172.18.0.1".parse().unwrap()]),
         lowest_port: 1024,
+        foreign_keys: "/nowhere".into(),
     }
 }
 
@@ -605,7 +606,7 @@ fn secrets_are_printed_as_stars_and_stars_are_taken_for_none() {
     assert!(!shown.contains("t0ken") && full.print().contains("token = \"***\""));
     let faults = load(&full.print(), &[]).unwrap_err();
     let hidden = faults.iter().filter(|fault| fault.to_string().contains("is something else"));
-    assert_eq!(hidden.count(), 5, "three of a user, one of a route, one of a webhook: {faults:?}");
+    assert_eq!(hidden.count(), 6, "three of a user, one of a route, one of a webhook, one of dkim: {faults:?}");
     assert!(!full.show().contains("T0KEN") && full.show().contains("https://app.example:443/…"), "{}", full.show());
 }
 
@@ -812,12 +813,51 @@ fn policies_of_tls_are_read_and_what_does_not_exist_yet_is_said_so() {
 }
 
 #[test]
+fn the_keys_of_another_relay_image_sign() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("example.com.private"), "x").unwrap();
+    let theirs = [
+        ("ALLOWED_SENDER_DOMAINS", "example.com example.org own.example"),
+        ("DKIM_SELECTOR", "relay,example.org=other"),
+        ("WEIR_DKIM__0__DOMAIN", "own.example"),
+        ("WEIR_DKIM__0__SELECTOR", "s"),
+        ("WEIR_DKIM__0__KEY_FILE", "/x.pem"),
+        ("WEIR_DATA_DIR", "/data"),
+    ];
+    let read = |more: &[(&str, &str)]| {
+        let sources = Sources { foreign_keys: folder.path().into(), ..sources(None, &[&theirs[..], more].concat()) };
+        let found = Config::load(&sources).unwrap().0.dkim;
+        found.iter().map(|entry| format!("{} {}", entry.name(), entry.key_file)).collect::<Vec<_>>()
+    };
+    let mounted = format!("relay._domainkey.example.com {}/example.com.private", folder.path().display());
+    let own = "s._domainkey.own.example /x.pem".to_string();
+    assert_eq!(read(&[]), [own.clone(), mounted.clone()]);
+    let made = "other._domainkey.example.org /data/dkim/example.org.private".to_string();
+    assert_eq!(read(&[("DKIM_AUTOGENERATE", "1")]), [own, mounted, made]);
+    let wrong = [("ALLOWED_SENDER_DOMAINS", "a.example"), ("DKIM_SELECTOR", "a b;c"), ("DKIM_AUTOGENERATE", "1")];
+    assert!(faults("", &wrong)[0].starts_with("DKIM_SELECTOR: is \"b;c\", which is no selector"));
+}
+
+#[test]
+fn keys_that_cannot_sign_are_faults_with_their_place() {
+    let entry = |rest: &str| format!("[[dkim]]\ndomain = 'example.com'\nselector = 's'\n{rest}");
+    one_fault(&entry(""), "weir.toml:2:10: dkim \"example.com\" has no key");
+    one_fault(&entry("key_file = '/x'\nkey = 's3cret'"), "dkim \"example.com\" has `key_file` and `key`");
+    one_fault(&entry("key_file = '/x'\nselectors = 'y'"), "the nearest known key is `dkim.selector`");
+    one_fault("[[dkim]]\ndomain = 'example.com'\nselector = 'a b'\nkey_file = '/x'", "a selector, as in");
+    let twice = format!("{}\n{}", entry("key_file = '/x'"), entry("key_file = '/y'"));
+    one_fault(&twice, "a second dkim with the record s._domainkey.example.com");
+}
+
+#[test]
 fn what_cannot_be_honoured_is_said_with_what_to_do() {
     for (variable, text, expected) in [
         ("XOAUTH2_CLIENT_ID", "x", "changes nothing: weir logs in nowhere with OAuth"),
         ("MASQUERADED_DOMAINS", "example.com", "changes nothing: weir changes no addresses"),
         ("SMTP_HEADER_CHECKS", "1", "changes nothing: weir changes no header"),
-        ("DKIM_SELECTOR", "mail", "changes nothing: weir does not sign with DKIM"),
+        ("OPENDKIM_DOMAINS", "x", "changes nothing: weir signs by itself"),
+        ("DKIM_SELECTOR", "mail", "changes nothing: there is no domain with a key: name the domains"),
+        ("DKIM_AUTOGENERATE", "1", "changes nothing: there is no domain with a key"),
         ("POSTFIX_smtpd_tls_cert_file", "/x", "changes nothing: set `tls.certificate`"),
         ("POSTFIX_unknown", "x", "changes nothing: there is no Postfix here"),
         ("RELAYHOST_PASSWORD", "s3cret", "changes nothing without RELAYHOST: name the host"),
@@ -879,7 +919,7 @@ fn uncommented() -> String {
 }
 
 /// Only one of them, and what stands for it, can be in force.
-const MORE_SECRETS: [&str; 4] = ["password =", "password_hash =", "url_file =", "secret_file ="];
+const MORE_SECRETS: [&str; 5] = ["password =", "password_hash =", "url_file =", "secret_file =", "key = \"-----"];
 
 #[test]
 fn a_reload_back_to_what_runs_needs_no_restart() {
@@ -947,6 +987,8 @@ fn the_documented_defaults_are_the_defaults() {
     assert_eq!(documented.relay.user.len(), 1);
     documented.relay.user = vec![];
     assert_eq!((documented.route.len(), documented.source.len(), documented.provider.len()), (1, 1, 1));
+    let key = documented.dkim.remove(0);
+    assert!(!key.skip_signed && key.key.is_empty() && documented.dkim.is_empty());
     let hook = documented.webhook.remove(0);
     let example =
         Webhook { name: hook.name.clone(), url: hook.url.clone(), secret: hook.secret.clone(), ..Webhook::default() };
@@ -1094,6 +1136,14 @@ fn full() -> Config {
             warm_up: Some(vec![50, 100]),
             rule: vec![RULE.parse().unwrap()],
         }],
+        dkim: vec![Dkim {
+            domain: "example.com".into(),
+            selector: "weir1".into(),
+            key_file: "/run/secrets/dkim".into(),
+            key: Secret::new("s3cret"),
+            skip_signed: true,
+            ..Dkim::default()
+        }],
         webhook: vec![Webhook {
             name: "app".into(),
             url: "https://u:p@app.example/T0KEN?x=y".into(),
@@ -1146,6 +1196,7 @@ prop_compose! {
         config.events.output = [Output::File, Output::Stdout, Output::Both][word % 3];
         (config.webhook[0].url_file, config.webhook[0].secret_file) = Default::default();
         config.webhook[0].secret = Secret::default();
+        config.dkim[0].key = Secret::default();
         if word > 5 || config.events.output == Output::Stdout {
             config.webhook = vec![];
         }

@@ -36,9 +36,11 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 pub use finding::{Check, Finding, Status};
+pub use senders::compared;
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::dkim::{self as dkim_keys, Signers};
 use crate::route::identity::{Identity, Reach};
 use crate::route::{
     Accesses, Dns, FixedRoutes, HickoryDns, OwnAddresses, ProviderTable, Reachable, Router, Settings, TlsPolicies,
@@ -111,10 +113,11 @@ impl Examination<'_> {
             senders::known(self.config, &self.asked.from, self.connections),
         );
         let mut findings = sources::publish(&mut sources, &learned.seen, &*dns).await;
+        let (signers, faults) = keys(self.config);
         let (own, listed, authentication, policies) = tokio::join!(
             own(&sources, &dns),
             self.listings(&sources, &dns),
-            senders::judge(senders, &sources, &dns),
+            senders::judge(senders, &sources, &signers, &dns),
             self.policies(&learned, &servers, &dns),
         );
         findings.extend(own);
@@ -122,6 +125,7 @@ impl Examination<'_> {
         findings.extend(learned.findings);
         findings.extend(policies);
         findings.extend(authentication);
+        findings.extend(faults);
         findings.extend(resolvers);
         findings.push(host::clock(&learned.ahead));
         findings.extend(host);
@@ -191,6 +195,21 @@ impl Examination<'_> {
         findings.sort_by(|a, b| (&a.subject, a.check).cmp(&(&b.subject, b.check)));
         findings
     }
+}
+
+/// The keys of `[[dkim]]` that can be read, and what is wrong with the others.
+fn keys(config: &Config) -> (Arc<Signers>, Vec<Finding>) {
+    let (mut signers, mut faults) = (Vec::new(), Vec::new());
+    for entry in &config.dkim {
+        match dkim_keys::load(std::slice::from_ref(entry)) {
+            Ok(loaded) => signers.extend(loaded.signers.iter().cloned()),
+            Err(found) => faults.extend(found.iter().map(|fault| {
+                let remedy = "put it right: the relay does not start with it\nweir check";
+                Finding::fail(Check::Dkim, entry.name(), fault.to_string(), remedy)
+            })),
+        }
+    }
+    (Arc::new(signers.into_iter().collect()), faults)
 }
 
 /// Each source's name and address, side by side.

@@ -14,15 +14,19 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::dkim::{self, Key, Signature};
+use super::dkim::{self, Signature};
 use super::dmarc::{self, NoPolicy, Policy};
 use super::finding::{Check, Finding};
 use super::sources::{Source, mechanism, unanswered};
 use super::spf::{self, Verdict};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::dkim::agreement::{self, Answer};
+use crate::dkim::record::{self, Published};
+use crate::dkim::{Signer, Signers};
 use crate::event::history;
 use crate::route::Dns;
+use crate::route::dns::NoAnswer;
 use crate::spool::Reader;
 use crate::types::{Body, DeliveryId, Domain, EventKind};
 
@@ -36,8 +40,6 @@ const PAGE: usize = 1000;
 /// Events that are looked at.
 const EVENTS_MAX: u64 = 2_000_000;
 const DAY: Duration = Duration::from_secs(24 * 3600);
-/// Octets of one string of a TXT record.
-const STRING_MAX: usize = 255;
 /// Octets of a message in which its header must end.
 const HEADER_MAX: u64 = 64 << 10;
 
@@ -58,7 +60,8 @@ pub(super) struct Sender {
 pub(super) async fn known(config: &Config, asked: &[Domain], over: &CancellationToken) -> Vec<Sender> {
     let mut senders = Senders::default();
     let of_users = config.relay.user.iter().flat_map(|user| &user.sender_domains);
-    for domain in asked.iter().chain(&config.relay.sender_domains).chain(of_users) {
+    let signed: Vec<Domain> = config.dkim.iter().filter_map(|entry| Domain::parse(&entry.domain).ok()).collect();
+    for domain in asked.iter().chain(&config.relay.sender_domains).chain(of_users).chain(&signed) {
         if let Some(sender) = senders.of(domain.as_str()) {
             sender.is_named = true;
         }
@@ -151,7 +154,12 @@ async fn header(reader: &Reader, id: DeliveryId) -> Option<String> {
 }
 
 /// SPF, DKIM and DMARC of all of them, side by side.
-pub(super) async fn judge(senders: Vec<Sender>, sources: &[Source], dns: &Arc<dyn Dns>) -> Vec<Finding> {
+pub(super) async fn judge(
+    senders: Vec<Sender>,
+    sources: &[Source],
+    signers: &Arc<Signers>,
+    dns: &Arc<dyn Dns>,
+) -> Vec<Finding> {
     if senders.is_empty() {
         let text = "no sender domain is known: none is configured, no mail was taken in the last day";
         let remedy = "name the domain you send from:\nweir doctor --from YOURDOMAIN";
@@ -162,19 +170,22 @@ pub(super) async fn judge(senders: Vec<Sender>, sources: &[Source], dns: &Arc<dy
     let addresses = Arc::new(addresses);
     let mut tasks = JoinSet::new();
     for (at, sender) in senders.into_iter().enumerate() {
-        let (dns, addresses) = (dns.clone(), addresses.clone());
-        tasks.spawn(async move { (at, of_domain(&sender, &addresses, &*dns).await) });
+        let (dns, addresses, signers) = (dns.clone(), addresses.clone(), signers.clone());
+        tasks.spawn(async move { (at, of_domain(&sender, &addresses, &signers, &*dns).await) });
     }
     let mut found = tasks.join_all().await;
     found.sort_by_key(|(at, _)| *at);
     found.into_iter().flat_map(|(_, findings)| findings).collect()
 }
 
-async fn of_domain(sender: &Sender, addresses: &[(IpAddr, String)], dns: &dyn Dns) -> Vec<Finding> {
+async fn of_domain(sender: &Sender, addresses: &[(IpAddr, String)], signers: &Signers, dns: &dyn Dns) -> Vec<Finding> {
     let from = sender.header.as_deref().and_then(dkim::from_domain).unwrap_or_else(|| sender.domain.clone());
     let (spf, policy) = tokio::join!(spf(&sender.domain, addresses, dns), dmarc::find(dns, &from));
     let (spf, passes) = spf;
-    let (dkim, signed) = signatures(sender, &from, policy.as_ref().ok(), dns).await;
+    let (dkim, signed) = match own_keys(&from, signers, dns).await {
+        Some(found) => found,
+        None => signatures(sender, &from, policy.as_ref().ok(), dns).await,
+    };
     let aligned = Aligned { spf: passes.then_some(sender.domain.as_str()), dkim: signed.as_deref() };
     vec![spf, dkim, dmarc_finding(&from, policy, &aligned)]
 }
@@ -226,7 +237,7 @@ async fn spf(domain: &str, addresses: &[(IpAddr, String)], dns: &dyn Dns) -> (Fi
         _ => {
             let record = with_addresses(checked.record.as_deref(), &wanted);
             let verb = if checked.record.is_some() { "change the record to" } else { "publish" };
-            Finding::fail(Check::Spf, domain, text, format!("{verb}:\n{domain}. IN TXT {}", strings(&record)))
+            Finding::fail(Check::Spf, domain, text, format!("{verb}:\n{}", record::zone_line(domain, &record)))
         }
     };
     (finding, false)
@@ -254,21 +265,53 @@ fn with_addresses(record: Option<&str>, wanted: &[String]) -> String {
     format!("v=spf1 {} {rest}", missing.join(" "))
 }
 
-/// As a zone file has it: a string holds 255 octets at most (RFC 1035 section 3.3), and several are read as one (RFC 7208 section 3.3).
-fn strings(record: &str) -> String {
-    let octets = record.as_bytes().chunks(STRING_MAX);
-    octets.map(|octets| format!("\"{}\"", String::from_utf8_lossy(octets))).collect::<Vec<_>>().join(" ")
+/// The keys with which weir signs mail of this domain, beside the DNS: the worst of them, and the domain of one that is good. None: it
+/// signs none.
+async fn own_keys(from: &str, signers: &Signers, dns: &dyn Dns) -> Option<(Finding, Option<String>)> {
+    let domain = Domain::parse(from).ok()?;
+    let (mut worst, mut good): (Option<agreement::Told>, Option<String>) = (None, None);
+    for signer in signers.of(&domain) {
+        let told = compared(signer, dns).await;
+        if ["agrees", "weak"].contains(&told.result) {
+            good.get_or_insert_with(|| signer.domain.to_string());
+        }
+        if worst.as_ref().is_none_or(|known| told.status > known.status) {
+            worst = Some(told);
+        }
+    }
+    let agreement::Told { status, text, remedy, .. } = worst?;
+    let remedy = remedy.unwrap_or_default();
+    let finding = match status {
+        agreement::Status::Ok => Finding::ok(Check::Dkim, from, format!("weir signs with {text}")),
+        agreement::Status::Warn => Finding::warn(Check::Dkim, from, text, remedy),
+        agreement::Status::Fail => Finding::fail(Check::Dkim, from, text, remedy),
+    };
+    Some((finding, good))
+}
+
+/// What the DNS says of a key that signs.
+pub async fn compared(signer: &Signer, dns: &dyn Dns) -> agreement::Told {
+    let answer = match dns.txt(&format!("{}.", signer.name())).await {
+        Ok(found) => Answer::Records(found.records),
+        Err(NoAnswer::NoSuchName { .. }) => Answer::NoName,
+        Err(NoAnswer::NoSuchRecord { .. }) => Answer::NoRecord,
+        Err(why) => Answer::Unknown(why.to_string()),
+    };
+    agreement::judge(signer, &answer)
 }
 
 /// What the DNS says of the keys with which the sample was signed; and the domain of a good one that is aligned with `from`.
 async fn signatures(sender: &Sender, from: &str, policy: Option<&Policy>, dns: &dyn Dns) -> (Finding, Option<String>) {
     let warn = |text: &str| {
-        let remedy =
-            "have the application or the mail server before weir sign with a key of this domain, and send again";
+        let remedy = format!(
+            "have weir sign it: publish the record and write the [[dkim]] that this prints\nweir dkim keygen --domain {from} --selector weir1 \
+             --out {from}.pem"
+        );
         Finding::warn(Check::Dkim, from, text, remedy)
     };
     let Some(header) = &sender.header else {
-        let text = "not known: no mail of it waits, so no signature can be looked at; weir itself signs nothing";
+        let text =
+            "no [[dkim]] signs it, and no mail of it waits in which the signature of somebody else could be seen";
         return (warn(text), None);
     };
     let aligned = |signature: &Signature| match policy {
@@ -307,11 +350,16 @@ async fn key(from: &str, signature: &Signature, dns: &dyn Dns) -> (Finding, bool
             return (Finding::fail(Check::Dkim, from, text, publish), false);
         }
     };
-    match dkim::key(&records) {
-        Key::Good(what) => (Finding::ok(Check::Dkim, from, format!("signed with {name} ({what})")), true),
-        Key::Weak(what) => (Finding::warn(Check::Dkim, from, format!("{name}: {what}"), publish), true),
-        Key::Bad(what) => (Finding::fail(Check::Dkim, from, format!("{name}: {what}"), publish), false),
-    }
+    let fault = match record::judge(&records) {
+        Published::Good(what) => return (Finding::ok(Check::Dkim, from, format!("signed with {name} ({what})")), true),
+        Published::Weak(what) => {
+            return (Finding::warn(Check::Dkim, from, format!("{name}: {what}"), publish), true);
+        }
+        Published::Missing => "no key stands there (no p=)".to_string(),
+        Published::Revoked => "the key was revoked (p= is empty)".to_string(),
+        Published::Bad(what) => what,
+    };
+    (Finding::fail(Check::Dkim, from, format!("{name}: {fault}"), publish), false)
 }
 
 fn dmarc_finding(from: &str, policy: Result<Policy, NoPolicy>, aligned: &Aligned<'_>) -> Finding {
@@ -367,7 +415,7 @@ mod tests {
     async fn judged(dns: &TableDns, domain: &str, header: Option<&str>) -> Vec<(Status, String)> {
         let sender = Sender { domain: domain.into(), header: header.map(str::to_string), ..Sender::default() };
         let addresses = [("52.31.7.9".parse().unwrap(), "relay.weir.dev".to_string())];
-        let findings = of_domain(&sender, &addresses, dns).await;
+        let findings = of_domain(&sender, &addresses, &Signers::default(), dns).await;
         assert!(findings.iter().map(|finding| finding.check).eq([Check::Spf, Check::Dkim, Check::Dmarc]));
         findings.into_iter().map(|f| (f.status, format!("{} {}", f.text, f.remedy.unwrap_or_default()))).collect()
     }
@@ -421,8 +469,36 @@ mod tests {
         let record = with_addresses(Some("v=spf1 ip4:52.0.0.1 mx -all"), &two);
         assert_eq!(record, "v=spf1 ip4:52.0.0.2 ip4:52.0.0.1 mx -all");
         assert_eq!(with_addresses(Some("v=spf1"), &two[..1]), "v=spf1 ip4:52.0.0.1 ~all");
-        assert_eq!(strings("v=spf1 -all"), "\"v=spf1 -all\"");
-        let long = strings(&"x".repeat(300));
-        assert_eq!(long, format!("\"{}\" \"{}\"", "x".repeat(255), "x".repeat(45)));
+    }
+
+    #[tokio::test]
+    async fn the_key_that_weir_signs_with_is_compared_with_its_record() {
+        use crate::dkim::key::{Key, Kind};
+        let key = || Key::generate(Kind::Ed25519).unwrap().0;
+        let (one, other) = (key(), key());
+        let (published, another) = (record::text(&one), record::text(&other));
+        let signer = |selector: &str, key| Signer {
+            domain: Domain::parse("weir.dev").unwrap(),
+            selector: selector.into(),
+            key,
+            skip_signed: false,
+        };
+        let signers = Signers::new(vec![signer("s1", one)]);
+        let sender = Sender { domain: "news.weir.dev".into(), ..Sender::default() };
+        for (record, status, aligned) in
+            [(Some(&published), Ok, true), (Some(&another), Fail, false), (None, Fail, false)]
+        {
+            let dns = TableDns::default().txt("_dmarc.weir.dev.", &["v=DMARC1; p=none"]);
+            let dns = record.map_or_else(TableDns::default, |record| dns.txt("s1._domainkey.weir.dev.", &[record]));
+            let found = of_domain(&sender, &[], &signers, &dns).await;
+            assert_eq!(found[1].status, status, "{found:?}");
+            assert_eq!(found[2].text.contains("aligned by DKIM"), aligned, "{found:?}");
+        }
+        // One of two that is good aligns the mail; the other one is told.
+        let both = Signers::new(vec![signer("s1", key()), signer("s2", other)]);
+        let dns = TableDns::default().txt("s2._domainkey.weir.dev.", &[&another]);
+        let (finding, good) = own_keys("weir.dev", &both, &dns).await.unwrap();
+        assert!(finding.status == Fail && finding.text.contains("s1._domainkey") && good.is_some(), "{finding:?}");
+        assert!(own_keys("fweir.dev", &both, &dns).await.is_none());
     }
 }

@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::route::dns::{Dns, NoAnswer};
 use crate::route::identity::{Identity, local_address_towards};
 use crate::route::reachable::is_global;
+use crate::types::Domain;
 
 /// Root name server A: certainly on the public Internet. The routing table is asked about it, it hears nothing of that.
 const SOMEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 41, 0, 4));
@@ -35,7 +36,7 @@ pub(super) struct Authentication {
     pub(super) messages: u64,
     pub(super) spf: Found,
     pub(super) dmarc: Found,
-    pub(super) dkim: &'static str,
+    pub(super) dkim: String,
 }
 
 /// Records, or why there are none.
@@ -48,8 +49,8 @@ pub(super) enum Found {
     Unknown(String),
 }
 
-/// A key has a name that only the mail itself tells.
-const DKIM: &str = "not looked for: the DKIM-Signature field of the mail names the key";
+/// The key of somebody else has a name that only the mail itself tells.
+const DKIM: &str = "not signed here: the DKIM-Signature field of the mail names the key";
 
 /// All addresses mail is sent from.
 pub(super) async fn addresses(config: &Config, dns: &dyn Dns) -> Vec<Address> {
@@ -116,8 +117,18 @@ async fn resolved(name: &str, dns: &dyn Dns) -> Found {
     }
 }
 
-/// SPF and DMARC of the domains, as they stand in the DNS.
-pub(super) async fn authentication(domains: &[(&str, u64)], dns: &dyn Dns) -> Vec<Authentication> {
+/// The keys that weir signs mail of this domain with.
+fn keys(domain: &str, config: &Config) -> Option<String> {
+    let domain = Domain::parse(domain).ok()?;
+    let above = |name: &str| Domain::parse(name).ok().filter(|above| domain.is_within(above.as_str()));
+    let fitting = config.dkim.iter().filter_map(|entry| Some((above(&entry.domain)?.as_str().len(), entry.name())));
+    let longest = fitting.clone().map(|(length, _)| length).max()?;
+    let names: Vec<String> = fitting.filter(|(length, _)| *length == longest).map(|(_, name)| name).collect();
+    Some(format!("signed here with {} (`weir dkim check` compares it with the DNS)", names.join(", ")))
+}
+
+/// SPF and DMARC of the domains, as they stand in the DNS, and who signs.
+pub(super) async fn authentication(domains: &[(&str, u64)], config: &Config, dns: &dyn Dns) -> Vec<Authentication> {
     let mut found: Vec<Authentication> = Vec::new();
     for &(domain, messages) in domains {
         // Nobody waits five times for name servers that do not answer.
@@ -130,7 +141,8 @@ pub(super) async fn authentication(domains: &[(&str, u64)], dns: &dyn Dns) -> Ve
         } else {
             tokio::join!(policy(domain, "v=spf1", dns), dmarc(domain, dns))
         };
-        found.push(Authentication { domain: domain.to_string(), messages, spf, dmarc, dkim: DKIM });
+        let dkim = keys(domain, config).unwrap_or_else(|| DKIM.to_string());
+        found.push(Authentication { domain: domain.to_string(), messages, spf, dmarc, dkim });
     }
     found
 }
@@ -193,6 +205,22 @@ impl std::fmt::Display for Found {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_keys_that_sign_a_domain_are_named() {
+        let mut config = Config::default();
+        for (domain, selector) in [("example.com", "a"), ("news.example.com", "n"), ("news.example.com", "m")] {
+            config.dkim.push(Default::default());
+            let entry = config.dkim.last_mut().unwrap();
+            (entry.domain, entry.selector) = (domain.into(), selector.into());
+        }
+        let named = |domain: &str| keys(domain, &config).unwrap_or_default();
+        assert!(named("shop.example.com").starts_with("signed here with a._domainkey.example.com ("));
+        assert!(
+            named("news.example.com").contains("with n._domainkey.news.example.com, m._domainkey.news.example.com")
+        );
+        assert_eq!(named("fexample.com"), "");
+    }
 
     #[test]
     fn the_address_the_world_sees_is_ours_or_that_of_our_name() {

@@ -79,7 +79,8 @@ pub async fn report(
     });
     let summary = read.await??;
     let domains = summary.domains(DOMAINS);
-    let (addresses, authentication) = tokio::join!(host::addresses(config, dns), host::authentication(&domains, dns));
+    let (addresses, authentication) =
+        tokio::join!(host::addresses(config, dns), host::authentication(&domains, config, dns));
     let send_to = rules.delisting(provider).map(str::to_string);
     Ok(Report { provider: provider.to_string(), time: now, send_to, addresses, authentication, summary })
 }

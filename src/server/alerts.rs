@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::identity::{Known, private_name};
 use super::intake::{accepted, deliveries};
+use super::sealing::Sealing;
 use crate::alert::{Alerts, Letter, Means, Room};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -40,6 +41,7 @@ pub(super) struct RelayMeans {
     identity: Arc<Known>,
     clock: Clock,
     roads: Mutex<Roads>,
+    sealing: Arc<Sealing>,
 }
 
 /// How names are found; replaced when the configuration is.
@@ -50,8 +52,14 @@ pub(super) struct Roads {
 }
 
 impl RelayMeans {
-    pub(super) fn new(spool: Spool, identity: Arc<Known>, clock: Clock, roads: Roads) -> Arc<RelayMeans> {
-        Arc::new(RelayMeans { spool, identity, clock, roads: Mutex::new(roads) })
+    pub(super) fn new(
+        spool: Spool,
+        identity: Arc<Known>,
+        clock: Clock,
+        roads: Roads,
+        sealing: Arc<Sealing>,
+    ) -> Arc<RelayMeans> {
+        Arc::new(RelayMeans { spool, identity, clock, roads: Mutex::new(roads), sealing })
     }
 
     pub(super) fn set_roads(&self, roads: Roads) {
@@ -101,6 +109,7 @@ impl Means for RelayMeans {
 
     async fn mail(&self, id: QueueId, letter: Letter) -> Result<(), String> {
         let Letter { to, message_id, content } = letter;
+        let content = self.sealing.sealed(content).await;
         let envelope = Arc::new(Envelope {
             id,
             received: self.clock.now(),

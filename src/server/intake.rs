@@ -5,10 +5,11 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::sealing::{SealedBody, Sealing};
 use crate::clock::Clock;
-use crate::inbound::{AcceptError, BodySink, Intake, NoRoom, Received, RefusedRecipient, Standing, Suppressed};
+use crate::inbound::{AcceptError, Intake, NoRoom, Received, RefusedRecipient, Standing, Suppressed};
 use crate::metrics::Meters;
-use crate::spool::{BodyWriter, Change, NewMessage, Space, Spool, SpoolError};
+use crate::spool::{Change, NewMessage, Space, Spool, SpoolError};
 use crate::suppress::List;
 use crate::suppress::options::AtInjection;
 use crate::types::{
@@ -25,6 +26,7 @@ pub(super) struct SpoolIntake {
     /// A list that cannot be read is told of now and then.
     pub said: Seldom,
     pub meters: Meters,
+    pub sealing: Arc<Sealing>,
 }
 
 impl SpoolIntake {
@@ -33,14 +35,8 @@ impl SpoolIntake {
     }
 }
 
-impl BodySink for BodyWriter {
-    fn write(&mut self, octets: &[u8]) -> impl Future<Output = std::io::Result<()>> + Send {
-        BodyWriter::write(self, octets)
-    }
-}
-
 impl Intake for SpoolIntake {
-    type Body = BodyWriter;
+    type Body = SealedBody;
     type Space = Space;
 
     fn next_id(&self, now: Timestamp) -> QueueId {
@@ -83,11 +79,12 @@ impl Intake for SpoolIntake {
         self.spool.settle(vec![Change::Note(event)]);
     }
 
-    fn body(&self, id: QueueId, space: Option<Space>) -> BodyWriter {
-        space.map_or_else(|| self.spool.body(id), |space| self.spool.body_within(id, space))
+    fn body(&self, id: QueueId, space: Option<Space>) -> SealedBody {
+        let writer = space.map_or_else(|| self.spool.body(id), |space| self.spool.body_within(id, space));
+        self.sealing.body(writer)
     }
 
-    async fn accept(&self, message: Received<BodyWriter>) -> Result<(), AcceptError> {
+    async fn accept(&self, message: Received<SealedBody>) -> Result<(), AcceptError> {
         let begun = self.clock.elapsed();
         let accepted = self.store(message).await;
         if accepted.is_ok() {
@@ -98,8 +95,12 @@ impl Intake for SpoolIntake {
 }
 
 impl SpoolIntake {
-    async fn store(&self, message: Received<BodyWriter>) -> Result<(), AcceptError> {
-        let Received { envelope, recipients, dropped, body, at, tls } = message;
+    async fn store(&self, message: Received<SealedBody>) -> Result<(), AcceptError> {
+        let Received { mut envelope, recipients, dropped, body, at, tls } = message;
+        let id = envelope.id;
+        let fault = |error| AcceptError::Failed(format!("the signature of {id}: {error}"));
+        let body = body.signed().await.map_err(fault)?;
+        envelope.size_bytes = body.size_bytes();
         let envelope = Arc::new(envelope);
         let mut deliveries = deliveries(envelope.id, recipients);
         for delivery in &mut deliveries {

@@ -16,10 +16,12 @@ pub(crate) mod listing;
 mod pressure;
 mod reconcile;
 mod rules;
+mod sealing;
 mod seen;
 mod site;
 mod submission;
 pub(crate) mod suppression;
+mod threads;
 mod walls;
 mod web;
 mod writers;
@@ -47,6 +49,7 @@ use crate::config::Config;
 use crate::dispatch::core::{Core, Settings, SourceAddress};
 use crate::dispatch::engine::{self, Engine, Handle, Resources};
 use crate::dispatch::message::Input;
+use crate::dkim::{self, Signers};
 use crate::event::{EventLog, Tail};
 use crate::inbound::{Bound, Front, Slowed};
 use crate::limits::{self, Connections};
@@ -73,6 +76,7 @@ use control::{About, RelayControl};
 use identity::Known;
 use intake::SpoolIntake;
 use pressure::Pressure;
+use sealing::Sealing;
 use seen::Seen;
 use site::RelaySite;
 use walls::Walls;
@@ -199,7 +203,8 @@ impl Relay {
         let watched = Watched { log: Arc::default(), meters: meters.clone(), lines: lines.clone() };
         let opened = open_spool(&config, &clock, committed_sender, watched)?;
         let OpenSpool { spool, writer, tail, last_line } = opened;
-        writers.spawn("the spool", writer.run(stop_writers.clone()));
+        let sealing = Sealing::new(keys(&config).await?, clock.clone());
+        writers.spawn("the spool", writer.sealing(sealing.clone()).run(stop_writers.clone()));
         let (suppressions, writer) = List::open(&config.data_dir.join("suppression.sqlite"), clock.clone())?;
         writers.spawn("the suppression list", writer.run(stop_writers.clone()));
         suppressions.set_policy(config.suppression.policy());
@@ -231,7 +236,7 @@ impl Relay {
         let router = router(&config, &Accesses::load(&config.route)?, dns.clone(), &clock, &addresses)?;
         let known = Arc::new(Known::nothing_yet());
         let roads = Roads { router: router.clone(), dns: dns.clone() };
-        let means = RelayMeans::new(spool.clone(), known.clone(), clock.clone(), roads);
+        let means = RelayMeans::new(spool.clone(), known.clone(), clock.clone(), roads, sealing.clone());
         let roots = roots::load(&config.delivery.ca_file)?;
         let tls = post::Tls::new(tls::provider(), &roots)?;
         let alerts::Started { alerts, said } = alerts::start(&config, means.clone(), &tls, &tasks, &stop_engine);
@@ -303,6 +308,7 @@ impl Relay {
             drops: AtomicBool::new(false),
             said: Seldom::minutely(),
             meters: meters.clone(),
+            sealing,
         });
         intake.set_at_injection(config.suppression.at_injection);
         let greeting = if config.hostname.is_empty() { identity::private_name() } else { config.hostname.clone() };
@@ -518,11 +524,13 @@ impl Relay {
         let endpoints = webhook::load(&config.webhook)?;
         let token = self.web.prepare(config)?;
         let roots = roots::load(&config.delivery.ca_file)?;
+        let keys = keys(config).await?;
         self.admitted.reload(config).await?;
         self.front.reload(&config.relay)?;
         self.connector.set_roots(&roots)?;
         self.tls.set_roots(&roots)?;
         self.intake.set_at_injection(config.suppression.at_injection);
+        self.intake.sealing.set(keys);
         self.alerts.reload(&config.alerts);
         self.means.set_roads(Roads { router: router.clone(), dns: dns.clone() });
         self.intake.suppressions.set_policy(config.suppression.policy());
@@ -595,6 +603,23 @@ fn open_spool(
     let last_line = log.last_line();
     *journal.log.lock().unwrap_or_else(PoisonError::into_inner) = Some(log);
     Ok(OpenSpool { spool, writer, tail, last_line })
+}
+
+/// The keys of `[[dkim]]`, those made that are to be made; what should be said of them goes into the log.
+async fn keys(config: &Config) -> anyhow::Result<Signers> {
+    let entries = config.dkim.clone();
+    let read = tokio::task::spawn_blocking(move || {
+        for record in dkim::make_missing(&entries)? {
+            tracing::warn!("a DKIM key was made; publish its record, until then its signatures fail: {record}");
+        }
+        let said = |faults: Vec<dkim::Fault>| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        dkim::load(&entries).map_err(said)
+    });
+    let loaded = read.await?.map_err(anyhow::Error::msg)?;
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(loaded.signers)
 }
 
 /// Raises the limit of descriptors and cuts what does not fit; says so if it did.

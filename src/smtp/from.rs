@@ -41,7 +41,7 @@ pub enum FromFault {
 
 impl Authors {
     /// Takes the value of one more From field.
-    pub(super) fn add(&mut self, value: &[u8]) {
+    pub fn add(&mut self, value: &[u8]) {
         *self = match self {
             Authors::Missing => Authors::read(value),
             _ => Authors::Faulty(FromFault::Two),

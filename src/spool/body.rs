@@ -9,6 +9,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -152,6 +153,42 @@ impl BodyWriter {
         Ok(())
     }
 
+    /// Puts `octets` before everything that was taken, where all of it is still in memory; else nothing is done, and false.
+    pub fn put_first(&mut self, octets: &[u8]) -> io::Result<bool> {
+        if self.failed || self.file.is_some() || !self.has_memory_for(octets.len()) {
+            return Ok(false);
+        }
+        let taken = self.space.take(octets.len() as u64);
+        self.failed |= taken.is_err();
+        taken?;
+        self.size_bytes += octets.len() as u64;
+        self.memory.splice(..0, octets.iter().copied());
+        Ok(true)
+    }
+
+    /// Writes over what was taken `at` octets from the beginning. Its length stays.
+    pub async fn overwrite(&mut self, at: u64, octets: &[u8]) -> io::Result<()> {
+        if self.failed || at.checked_add(octets.len() as u64).is_none_or(|end| end > self.size_bytes) {
+            return Err(io::Error::other("there is nothing to be written over"));
+        }
+        let written = self.over(at, octets).await;
+        self.failed |= written.is_err();
+        written
+    }
+
+    async fn over(&mut self, at: u64, octets: &[u8]) -> io::Result<()> {
+        if self.file.is_some() {
+            self.write_out(&[]).await?;
+        }
+        let Some((_, file)) = &self.file else {
+            let at = usize::try_from(at).map_err(io::Error::other)?;
+            self.memory[at..at + octets.len()].copy_from_slice(octets);
+            return Ok(());
+        };
+        let (file, octets) = (Arc::clone(file), octets.to_vec());
+        blocking(move || file.write_all_at(&octets, at)).await
+    }
+
     /// Makes room for `more` bytes; false if the content has become too large for memory, or memory is short.
     fn has_memory_for(&mut self, more: usize) -> bool {
         let needed = self.memory.len() + more;
@@ -285,6 +322,34 @@ mod tests {
             assert_eq!((found == text, content.file.is_some()), (true, in_file), "{size}");
         }
         assert_eq!((files(folder.path()), flight.memory.load(Ordering::Relaxed)), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn what_is_put_first_and_written_over_stands_where_it_should_in_memory_and_in_a_file() {
+        let (folder, flight) = (tempfile::tempdir().unwrap(), Arc::new(InFlight::default()));
+        for rest in [10, INLINE_MAX - 8, INLINE_MAX, 300_000] {
+            let mut writer = writer(folder.path(), &flight, 1);
+            writer.write(b"head").await.unwrap();
+            assert!(writer.put_first(b"AAAA").unwrap());
+            for piece in vec![b'x'; rest].chunks(70_000) {
+                writer.write(piece).await.unwrap();
+            }
+            assert!(writer.overwrite(writer.size_bytes() - 1, b"yz").await.is_err(), "beyond the end");
+            writer.overwrite(0, b"BBBB").await.unwrap();
+            writer.overwrite(8, b"y").await.unwrap();
+            let content = writer.finish().await.unwrap();
+            let found = match &content.body {
+                Body::Inline(bytes) => bytes.to_vec(),
+                Body::File { path, .. } => std::fs::read(&**path).unwrap(),
+            };
+            assert_eq!((found.len() as u64, found.len()), (content.body.size_bytes(), 8 + rest));
+            assert!(found.starts_with(b"BBBBheadyx") && found.ends_with(b"x"), "{rest}");
+        }
+        flight.set_short(true);
+        let mut short = writer(folder.path(), &flight, 2);
+        short.write(b"head").await.unwrap();
+        assert!(!short.put_first(b"AAAA").unwrap());
+        assert_eq!(short.size_bytes(), 4);
     }
 
     #[tokio::test]

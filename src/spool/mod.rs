@@ -24,6 +24,7 @@ mod writer;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -63,6 +64,12 @@ pub trait Journal: Send {
     fn committed(&mut self, took: std::time::Duration) {
         let _ = took;
     }
+}
+
+/// Signs reports of ours before they are committed.
+pub trait Seal: Send + Sync {
+    /// The same contents in the same order. One that cannot be signed comes back as it is: a report must not be lost.
+    fn seal(&self, contents: Vec<bytes::Bytes>) -> Pin<Box<dyn Future<Output = Vec<bytes::Bytes>> + Send + '_>>;
 }
 
 /// A message on its way into the spool.
@@ -189,8 +196,8 @@ pub fn keep_private(folder: &Path) {
 
 /// Does nothing lie in the data folder but what weir puts there? Not so where somebody gave it a folder of other things.
 fn holds_only_ours(folder: &Path) -> bool {
-    const OURS: [&str; 9] =
-        ["spool", "bodies", "lock", "events", "suppression", "state", "control", "http-token", "lost+found"];
+    const OURS: [&str; 10] =
+        ["dkim", "spool", "bodies", "lock", "events", "suppression", "state", "control", "http-token", "lost+found"];
     std::fs::read_dir(folder).is_ok_and(|entries| {
         entries
             .flatten()
@@ -262,6 +269,7 @@ impl Spool {
             // What a run left that ended in haste: free pages, a long log.
             tidy_after: Some(writer::IDLE),
             said: writer::Said::default(),
+            seal: None,
         };
         Ok((Spool(shared), writer))
     }
@@ -346,7 +354,7 @@ impl Spool {
         let mut queue = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner);
         queue.number += 1;
         let number = queue.number;
-        queue.settles.push_back(store::Settle { number, changes: kept, events });
+        queue.settles.push_back(store::Settle { number, changes: kept, events, is_sealed: false });
         drop(queue);
         self.0.settled.notify_one();
     }

@@ -17,6 +17,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rusqlite::{Connection, TransactionBehavior, params};
 
 use super::body::{BodyFile, Content};
@@ -53,6 +54,24 @@ pub(super) struct Settle {
     pub number: u64,
     pub changes: Vec<Change>,
     pub events: Vec<Event>,
+    /// Its reports are signed, if they are at all: what is made again is not signed again.
+    pub is_sealed: bool,
+}
+
+impl Settle {
+    /// Takes the signed contents of its reports, with all that says how long they are.
+    pub(super) fn seal(&mut self, sealed: &mut impl Iterator<Item = Bytes>) {
+        self.is_sealed = true;
+        for change in &mut self.changes {
+            let Change::Report { envelope, content, .. } = change else { continue };
+            let Some(signed) = sealed.next() else { return };
+            *content = signed;
+            Arc::make_mut(envelope).size_bytes = content.len() as u64;
+            for event in self.events.iter_mut().filter(|event| event.id == Some(envelope.id)) {
+                event.size_bytes = event.size_bytes.map(|_| content.len() as u64);
+            }
+        }
+    }
 }
 
 /// What one commit holds.
@@ -641,7 +660,10 @@ mod tests {
                 content: "report".into(),
             };
             let changes = vec![Change::Finish(crate::types::DeliveryId { message: id(1), part: 0 }), report];
-            Batch { settles: vec![Settle { number: 1, changes, events: Vec::new() }], ..Batch::default() }
+            Batch {
+                settles: vec![Settle { number: 1, changes, events: Vec::new(), is_sealed: false }],
+                ..Batch::default()
+            }
         };
         fails_and_comes_back(&mut store, &mut settle());
         let after = store.commit(&mut settle()).unwrap();

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -41,6 +42,52 @@ impl Log {
     fn kinds(&self) -> Vec<EventKind> {
         self.events.lock().unwrap().iter().map(|event| event.kind).collect()
     }
+}
+
+/// Puts a line before each report; a body that says so it leaves as it is.
+struct Stamp(Arc<std::sync::atomic::AtomicUsize>);
+
+impl Seal for Stamp {
+    fn seal(&self, contents: Vec<Bytes>) -> Pin<Box<dyn Future<Output = Vec<Bytes>> + Send + '_>> {
+        self.0.fetch_add(contents.len(), std::sync::atomic::Ordering::Relaxed);
+        Box::pin(async move { contents.iter().map(|content| [b"signed:", &content[..]].concat().into()).collect() })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn reports_are_signed_once_before_their_commit_and_say_how_long_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let (sender, mut committed) = mpsc::channel(64);
+    let (log, calls) = (Log::default(), Arc::default());
+    let opened = Spool::open(options(folder.path()), Clock::starting_at(START), Box::new(log.clone()), sender);
+    let (spool, writer) = opened.unwrap();
+    let stop = CancellationToken::new();
+    let writer = writer.sealing(Arc::new(Stamp(Arc::clone(&calls))));
+    let writer = TaskTracker::new().spawn(writer.run(stop.clone()));
+    // More than one commit takes.
+    for _ in 0..150 {
+        let id = spool.ids().next(START);
+        let envelope = Arc::new(Envelope { sender: ReversePath::Null, origin: Origin::Report, ..envelope(id, 6) });
+        let mut told = Event::new(START, EventKind::Accepted);
+        (told.id, told.size_bytes) = (Some(id), Some(6));
+        let report = Change::Report { envelope, deliveries: deliveries(id, &["a.example"]), content: "report".into() };
+        spool.settle(vec![Change::Note(told), report]);
+    }
+    spool.flush().await.unwrap();
+    let mut seen = 0;
+    while seen < 150 {
+        for message in committed.recv().await.unwrap() {
+            seen += 1;
+            assert_eq!(message.envelope.size_bytes, 13);
+            assert!(matches!(&message.body, Body::Inline(content) if &content[..] == b"signed:report"));
+            let stored = spool.load(message.deliveries[0].id).await.unwrap().unwrap();
+            assert_eq!((stored.envelope.size_bytes, stored.body.size_bytes()), (13, 13));
+        }
+    }
+    assert_eq!(calls.load(std::sync::atomic::Ordering::Relaxed), 150);
+    assert!(log.events.lock().unwrap().iter().all(|event| event.size_bytes == Some(13)));
+    stop.cancel();
+    writer.await.unwrap();
 }
 
 /// A running spool.

@@ -14,18 +14,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::store::{self, Accept, After, Batch, Settle, Store};
-use super::{Change, Committed, Shared, SpoolError, body, read, schema};
+use super::{Change, Committed, Seal, Shared, SpoolError, body, read, schema};
 use crate::types::{Body, Seldom, Timestamp};
 
 /// Contents that one commit takes at most: beyond it a longer transaction gains nothing.
 const BATCH_BYTES: usize = 16 << 20;
 /// Items that one commit takes at most of each kind.
 const BATCH_ITEMS: usize = 4096;
+/// Reports that one commit takes at most: they are signed before it, and others wait for it.
+const BATCH_REPORTS: usize = 64;
 /// A log longer than this (128 MiB) makes commits wait for the checkpoint that is under way.
 const LOG_PAGES_LIMIT: u64 = 4 * store::LOG_PAGES_MAX;
 /// How long changes alone may wait for company.
@@ -66,6 +69,8 @@ pub struct Writer {
     /// What there is to do in an idle moment, and when it is looked at.
     pub(super) tidy_after: Option<Duration>,
     pub(super) said: Said,
+    /// Who signs reports.
+    pub(super) seal: Option<Arc<dyn Seal>>,
 }
 
 /// Which faults of the disk were told of lately: one that comes and goes must not fill it.
@@ -91,6 +96,13 @@ enum Wake {
 }
 
 impl Writer {
+    /// Has reports of ours signed.
+    #[must_use]
+    pub fn sealing(mut self, seal: Arc<dyn Seal>) -> Writer {
+        self.seal = Some(seal);
+        self
+    }
+
     /// Writes until `stop`, then what is still handed over, and ends. Stop it after everything that settles.
     pub async fn run(mut self, stop: CancellationToken) {
         let sweep = self.start_sweep(&stop);
@@ -147,16 +159,32 @@ impl Writer {
             }
         }
         self.take_settles(&mut batch);
+        self.seal(&mut batch).await;
         (batch, answers)
+    }
+
+    /// Signs the reports of a batch that are not signed yet.
+    async fn seal(&mut self, batch: &mut Batch) {
+        let Some(seal) = self.seal.clone() else { return };
+        let fresh = || batch.settles.iter().filter(|settle| !settle.is_sealed);
+        let contents: Vec<Bytes> = fresh().flat_map(|settle| &settle.changes).filter_map(report_content).collect();
+        if contents.is_empty() {
+            return;
+        }
+        let mut sealed = seal.seal(contents).await.into_iter();
+        for settle in batch.settles.iter_mut().filter(|settle| !settle.is_sealed) {
+            settle.seal(&mut sealed);
+        }
     }
 
     fn take_settles(&mut self, batch: &mut Batch) {
         self.kept.append(&mut self.shared.take_settles());
-        let (mut taken, mut bytes) = (0, 0);
-        while taken < BATCH_ITEMS && bytes < BATCH_BYTES {
+        let (mut taken, mut bytes, mut reports) = (0, 0, 0);
+        while taken < BATCH_ITEMS && bytes < BATCH_BYTES && reports < BATCH_REPORTS {
             let Some(settle) = self.kept.pop_front() else { return };
             taken += settle.changes.len() + 1;
             bytes += settle.changes.iter().map(report_bytes).sum::<usize>();
+            reports += settle.changes.iter().filter(|change| matches!(change, Change::Report { .. })).count();
             batch.settles.push(settle);
         }
     }
@@ -270,6 +298,7 @@ impl Writer {
             self.refuse_for(PROBE, &error).await;
             let mut batch = Batch { probe: true, ..Batch::default() };
             self.take_settles(&mut batch);
+            self.seal(&mut batch).await;
             match self.write(batch).await {
                 Ok((batch, after)) => {
                     self.announce(batch, Vec::new(), after, stop).await;
@@ -418,6 +447,13 @@ impl Drop for Writer {
 fn refuse(answers: Vec<oneshot::Sender<Result<(), SpoolError>>>, error: &SpoolError) {
     for answer in answers {
         let _ = answer.send(Err(error.clone()));
+    }
+}
+
+fn report_content(change: &Change) -> Option<Bytes> {
+    match change {
+        Change::Report { content, .. } => Some(content.clone()),
+        _ => None,
     }
 }
 

@@ -104,6 +104,7 @@ targets!(
     chunks,
     command_line,
     config,
+    dkim,
     event_log,
     header,
     incoming,

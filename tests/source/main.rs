@@ -24,6 +24,7 @@ const USES: &[(&str, &str)] = &[
     ("throttle", "types"),
     ("verdict", "types"),
     ("queue", "types"),
+    ("dkim", "smtp types"),
     ("spool", "clock sqlite types"),
     ("suppress", "clock sqlite types"),
     ("event", "clock spool types"),
@@ -41,23 +42,23 @@ const USES: &[(&str, &str)] = &[
     ("dispatch", "clock outbound queue route spool suppress throttle types verdict"),
     (
         "config",
-        "alert::options auth::options dispatch::options event::options http::options inbound::options log outbound::options \
+        "alert::options auth::options dispatch::options dkim::options event::options http::options inbound::options log outbound::options \
          queue::options route::options sandbox suppress::options throttle::options types verdict::options webhook::options",
     ),
     ("rehearse", "throttle types"),
     ("report", "config event route types verdict"),
-    ("doctor", "clock config event limits memory outbound route sandbox spool throttle types"),
+    ("doctor", "clock config dkim event limits memory outbound route sandbox spool throttle types"),
     ("simulate", "clock types"),
     ("admin", "types"),
     (
         "server",
-        "admin alert auth clock config dispatch event http inbound limits memory metrics outbound \
+        "admin alert auth clock config dispatch dkim event http inbound limits memory metrics outbound \
          post queue report route sandbox smtp spool state submit suppress throttle types verdict webhook",
     ),
     ("demo", "admin clock config route server simulate types"),
     (
         "cli",
-        "admin auth clock config demo doctor event inbound log outbound rehearse \
+        "admin auth clock config demo dkim doctor event inbound log outbound rehearse \
          report route server simulate spool state suppress throttle types verdict webhook",
     ),
 ];
@@ -72,6 +73,7 @@ const PURE: &[&str] = &[
     "types/",
     "dispatch/",
     "simulate/",
+    "dkim/",
     "doctor/spf/",
     "doctor/dkim.rs",
     "doctor/dmarc.rs",
@@ -88,7 +90,7 @@ const PURE: &[&str] = &[
 ];
 
 /// Their files that act.
-const EFFECTS: &[&str] = &["dispatch/engine.rs", "dispatch/carrier.rs", "simulate/sockets.rs"];
+const EFFECTS: &[&str] = &["dispatch/engine.rs", "dispatch/carrier.rs", "dkim/load.rs", "simulate/sockets.rs"];
 
 /// Words of runtimes, clocks, files, sockets, threads and chance. A generator made with a seed is none of them.
 const FORBIDDEN: &[&str] = &[

@@ -204,7 +204,7 @@ fn what_is_wrong_in_a_container_is_said_aloud_and_keeps_no_application_from_star
     let log = relay.log();
     for words in [
         "THE QUEUE WILL BE LOST WITH THIS CONTAINER: /var/lib/weir is a volume without a name",
-        "DKIM_SELECTOR: changes nothing: weir does not sign with DKIM",
+        "DKIM_SELECTOR: changes nothing: there is no domain with a key",
         "POSTFIX_smtp_helo_name: changes nothing: there is no Postfix here",
     ] {
         assert!(log.contains(words), "{words} is missing in\n{log}");

@@ -12,8 +12,8 @@ const TOKEN: &str = "token-of-the-app-0001";
 
 /// An answer of the relay.
 #[derive(Debug)]
-struct Answer {
-    status: u16,
+pub struct Answer {
+    pub status: u16,
     head: String,
     body: String,
 }
@@ -82,7 +82,7 @@ impl Api {
         answer.json()
     }
 
-    fn post(&self, path: &str, body: &Value) -> Answer {
+    pub fn post(&self, path: &str, body: &Value) -> Answer {
         let fields = [&*format!("Authorization: Bearer {}", self.token), "Content-Type: application/json"];
         self.with(&format!("POST {path}"), &fields, &body.to_string())
     }

@@ -13,6 +13,7 @@ mod container;
 mod crash;
 mod dashboard;
 mod differential;
+mod dkim;
 mod doctor;
 mod door;
 mod extensions;
