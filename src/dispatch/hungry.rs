@@ -170,6 +170,11 @@ impl Core {
         self.stand_hungry(target);
         self.wait_beside(target, provider);
         self.stand_in_lane(target);
+        self.stand_where_short(provider);
+    }
+
+    /// Among the providers that take turns for what is short just now: somebody else's connection is what this one waits for.
+    fn stand_where_short(&mut self, provider: &Arc<str>) {
         if self.is_crowded(Priority::Normal) {
             self.stand_among(Among::All, provider);
         }
@@ -259,6 +264,8 @@ impl Core {
 
     /// Until one is told that there is no room.
     pub(super) fn feed_provider(&mut self, provider: &Arc<str>, now: Timestamp) {
+        // What it waited for in its lane may be over while all places are taken, and it had left the others for that.
+        self.stand_where_short(provider);
         for _ in 0..FED_MAX {
             if self.throttle.is_full() {
                 return;

@@ -12,6 +12,8 @@ use crate::world::{Faults, Mix, Plan, START, Setting, World};
 /// Each seed is a world of its own.
 const SEEDS: u64 = 12;
 const SEEDS_LONG: u64 = 600;
+/// Where something stood still once. 53: a lane's rest ended while the one connection of the whole relay was another's.
+const FOUND: [u64; 1] = [53];
 const MESSAGES: usize = 120;
 /// The clock is set so often, by up to so much either way.
 const CLOCK_STEPS: usize = 6;
@@ -111,7 +113,7 @@ fn seeds() -> u64 {
 
 #[test]
 fn whatever_receivers_and_clocks_do_no_promise_is_broken_and_all_mail_comes_to_its_end() {
-    for seed in 0..seeds() {
+    for seed in (0..seeds()).chain(FOUND) {
         let seen = std::panic::catch_unwind(|| one_world(seed));
         assert!(seen.is_ok(), "seed {seed}: see above");
     }
