@@ -11,13 +11,13 @@ use super::Format;
 use super::config::Config;
 use super::output::{self, Output};
 use super::usage;
-use crate::dkim::agreement::{Status, Told};
+use crate::dkim::agreement::Told;
 use crate::dkim::key::{Key, Kind};
 use crate::dkim::options::{Dkim as Entry, is_selector};
 use crate::dkim::{self, Signer, record};
 use crate::doctor::compared;
 use crate::route::HickoryDns;
-use crate::types::Domain;
+use crate::types::{Domain, Status};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Dkim {
@@ -226,12 +226,7 @@ fn tell(signer: &Signer, told: Told, json: bool, output: &mut Output) -> anyhow:
         let (domain, selector, name) = (signer.domain.to_string(), signer.selector.clone(), signer.name());
         return output.json(&CheckLine { domain, selector, name, told });
     }
-    let word = match told.status {
-        Status::Ok => "ok",
-        Status::Warn => "warn",
-        Status::Fail => "FAIL",
-    };
-    output.line(&format!("{word:<5} {}", told.text))?;
+    output.line(&format!("{:<5} {}", told.status.word(), told.text))?;
     for line in told.remedy.iter().flat_map(|remedy| remedy.lines()) {
         output.line(&format!("      {line}"))?;
     }

@@ -11,8 +11,8 @@ use super::Format;
 use super::config::Config;
 use super::output::Output;
 use super::usage;
-use crate::doctor::{self, Asked, Finding, Status, mta};
-use crate::types::Domain;
+use crate::doctor::{self, Asked, Finding, mta};
+use crate::types::{Domain, Status};
 
 #[derive(Debug, Args)]
 pub(super) struct Doctor {

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::record::{self, Agreement};
 use super::signers::Signer;
+use crate::types::Status;
 
 /// What the DNS said when it was asked for the record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,15 +16,6 @@ pub enum Answer {
     NoRecord,
     /// Nobody could tell; why.
     Unknown(String),
-}
-
-/// Whether a person must do something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Status {
-    Ok,
-    Warn,
-    Fail,
 }
 
 /// One key beside the DNS.

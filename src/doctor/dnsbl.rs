@@ -96,9 +96,9 @@ fn name(list: &List, ip: IpAddr) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::finding::Status;
     use super::*;
     use crate::route::table::TableDns;
+    use crate::types::Status;
 
     #[tokio::test]
     async fn a_listing_is_told_from_a_list_that_does_not_answer() {

@@ -2,16 +2,7 @@
 
 use serde::{Serialize, Serializer};
 
-/// Whether a person must do something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Status {
-    Ok,
-    /// Mail goes, and may go better; or nobody could tell.
-    Warn,
-    /// Mail will be refused, be lost, or not go at all.
-    Fail,
-}
+use crate::types::Status;
 
 /// What is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

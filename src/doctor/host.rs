@@ -256,8 +256,8 @@ fn walls(mode: Sandbox) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::finding::Status;
     use super::*;
+    use crate::types::Status;
 
     #[test]
     fn a_clock_is_judged_by_the_one_in_the_middle() {

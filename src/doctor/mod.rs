@@ -35,7 +35,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-pub use finding::{Check, Finding, Status};
+pub use finding::{Check, Finding};
 pub use senders::compared;
 
 use crate::clock::Clock;

@@ -227,9 +227,9 @@ pub(super) async fn dane(domain: &str, hosts: &[String], servers: &[SocketAddr])
 
 #[cfg(test)]
 mod tests {
-    use super::super::finding::Status;
     use super::*;
     use crate::route::table::TableDns;
+    use crate::types::Status;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     const TEXT: &str =

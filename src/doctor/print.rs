@@ -3,7 +3,8 @@
 //! Records, lines and commands begin at the left edge, as they must be copied: a blank in front would make them parts of the line before
 //! in many files. One that is longer than a line is broken at blanks; whole it stands in the JSON.
 
-use super::finding::{Finding, Status};
+use super::finding::Finding;
+use crate::types::Status;
 
 /// Columns of a line.
 const WIDTH: usize = 80;
@@ -16,11 +17,7 @@ pub fn lines(findings: &[Finding]) -> Vec<String> {
     let mut before: Option<&Finding> = None;
     for finding in findings {
         let head = format!("{} {}: {}", finding.check.as_str(), finding.subject, finding.text);
-        let status = match finding.status {
-            Status::Ok => "ok",
-            Status::Warn => "warn",
-            Status::Fail => "FAIL",
-        };
+        let status = finding.status.word();
         let mut text = wrapped(&head, INDENT);
         if let Some(first) = text.first_mut() {
             first.replace_range(..INDENT, &format!("{status:<INDENT$}"));

@@ -371,7 +371,7 @@ mod tests {
 
     #[test]
     fn an_address_that_fails_is_a_warning_while_another_answers() {
-        use super::super::finding::Status;
+        use crate::types::Status;
         let error = |stage, reply: Option<&str>| OpenError {
             stage,
             reply: reply.and_then(Reply::parse),

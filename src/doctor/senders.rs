@@ -28,7 +28,7 @@ use crate::event::history;
 use crate::route::Dns;
 use crate::route::dns::NoAnswer;
 use crate::spool::Reader;
-use crate::types::{Body, DeliveryId, Domain, EventKind};
+use crate::types::{Body, DeliveryId, Domain, EventKind, Status};
 
 /// Domains that are looked at, those with most mail first.
 const DOMAINS_MAX: usize = 20;
@@ -282,9 +282,9 @@ async fn own_keys(from: &str, signers: &Signers, dns: &dyn Dns) -> Option<(Findi
     let agreement::Told { status, text, remedy, .. } = worst?;
     let remedy = remedy.unwrap_or_default();
     let finding = match status {
-        agreement::Status::Ok => Finding::ok(Check::Dkim, from, format!("weir signs with {text}")),
-        agreement::Status::Warn => Finding::warn(Check::Dkim, from, text, remedy),
-        agreement::Status::Fail => Finding::fail(Check::Dkim, from, text, remedy),
+        Status::Ok => Finding::ok(Check::Dkim, from, format!("weir signs with {text}")),
+        Status::Warn => Finding::warn(Check::Dkim, from, text, remedy),
+        Status::Fail => Finding::fail(Check::Dkim, from, text, remedy),
     };
     Some((finding, good))
 }
@@ -403,9 +403,9 @@ fn dmarc_finding(from: &str, policy: Result<Policy, NoPolicy>, aligned: &Aligned
 
 #[cfg(test)]
 mod tests {
-    use super::super::finding::Status::{self, Fail, Ok, Warn};
     use super::*;
     use crate::route::table::TableDns;
+    use crate::types::Status::{self, Fail, Ok, Warn};
 
     fn key_record() -> String {
         use base64::Engine as _;

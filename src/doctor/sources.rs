@@ -283,9 +283,9 @@ async fn addresses(dns: &dyn Dns, name: &str) -> Result<Vec<IpAddr>, NoAnswer> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::finding::Status;
     use super::*;
     use crate::route::table::TableDns;
+    use crate::types::Status;
 
     const IP: &str = "52.31.7.9";
 

@@ -1,7 +1,7 @@
 //! What is found in the files of mail servers, and the lines that are written for them.
 
-use super::super::finding::Status;
 use super::*;
+use crate::types::Status;
 
 /// A host with these files.
 fn host(files: &[(&str, &str)]) -> tempfile::TempDir {
