@@ -94,6 +94,7 @@ impl Mta {
         let folder = tempfile::Builder::new().prefix("weir-mta-").tempdir().expect("a folder for a mail server");
         std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755))
             .expect("open the folder to its users");
+        let program = if kind == Kind::Exim { within_reach(program, folder.path()) } else { program };
         let mut mta = Mta { kind, folder, program, master: None, door: None };
         let ready = match kind {
             Kind::Postfix => mta.start_postfix(role),
@@ -332,6 +333,13 @@ fn exim() -> Option<PathBuf> {
     let named = std::env::var_os("WEIR_TEST_EXIM").map(PathBuf::from);
     let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/ci/exim/usr/sbin/exim4");
     named.or_else(|| Some(unpacked).filter(|p| p.is_file())).or_else(|| program("exim4"))
+}
+
+/// Exim starts itself again as a user who may not enter every folder (a home of mode 0700, say): it gets a name in this one. A link and
+/// no copy, for what was written just now cannot always be started.
+fn within_reach(program: PathBuf, folder: &Path) -> PathBuf {
+    let link = folder.join("exim4");
+    if std::fs::hard_link(&program, &link).is_ok() { link } else { program }
 }
 
 /// The number of a user or group in `/etc/passwd` or `/etc/group`.
