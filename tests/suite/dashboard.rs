@@ -262,6 +262,22 @@ fn buttons_for_the_queue_act_after_they_have_said_on_how_many() {
     relay.wait_event("bounced", "u2@x.test");
     browser.until_shown("It is not in the queue any more");
 
+    // Another way out; what is no host is said where it was asked for.
+    let smart = world.host("smart.test");
+    go(&browser, &format!("#/message/{}", ids[3]));
+    browser.until_shown("451 4.3.0 come again");
+    browser.click("Reroute …");
+    browser.until_shown("Next hop");
+    browser.fill("Next hop", "nowhere");
+    browser.click("Reroute 1 message");
+    browser.until_shown("to: ");
+    browser.fill("Next hop", &smart.address().to_string());
+    browser.click("Reroute 1 message");
+    relay.wait_event("delivered", "u3@x.test");
+    assert_eq!(smart.accepted_count(), 1, "it went where it was sent");
+    browser.until_shown("1 message rerouted.");
+    browser.complaints();
+
     go(&browser, "#/queue");
     browser.click("All that is found (the whole queue), also on other pages");
     browser.click("Remove …");
@@ -541,6 +557,8 @@ fn a_relay_that_is_gone_is_said_and_found_again() {
     let mut relay = with_page(world.config()).start();
     let Some(browser) = logged_in(&relay) else { return };
     browser.until_shown("Yes. Nothing waits");
+    // By chance it is asked again after half an hour only, so that nothing but the button brings it back.
+    browser.script("window.chance = Math.random; Math.random = () => 10_000");
     relay.kill();
     browser.until_shown("The relay does not answer.");
     browser.until_shown("What you see is of");
@@ -549,6 +567,13 @@ fn a_relay_that_is_gone_is_said_and_found_again() {
     browser.click("Try now");
     browser.until_shown("Yes. Nothing waits");
     browser.until("document.getElementById('gone').hidden");
+    // Left alone, it finds the relay by itself.
+    browser.script("Math.random = window.chance");
+    relay.kill();
+    browser.until_shown("The relay does not answer.");
+    relay.run();
+    browser.until("document.getElementById('gone').hidden");
+    browser.until_shown("Live");
     // The log-in holds over the restart, and so does the stream of events.
     relay.submit("app@sender.test", &["u@x.test"], &mail("m", "x"));
     browser.until_shown("app@sender.test → u@x.test");

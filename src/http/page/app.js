@@ -60,7 +60,7 @@ function href(path, query = {}) {
 
 const context = {
 	status: () => status,
-	gone: () => connection === 'gone',
+	gone: () => lost,
 	href,
 	go(path, query) {
 		location.hash = href(path, query);
@@ -103,11 +103,14 @@ const stream = api.live({
 			missed = false;
 		}
 		if (state === 'gone' || state === 'resting') missed = true;
+		// While it is asked once more the words and the button stay where they are.
+		lost = state === 'gone' || (lost && state === 'opening');
 		frame();
 		if (view && view.status && status) view.status(status);
 	},
 });
 let missed = false;
+let lost = false;
 
 /** What stands around every view. */
 function frame() {
@@ -128,8 +131,8 @@ function frame() {
 	);
 	const words = { live: 'Live', opening: 'Connecting …', gone: 'No answer', resting: 'Resting' };
 	show(place('live'), el('span', { class: `dot ${connection}`, 'aria-hidden': 'true' }), words[connection]);
-	place('gone').hidden = connection !== 'gone';
-	if (connection === 'gone') {
+	place('gone').hidden = !lost;
+	if (lost) {
 		show(
 			place('gone'),
 			el('strong', {}, 'The relay does not answer. '),
@@ -158,7 +161,8 @@ function frame() {
 	);
 }
 
-const again = () => `Next try in ${span(Math.max(0, (retryAt - Date.now()) / 1000))}.`;
+const again = () =>
+	connection === 'opening' ? 'Trying …' : `Next try in ${span(Math.max(0, (retryAt - Date.now()) / 1000))}.`;
 
 function route() {
 	const [path, words] = (location.hash.slice(1) || '/').split('?');
@@ -227,6 +231,7 @@ function signIn(reason = null) {
 	}
 	status = null;
 	heard = null;
+	lost = false;
 	chrome(false);
 	place('gone').hidden = true;
 	show(place('foot'));

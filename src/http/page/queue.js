@@ -19,9 +19,26 @@ const ORDERS = {
 	flush: ['Flush', 'are tried as soon as their lane allows it. No pause is lifted by this', false],
 	hold: ['Hold', 'are not tried until somebody releases them', false],
 	release: ['Release', 'may be tried again', false],
+	reroute: ['Reroute', 'go to another host from now on, whatever their domain says. What is being tried now is left alone', false],
 	bounce: ['Bounce', 'are given up, and their senders get a report. This cannot be undone', true],
 	remove: ['Remove', 'are given up without a word to anybody. This cannot be undone', true],
 };
+
+const PAST = {
+	flush: 'flushed',
+	hold: 'held',
+	release: 'released',
+	reroute: 'rerouted',
+	bounce: 'bounced',
+	remove: 'removed',
+};
+
+const nextHop = () =>
+	field(
+		'Next hop',
+		el('input', { name: 'to', required: true, autocomplete: 'off', spellcheck: 'false', placeholder: 'smart.example.com:25' }),
+		'HOST:PORT. Where a [[route]] of the configuration has this host, its login and TLS are used',
+	);
 
 /** Shows how many are meant, and does it when that is confirmed. `chosen`: the filter of the API, or `ids`. */
 export async function order(name, chosen, words, after) {
@@ -34,9 +51,10 @@ export async function order(name, chosen, words, after) {
 		`${label}: ${words}`,
 		told,
 		label,
-		async () => {
-			const did = await api.post(`/queue/${name}`, { ...body, dry_run: false }, ACTING_MS);
-			const past = { flush: 'flushed', hold: 'held', release: 'released', bounce: 'bounced', remove: 'removed' }[name];
+		async (form) => {
+			const to = form.elements.to ? { to: form.elements.to.value.trim() } : {};
+			const did = await api.post(`/queue/${name}`, { ...body, ...to, dry_run: false }, ACTING_MS);
+			const past = PAST[name];
 			const left = did.messages < meant.messages ? ` ${number(meant.messages - did.messages)} had left meanwhile.` : '';
 			toast(`${count(did.messages, 'message')} ${past}.${left} ${did.note || ''}`.trim());
 			after();
@@ -77,6 +95,7 @@ export async function order(name, chosen, words, after) {
 			` (${words}) ${meant.messages === 1 ? one(effect) : effect}.`,
 		),
 		meant.note && el('p', { class: 'hint' }, meant.note),
+		name === 'reroute' && nextHop(),
 		danger &&
 			all &&
 			el(
