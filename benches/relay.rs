@@ -9,23 +9,22 @@
 
 #![expect(clippy::disallowed_methods, reason = "a bench measures real time")]
 
+#[path = "load/generator.rs"]
+mod generator;
 #[allow(dead_code, unused_imports, reason = "the kit serves the tests first")]
 #[path = "../tests/suite/kit/mod.rs"]
 mod kit;
 #[expect(dead_code, reason = "the bench of the bare spool reads more of what it measures")]
 mod load;
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use generator::{MESSAGE_BYTES, SESSIONS, content, hand_in};
 use kit::relay::WEIR;
-use kit::{Client, Config, Dns, Relay, client, until_within};
+use kit::{Config, Dns, Relay, until_within};
 use load::sink::Sink;
 use load::{millis, process};
-
-const SESSIONS: usize = 20;
-const MESSAGE_BYTES: usize = 10 * 1024;
 
 /// A run that takes longer has hung.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -49,11 +48,11 @@ fn main() {
     let idle = process::memory_peak(&pid);
     // The first messages open connections and fill caches.
     let warm = SESSIONS * 50;
-    load(relay.address(), warm, &content);
+    hand_in(relay.address(), warm, None, &content);
     until_within(LIMIT, "the first messages", || (sink.accepted() >= warm).then_some(()));
 
     let (cpu_before, begun) = (process::cpu(&pid), Instant::now());
-    let mut waits = load(relay.address(), messages, &content);
+    let mut waits = hand_in(relay.address(), messages, None, &content);
     let accepted = begun.elapsed();
     until_within(LIMIT, "all messages at the receiver", || (sink.accepted() >= warm + messages).then_some(()));
     let relayed = rate(messages, begun.elapsed());
@@ -91,55 +90,6 @@ fn start(dns: &Dns, sink: &Sink, keys: &Path) -> Relay {
         println!("each message is signed with {kind}");
     }
     Relay::start_program(program, config)
-}
-
-fn content() -> Vec<u8> {
-    let mut chance = fastrand::Rng::with_seed(10);
-    let mut content = b"From: App <app@sender.test>\r\nTo: u@bench.test\r\nSubject: load\r\n\r\n".to_vec();
-    while content.len() < MESSAGE_BYTES - 2 {
-        let length = (MESSAGE_BYTES - 2 - content.len()).min(76);
-        content.extend(std::iter::repeat_with(|| chance.alphanumeric() as u8).take(length));
-        content.extend_from_slice(b"\r\n");
-    }
-    content
-}
-
-/// Hands in `messages` over all sessions; how long each end of data waited for its 250.
-fn load(relay: SocketAddr, messages: usize, content: &[u8]) -> Vec<Duration> {
-    let stuffed = client::stuffed(content);
-    std::thread::scope(|scope| {
-        let share = |n: usize| messages / SESSIONS + usize::from(n < messages % SESSIONS);
-        let sessions: Vec<_> = (0..SESSIONS)
-            .map(|n| {
-                scope.spawn({
-                    let stuffed = &stuffed;
-                    move || session(relay, n, share(n), stuffed)
-                })
-            })
-            .collect();
-        sessions.into_iter().flat_map(|s| s.join().expect("a session of the load")).collect()
-    })
-}
-
-/// One session as Postfix holds it: the envelope in one flight, then the content.
-fn session(relay: SocketAddr, number: usize, messages: usize, stuffed: &[u8]) -> Vec<Duration> {
-    let mut client = Client::connect(relay);
-    client.hello();
-    let mut waits = Vec::with_capacity(messages);
-    for n in 0..messages {
-        // Every message to somebody else: as in a mailing, nothing is remembered of the recipient.
-        let envelope = format!("MAIL FROM:<app@sender.test>\r\nRCPT TO:<u{number}.{n}@bench.test>\r\nDATA\r\n");
-        client.send_bytes(envelope.as_bytes());
-        for code in ["250", "250", "354"] {
-            client.expect(code);
-        }
-        client.send_bytes(stuffed);
-        let sent = Instant::now();
-        client.expect("250");
-        waits.push(sent.elapsed());
-    }
-    client.ask("QUIT", "221");
-    waits
 }
 
 fn rate(messages: usize, time: Duration) -> f64 {

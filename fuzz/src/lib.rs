@@ -25,13 +25,14 @@ pub mod server_dialogue;
 mod shelf;
 pub mod spool;
 pub mod state;
+pub mod submission;
 pub mod users;
 pub mod verdict;
 
 /// A target's name, which is that of its folder in `corpus/` and `found/`, and its check.
 pub type Target = (&'static str, fn(&[u8]));
 
-pub const TARGETS: [Target; 17] = [
+pub const TARGETS: [Target; 18] = [
     ("address", address::check),
     ("chunks", chunks::check),
     ("command_line", command_line::check),
@@ -47,6 +48,7 @@ pub const TARGETS: [Target; 17] = [
     ("server_dialogue", server_dialogue::check),
     ("spool", spool::check),
     ("state", state::check),
+    ("submission", submission::check),
     ("users", users::check),
     ("verdict", verdict::check),
 ];

@@ -6,7 +6,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use lettre::address::Envelope;
-use lettre::message::header::{ContentType, HeaderName, HeaderValue, MIME_VERSION_1_0};
+use lettre::message::header::{ContentTransferEncoding, ContentType, HeaderName, HeaderValue, MIME_VERSION_1_0};
 use lettre::message::{Attachment, Body, Mailbox, Mailboxes, MultiPart, SinglePart};
 use serde::Deserialize;
 
@@ -29,6 +29,10 @@ const RESERVED: [&str; 12] = [
     "reply-to",
 ];
 const HEADERS_MAX: usize = 100;
+/// A line of a message with its CR (RFC 5322, section 2.1.1).
+const LINE_MAX: usize = 999;
+/// A word of a field, with room for the field's name.
+const WORD_MAX: usize = 800;
 
 /// The parts of a message, by their names in JSON.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -159,6 +163,9 @@ impl Form {
             Ok(message) => message.formatted(),
             Err(error) => return Err(format!("the message cannot be composed: {error}")),
         };
+        if content.split(|&octet| octet == b'\n').any(|line| line.len() > LINE_MAX) {
+            return Err("from, to, cc, headers: a name or value makes a line of more than 998 octets (RFC 5322)".into());
+        }
         let sender = from.email.to_string();
         Ok(Submission { sender, recipients, content: content.into(), message_id: Some(message_id.to_string()) })
     }
@@ -197,16 +204,14 @@ impl Form {
     }
 
     fn parts(&self) -> Result<Parts, String> {
-        let words = match (&self.text, &self.html) {
-            (Some(text), Some(html)) => {
-                Some(Parts::Multi(MultiPart::alternative_plain_html(text.clone(), html.clone())))
-            }
-            (Some(text), None) => Some(Parts::Single(SinglePart::plain(text.clone()))),
-            (None, Some(html)) => Some(Parts::Single(SinglePart::html(html.clone()))),
+        let body = match (&self.text, &self.html) {
+            (Some(text), Some(html)) => Some(Parts::Multi(MultiPart::alternative_plain_html(words(text), words(html)))),
+            (Some(text), None) => Some(Parts::Single(SinglePart::plain(words(text)))),
+            (None, Some(html)) => Some(Parts::Single(SinglePart::html(words(html)))),
             (None, None) => None,
         };
         let (inline, attached): (Vec<&File>, Vec<&File>) = self.attachments.iter().partition(|file| file.cid.is_some());
-        let words = match words {
+        let body = match body {
             Some(words) if !inline.is_empty() => {
                 let mut related = words.into_first(MultiPart::related().build());
                 for file in inline {
@@ -214,14 +219,14 @@ impl Form {
                 }
                 Some(Parts::Multi(related))
             }
-            words => words,
+            body => body,
         };
         if attached.is_empty() {
-            return words
+            return body
                 .ok_or_else(|| "attachments: one with a cid is shown within html, which is missing".to_string());
         }
         let mut mixed = MultiPart::mixed().build();
-        if let Some(words) = words {
+        if let Some(words) = body {
             mixed = words.into_first(mixed);
         }
         for file in attached {
@@ -260,14 +265,34 @@ impl File {
             Some(cid) => Attachment::new_inline_with_name(one_line("cid", cid)?, name),
             None => Attachment::new(name),
         };
-        Ok(attachment.body(Body::new(content), kind))
+        // In base64 whatever it is: octets that look like text would change on their way, as line ends do.
+        let content = Body::new_with_encoding(content, ContentTransferEncoding::Base64);
+        Ok(attachment.body(
+            content.map_err(|_| format!("attachments: {}: cannot be encoded", self.filename.escape_debug()))?,
+            kind,
+        ))
     }
+}
+
+/// A text as a body. Control characters and lone CRs would not live through the way: they are encoded.
+fn words(text: &str) -> Body {
+    let is_odd = |c: char| c.is_control() && !matches!(c, '\t' | '\r' | '\n');
+    if !text.contains(is_odd) && !text.replace("\r\n", "").contains('\r') {
+        return Body::new(text.to_string());
+    }
+    Body::new_with_encoding(text.to_string(), ContentTransferEncoding::QuotedPrintable)
+        .unwrap_or_else(|_| Body::new(text.to_string()))
 }
 
 /// A text for a field: with a line end it would be two.
 fn one_line(key: &str, text: &str) -> Result<String, String> {
     if text.chars().any(char::is_control) {
         return Err(format!("{key}: a control character or line end cannot stand in a field"));
+    }
+    if text.split(' ').any(|word| word.len() > WORD_MAX) {
+        return Err(format!(
+            "{key}: a word of more than {WORD_MAX} octets cannot stand in a field, which is folded at blanks"
+        ));
     }
     Ok(text.to_string())
 }
@@ -331,7 +356,18 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
-        assert!(body.contains("\r\n\r\nhi\r\n"), "{body}");
+        assert!(body.contains("\r\n\r\naGk=\r\n"), "{body}");
+    }
+
+    #[test]
+    fn what_would_change_on_its_way_is_encoded() {
+        let (_, text) = compose(json!({
+            "from": "a@x.example", "to": "b@x.example", "text": "one\rtwo\u{0}three\n", "html": "<p>one\n</p>",
+            "attachments": [{"filename": "unix.txt", "content": "YQpiCgA="}],
+        }))
+        .unwrap();
+        assert!(text.contains("one=0Dtwo=00three\r\n") && text.contains("<p>one\r\n</p>"), "{text}");
+        assert!(text.contains("\r\n\r\nYQpiCgA=\r\n"), "{text}");
     }
 
     #[test]
@@ -350,6 +386,8 @@ mod tests {
             ("to", json!([]), "to: at least one"),
             ("to", json!("b@x.example\r\nBcc: c@x.example"), "to: "),
             ("subject", json!("s\r\nBcc: c@x.example"), "subject: a control character"),
+            ("subject", json!("x".repeat(1500)), "subject: a word of more than"),
+            ("to", json!(format!("{} <b@x.example>", "x".repeat(1500))), "to, cc, headers: a name or value"),
             ("text", json!(null), "text, html"),
             ("headers", json!({"X-A": "b\nBcc: c@x.example"}), "X-A: a control character"),
             ("headers", json!({"X-A\r\nBcc": "b"}), "headers: "),

@@ -115,6 +115,7 @@ targets!(
     server_dialogue,
     spool,
     state,
+    submission,
     users,
     verdict,
 );

@@ -121,6 +121,51 @@ fn an_endpoint_that_fails_hangs_and_is_down_gets_every_event_over_kills() {
 }
 
 #[test]
+fn an_endpoint_that_answers_late_holds_up_neither_mail_nor_another_and_gets_nothing_twice() {
+    let (world, _mx) = World::with_domain("receiver.test");
+    let (slow, quick) = (Endpoint::start(), Endpoint::start());
+    slow.script(|_| Act::Late);
+    let secret = format!("secret = \"{SECRET}\"");
+    let relay = hook(hook(world.config(), "slow", &slow.url("/"), &secret), "quick", &quick.url("/"), &secret).start();
+    relay.submit("app@sender.test", &["first@receiver.test"], &mail("first", "x"));
+    until("the request that waits", || (slow.gate().waiting() == 1).then_some(()));
+    for n in 0..20 {
+        relay.submit("app@sender.test", &[&format!("u{n}@receiver.test")], &mail("more", "x"));
+    }
+    // Mail and the other endpoint are done while the first answer is still awaited, and nothing else was asked meanwhile.
+    wait_all(&relay, &quick);
+    assert_eq!((slow.requests().len(), slow.gate().waiting()), (1, 1));
+    slow.gate().open();
+    wait_all(&relay, &slow);
+    assert_in_order(&slow);
+    let ids: Vec<String> = slow.requests().iter().map(|request| request.id().to_string()).collect();
+    let mut once = ids.clone();
+    once.dedup();
+    assert_eq!(ids, once, "what was answered late is not sent again");
+}
+
+#[test]
+fn over_https_the_name_and_the_authority_are_checked() {
+    let (world, _mx) = World::with_domain("receiver.test");
+    let (endpoint, certificate) = Endpoint::start_tls("127.0.4.1");
+    let (stranger, _) = Endpoint::start_tls("127.0.4.1");
+    let folder = tempfile::tempdir().expect("a folder for a certificate");
+    let file = folder.path().join("ca.pem");
+    std::fs::write(&file, certificate).expect("write the certificate");
+    let config = hook(world.config(), "app", &endpoint.url("/hook"), &format!("secret = \"{SECRET}\""));
+    let config = hook(config, "stranger", &stranger.url("/"), "");
+    let relay = config.set("delivery", "ca_file", &format!("\"{}\"", file.display())).start();
+    relay.submit("app@sender.test", &["u@receiver.test"], &mail("m", "x"));
+    wait_all(&relay, &endpoint);
+    assert_in_order(&endpoint);
+    let said = until("the other one to be told of", || {
+        relay.log().lines().find(|line| line.contains("webhook stranger: events did not arrive")).map(str::to_string)
+    });
+    assert!(said.contains("certificate"), "{said}");
+    assert_eq!(stranger.requests().len(), 0, "nothing is said to whom nobody vouches for");
+}
+
+#[test]
 fn each_format_says_what_its_readers_read() {
     let (world, mx) = World::with_domain("receiver.test");
     mx.always(At::to("nobody@receiver.test"), say("550 5.1.1 no such user"));

@@ -1,7 +1,7 @@
 //! A scripted HTTP endpoint on loopback: keeps every request, and answers as the script of a test says.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write as _};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,12 +10,18 @@ use std::thread::JoinHandle;
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::Value;
+
+use super::gate::Gate;
+use super::mx::self_signed;
 
 /// What becomes of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Act {
     Answer(u16),
+    /// 200, as soon as the gate of the endpoint is open.
+    Late,
     /// It is read and never answered, as long as the endpoint is there.
     Hang,
     /// The connection is closed without an answer.
@@ -58,6 +64,8 @@ impl Request {
 type Script = dyn Fn(usize) -> Act + Send + Sync;
 
 struct Shared {
+    tls: Option<Arc<ServerConfig>>,
+    gate: Gate,
     script: Mutex<Arc<Script>>,
     requests: Mutex<Vec<Request>>,
     is_down: AtomicBool,
@@ -73,10 +81,22 @@ pub struct Endpoint {
 impl Endpoint {
     /// Answers everything with 200. On an address of its own, so that nobody takes its port while it is down.
     pub fn start() -> Endpoint {
+        Endpoint::serving(None)
+    }
+
+    /// The same over TLS, with a certificate for `name` that signs itself; PEM.
+    pub fn start_tls(name: &str) -> (Endpoint, String) {
+        let (config, certificate) = self_signed(name);
+        (Endpoint::serving(Some(config)), certificate)
+    }
+
+    fn serving(tls: Option<Arc<ServerConfig>>) -> Endpoint {
         let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 4, 1), 0)).expect("a port for an endpoint");
         let address = listener.local_addr().expect("the address of a bound socket");
         let script: Arc<Script> = Arc::new(|_| Act::Answer(200));
         let shared = Arc::new(Shared {
+            tls,
+            gate: Gate::new(),
             script: Mutex::new(script),
             requests: Mutex::default(),
             is_down: AtomicBool::new(false),
@@ -87,7 +107,13 @@ impl Endpoint {
     }
 
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        let scheme = if self.shared.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}{path}", self.address)
+    }
+
+    /// What `Act::Late` waits for.
+    pub fn gate(&self) -> &Gate {
+        &self.shared.gate
     }
 
     /// From now on request `n`, counted from 0 over all, is answered so.
@@ -120,7 +146,7 @@ impl Endpoint {
                     return;
                 }
                 let shared = shared.clone();
-                std::thread::spawn(move || while shared.take(&stream).is_some() {});
+                std::thread::spawn(move || shared.talk(stream));
             }
         });
         *self.acceptor.lock().unwrap_or_else(PoisonError::into_inner) = Some(acceptor);
@@ -133,7 +159,8 @@ impl Endpoint {
 
     /// The objects of the requests that were answered with 200, in their order.
     pub fn taken(&self) -> Vec<Value> {
-        let requests = self.requests().into_iter().filter(|request| request.act == Act::Answer(200));
+        let requests =
+            self.requests().into_iter().filter(|request| matches!(request.act, Act::Answer(200) | Act::Late));
         requests.flat_map(|request| request.objects()).collect()
     }
 }
@@ -144,10 +171,24 @@ impl Drop for Endpoint {
     }
 }
 
+/// A connection, in clear text or not.
+trait Wire: Read + Write {}
+
+impl<T: Read + Write> Wire for T {}
+
 impl Shared {
+    fn talk(&self, stream: TcpStream) -> Option<()> {
+        let wire: Box<dyn Wire> = match &self.tls {
+            Some(config) => Box::new(StreamOwned::new(ServerConnection::new(config.clone()).ok()?, stream)),
+            None => Box::new(stream),
+        };
+        let mut reader = BufReader::new(wire);
+        while self.take(&mut reader).is_some() {}
+        None
+    }
+
     /// Takes one request on a connection; none: the connection is over.
-    fn take(&self, mut stream: &TcpStream) -> Option<()> {
-        let mut reader = BufReader::new(stream);
+    fn take(&self, reader: &mut BufReader<Box<dyn Wire>>) -> Option<()> {
         let mut line = String::new();
         reader.read_line(&mut line).ok().filter(|n| *n > 0)?;
         let path = line.split_whitespace().nth(1)?.to_string();
@@ -167,11 +208,13 @@ impl Shared {
             requests.push(Request { path, headers, body: String::from_utf8(body).ok()?, act });
             act
         };
+        let mut answer = |status: u16| {
+            let answer = format!("HTTP/1.1 {status} Scripted\r\nContent-Length: 0\r\n\r\n");
+            reader.get_mut().write_all(answer.as_bytes()).and_then(|()| reader.get_mut().flush()).ok()
+        };
         match act {
-            Act::Answer(status) => {
-                let answer = format!("HTTP/1.1 {status} Scripted\r\nContent-Length: 0\r\n\r\n");
-                stream.write_all(answer.as_bytes()).ok()
-            }
+            Act::Answer(status) => answer(status),
+            Act::Late => self.gate.pass().then(|| answer(200))?,
             Act::Cut => None,
             // Until the other side gives up.
             Act::Hang => {

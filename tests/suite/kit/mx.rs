@@ -377,7 +377,8 @@ impl Shared {
     }
 }
 
-fn self_signed(name: &str) -> (Arc<ServerConfig>, String) {
+/// A certificate for `name` that signs itself, and how a server shows it; PEM.
+pub(super) fn self_signed(name: &str) -> (Arc<ServerConfig>, String) {
     let made = rcgen::generate_simple_self_signed(vec![name.to_string()]).expect("a certificate for a test");
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
     let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
