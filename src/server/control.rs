@@ -407,7 +407,7 @@ impl RelayControl {
     }
 
     async fn waiting(&self, id: QueueId) -> Result<Vec<String>, Failed> {
-        let filter = spool::Filter { message: Some(id), ..spool::Filter::default() };
+        let filter = spool::Filter { messages: [id].into(), ..spool::Filter::default() };
         let page = self.spool.reader().list(filter, None, PAGE).await.map_err(failed)?;
         let recipients = page.rows.iter().flat_map(|row| &row.delivery.recipients);
         Ok(recipients.map(|recipient| recipient.address.as_str().to_string()).collect())
@@ -419,7 +419,7 @@ impl RelayControl {
             let provider = event.provider.as_deref().unwrap_or("default");
             self.rules.get().read(provider, Stage::Rcpt, &reply)
         });
-        let filter = spool::Filter { message: Some(id), ..spool::Filter::default() };
+        let filter = spool::Filter { messages: [id].into(), ..spool::Filter::default() };
         let next_attempt = match self.spool.reader().list(filter, None, PAGE).await {
             Ok(page) => page.rows.iter().find_map(|row| row.delivery.next_attempt),
             Err(_) => None,

@@ -1,28 +1,37 @@
 //! From the filters of operators to those of the stores, and from entries to records; shared with the commands that read a
 //! data folder without a running relay.
 
-use crate::admin::{AddressPattern, Filter, ImportEntry, SuppressFilter, SuppressRecord};
+use crate::admin::{AddressPattern, Filter, ImportEntry, QueueState, SuppressFilter, SuppressRecord};
 use crate::spool;
 use crate::suppress::{self, Entry, Source};
-use crate::types::{Class, Mailbox, Span, Timestamp};
+use crate::types::{Class, DeliveryState, Mailbox, Span, Timestamp};
 
 /// What the spool can decide of a filter; the rest is decided row by row.
 pub(crate) fn narrowed(filter: &Filter, now: Timestamp) -> spool::Filter {
     // A delivery is for one domain.
-    let of_recipient = match &filter.recipient {
-        Some(AddressPattern::Domain(domain)) => Some(domain.clone()),
-        Some(AddressPattern::Mailbox(mailbox)) => Some(mailbox.domain().clone()),
-        Some(AddressPattern::Null) | None => None,
+    let (of_recipient, recipient) = match &filter.recipient {
+        Some(AddressPattern::Domain(domain)) => (Some(domain.clone()), None),
+        Some(AddressPattern::Mailbox(mailbox)) => (Some(mailbox.domain().clone()), Some(mailbox.key())),
+        Some(AddressPattern::Null) | None => (None, None),
     };
+    let sender = filter.sender.as_ref().map(|sender| match sender {
+        AddressPattern::Null => String::new(),
+        AddressPattern::Domain(domain) => format!("@{domain}"),
+        AddressPattern::Mailbox(mailbox) => mailbox.key(),
+    });
     spool::Filter {
         domain: filter.domain.clone().or(of_recipient),
+        sender,
+        recipient,
+        // What is being tried stands as waiting, and nobody tries what is held.
+        state: filter.state.map(|state| match state {
+            QueueState::Held => DeliveryState::Held,
+            QueueState::Waiting | QueueState::Active => DeliveryState::Waiting,
+        }),
         user: filter.user.clone(),
         message_id: filter.message_id.clone(),
         older_than: filter.older_than.map(|Span(span)| now - span),
-        message: match filter.ids[..] {
-            [id] => Some(id),
-            _ => None,
-        },
+        messages: filter.ids.iter().copied().collect(),
         ..spool::Filter::default()
     }
 }

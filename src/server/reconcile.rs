@@ -41,7 +41,7 @@ pub(super) async fn follow(spool: &Spool, tail: &Tail, now: Timestamp) -> Result
     let mut followed = Followed::default();
     for (event, missing) in without_end(tail) {
         let Some(id) = event.id else { continue };
-        let filter = crate::spool::Filter { message: Some(id), ..crate::spool::Filter::default() };
+        let filter = crate::spool::Filter { messages: [id].into(), ..crate::spool::Filter::default() };
         let page = spool.reader().list(filter, None, 1).await.map_err(|e| e.to_string())?;
         if page.rows.is_empty() {
             let ends = (0..missing.min(RECIPIENTS_MAX)).map(|_| Change::Note(not_stored(event, now)));
@@ -50,7 +50,7 @@ pub(super) async fn follow(spool: &Spool, tail: &Tail, now: Timestamp) -> Result
         }
     }
     for (id, ended) in ends {
-        let filter = crate::spool::Filter { message: Some(id), ..crate::spool::Filter::default() };
+        let filter = crate::spool::Filter { messages: [id].into(), ..crate::spool::Filter::default() };
         let page = spool.reader().list(filter, None, usize::from(u16::MAX)).await.map_err(|e| e.to_string())?;
         for row in page.rows {
             if let Some(change) = brought_up_to_date(row.delivery, &ended) {

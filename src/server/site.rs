@@ -35,7 +35,11 @@ use crate::suppress::{PIECE, Place};
 use crate::throttle::Profiles;
 use crate::types::{Body, DeliveryId, Domain, EventKind, QueueId, Timestamp};
 
-/// Pages of the store that are looked at for one page of an answer.
+/// How long is looked for one page of the queue; it ends then, with what was found and where to go on.
+const LOOK_TIME: Duration = Duration::from_millis(80);
+/// Deliveries whose standing is asked for at once where a page takes more than one look.
+const PIECE_MAX: usize = 1000;
+/// Pages of the suppression list that are looked at for one page of an answer.
 const LOOKS: usize = 4;
 /// How long may be counted for a preview.
 const COUNT_TIME: Duration = Duration::from_secs(5);
@@ -296,8 +300,10 @@ impl Means for RelaySite {
         let narrow = narrowed(&filter, now);
         let mut after = after.as_deref().map(delivery_id).transpose()?;
         let mut items = Vec::new();
-        for _ in 0..LOOKS {
-            let page = self.control.spool.reader().list(narrow.clone(), after, limit.max(100)).await.map_err(failed)?;
+        let begun = tokio::time::Instant::now();
+        let mut piece = limit.max(100);
+        loop {
+            let page = self.control.spool.reader().list(narrow.clone(), after, piece).await.map_err(failed)?;
             let ids: Vec<DeliveryId> = page.rows.iter().map(|row| row.delivery.id).collect();
             let standings = self.control.engine.standing(ids).await.map_err(failed)?;
             for (row, standing) in page.rows.iter().zip(&standings) {
@@ -312,9 +318,10 @@ impl Means for RelaySite {
                 after = Some(row.delivery.id);
             }
             after = page.next;
-            if after.is_none() || items.len() == limit {
+            if after.is_none() || items.len() == limit || begun.elapsed() >= LOOK_TIME {
                 break;
             }
+            piece = PIECE_MAX;
         }
         Ok(Page { items, next: after.map(|id| id.to_string()) })
     }

@@ -606,7 +606,9 @@ async fn lists_take_what_the_filter_says_with_and_without_a_running_relay() {
         (Filter { state: Some(DeliveryState::Waiting), ..Filter::default() }, &all[..2]),
         (Filter { user: Some("nobody".into()), ..Filter::default() }, &[]),
         (Filter { message_id: Some(format!("{two}@sender.example")), ..Filter::default() }, &all[2..]),
-        (Filter { message: Some(one), ..Filter::default() }, &all[..2]),
+        (Filter { messages: [one].into(), ..Filter::default() }, &all[..2]),
+        (Filter { messages: [two, one].into(), ..Filter::default() }, &all),
+        (Filter { messages: [two, one].into(), state: Some(DeliveryState::Held), ..Filter::default() }, &all[2..]),
         (Filter { older_than: Some(START), ..Filter::default() }, &[]),
         (Filter { older_than: Some(START + Duration::from_millis(1)), ..Filter::default() }, &all),
     ];

@@ -23,7 +23,7 @@ const VIEWS: [(&str, &str); 4] = [
 const MARKUP: &str = "<img src=x onerror=window.taken=1>";
 
 /// With the page on, at a port that stays the same over restarts.
-fn with_page(config: Config) -> Config {
+pub fn with_page(config: Config) -> Config {
     let free = TcpListener::bind((Ipv4Addr::new(127, 0, 3, 3), 0)).and_then(|l| l.local_addr()).expect("a free port");
     config.set("http", "address", &format!("\"{free}\""))
 }
@@ -41,7 +41,7 @@ fn token(relay: &Relay) -> String {
 }
 
 /// A browser that is logged in and shows the first page.
-fn logged_in(relay: &Relay) -> Option<Browser> {
+pub fn logged_in(relay: &Relay) -> Option<Browser> {
     let browser = Browser::start()?;
     browser.open(&origin(relay));
     browser.until_shown("Token");
@@ -577,4 +577,42 @@ fn a_relay_that_is_gone_is_said_and_found_again() {
     // The log-in holds over the restart, and so does the stream of events.
     relay.submit("app@sender.test", &["u@x.test"], &mail("m", "x"));
     browser.until_shown("app@sender.test → u@x.test");
+}
+
+#[test]
+fn thirty_days_that_were_written_down_are_drawn() {
+    let (world, _mx) = World::with_domain("x.test");
+    let mut relay = with_page(world.config()).start();
+    assert!(relay.stop().success());
+    // A step of two hours each, as docs/dashboard.md says, with nights, a bad week and two days when nothing ran.
+    let file = rusqlite::Connection::open(relay.data_dir().join("history.sqlite")).expect("the file of the plots");
+    let last = time::OffsetDateTime::now_utc().unix_timestamp().div_euclid(7200);
+    for n in (0..360).filter(|n| !(100..124).contains(n)) {
+        let (day, bad) = (n % 12 < 7, (200..284).contains(&n));
+        let (sent, waits) = (if day { 7200 } else { 900 }, if bad { 40_000 + 100 * n } else { 25 });
+        let lane = json!({"provider": "outlook", "source": "default", "n": 720, "connections": 720 * 40, "allowed": 720 * 60,
+                          "ceiling": 500, "rate": 720.0 * 38.5});
+        let point = json!({"n": 720, "accepted": sent, "delivered": sent - 100, "deferred": {"mailbox-full": 20},
+                           "throttled": {"rate-limit": if bad { 400 } else { 3 }}, "bounced": {"recipient-unknown": 80},
+                           "queue": 720 * waits, "oldest": if bad { 86_400.0 } else { 40.0 }, "lanes": [lane]});
+        let row = (2, last - 359 + n, point.to_string());
+        file.execute("INSERT OR REPLACE INTO point VALUES (?1, ?2, ?3)", row).expect("a step of the plots");
+    }
+    drop(file);
+    relay.run();
+    let Some(browser) = logged_in(&relay) else { return };
+    browser.click("30 days");
+    // What is drawn is told in words, too: how much in all, and the last value.
+    for words in ["Accepted and delivered", "in each 2 h", "Connections, outlook from default", "rate-limit"] {
+        browser.until_shown(words);
+    }
+    let total: i64 = (0..360).filter(|n| !(100..124).contains(n)).map(|n| if n % 12 < 7 { 7200 } else { 900 }).sum();
+    let total = format!("{},{:03},{:03}", total / 1_000_000, total / 1000 % 1000, total % 1000);
+    browser.until_shown(&total);
+    for (scheme, width) in [("light", 1280), ("dark", 400)] {
+        browser.look(scheme, width);
+        let cut = "[...document.querySelectorAll('.plots svg')].filter((s) => s.getBoundingClientRect().right > innerWidth).length";
+        assert_eq!(browser.text(cut), "0", "{scheme}, {width} pixels: a plot is cut off");
+    }
+    assert_eq!(browser.complaints(), Vec::<String>::new());
 }

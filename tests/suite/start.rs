@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+use crate::dashboard::{logged_in, with_page};
 use crate::http::Api;
-use crate::kit::{At, World, is_long, mail, now, say, until_within};
+use crate::kit::browser::{ENTER, ESCAPE};
+use crate::kit::{At, Relay, World, is_long, mail, now, say, until_within};
 
 #[test]
 fn a_million_waiting_messages_do_not_hold_up_the_start() {
@@ -20,8 +22,7 @@ fn a_million_waiting_messages_do_not_hold_up_the_start() {
     let (world, mx) = World::with_domain("x.test");
     mx.count_only();
     mx.always(At::to("seed@x.test"), say("451 4.3.0 later"));
-    let config = world.config().set("queue", "retry", "[\"1h\"]").set("http", "address", "\"127.0.0.1:0\"");
-    let mut relay = config.start();
+    let mut relay = with_page(world.config().set("queue", "retry", "[\"1h\"]")).start();
     // One real message, deferred: the rows of the million are copies of its rows, so the schema stays the spool's affair.
     relay.submit("app@sender.test", &["seed@x.test"], &mail("seed", "x"));
     relay.wait_event("deferred", "seed@x.test");
@@ -48,6 +49,8 @@ fn a_million_waiting_messages_do_not_hold_up_the_start() {
         "/api/v1/queue?limit=100".to_string(),
         format!("/api/v1/queue?limit=100&after={next}"),
         "/api/v1/queue?recipient=u500000@x.test".to_string(),
+        "/api/v1/queue?provider=nobody".to_string(),
+        "/api/v1/queue?state=active".to_string(),
         "/api/v1/queue?domain=nowhere.test".to_string(),
         "/api/v1/queue?state=held".to_string(),
         "/api/v1/events?limit=100".to_string(),
@@ -61,6 +64,35 @@ fn a_million_waiting_messages_do_not_hold_up_the_start() {
         eprintln!("1,000,000 waiting: {path} in {took:?}");
         assert!(took < Duration::from_secs(2), "{path} took {took:?}");
     }
+    look_at_the_page(&relay);
+}
+
+/// As an operator does: how much waits, the pages one after the other, one message by its recipient, and on how many an order acts.
+fn look_at_the_page(relay: &Relay) {
+    let Some(browser) = logged_in(relay) else { return };
+    browser.until_shown("All mail is paused by hand");
+    // Some left before the pause.
+    browser.until_shown("999,9");
+    browser.script("location.hash = '#/queue'");
+    browser.until("document.querySelectorAll('tbody tr').length === 50");
+    let first = browser.text("document.querySelector('tbody a.id').textContent");
+    browser.click("Next page");
+    browser.until_shown("First page");
+    browser.until(&format!(
+        "document.querySelectorAll('tbody tr').length === 50 && !document.body.innerText.includes('{first}')"
+    ));
+    browser.fill("Find", "u500000@x.test");
+    browser.press(&[ENTER]);
+    browser.until(
+        "document.querySelectorAll('tbody tr').length === 1 && document.querySelector('tbody').innerText.includes('u500000@')",
+    );
+    browser.script("location.hash = '#/queue'");
+    browser.click("All that is found (the whole queue), also on other pages");
+    browser.click("Hold …");
+    // All of them, or as many as could be counted in five seconds and a word that there are more.
+    browser.until_shown("messages for ");
+    browser.press(&[ESCAPE]);
+    assert_eq!(browser.complaints(), Vec::<String>::new());
 }
 
 /// Adds `n` copies of the one message in the spool, older than it and due at once. The tables are those of `docs/spool.md`.

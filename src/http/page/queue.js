@@ -4,13 +4,13 @@
 // has left is simply not counted any more.
 
 import * as api from './api.js';
-import { bytes, count, number } from './format.js';
+import { bytes, count, number, span } from './format.js';
 import { announce, badge, button, confirm, el, field, select, show, since, toast, when, worded } from './dom.js';
 import { lookFor } from './look.js';
 
 const PAGE = 50;
-/** A rare filter gives pages with nothing on them: so many are passed over before somebody is asked. */
-const EMPTY_PAGES_MAX = 20;
+/** A rare filter gives pages with nothing on them: so long is searched before somebody is asked. */
+const SEARCH_MS = 20000;
 /** A million messages take their time. */
 const COUNTING_MS = 120000;
 const ACTING_MS = 600000;
@@ -142,7 +142,7 @@ export function queueView(context, query) {
 	let loading = false;
 	let wrong = null;
 	let read = null;
-	let passed = 0;
+	let searched = null;
 	let everything = false;
 	let asked = 0;
 	const chosen = new Set();
@@ -177,16 +177,17 @@ export function queueView(context, query) {
 			return;
 		}
 		let after = query.after || null;
-		passed = 0;
+		searched = null;
+		const begun = Date.now();
 		try {
 			for (;;) {
 				const page = await api.get('/queue', { ...filter(), limit: PAGE, after });
 				if (mine !== asked) return;
 				rows = page.items;
 				next = page.next;
-				if (rows.length > 0 || !next || passed >= EMPTY_PAGES_MAX) break;
+				if (rows.length > 0 || !next || Date.now() - begun >= SEARCH_MS) break;
 				after = next;
-				passed += 1;
+				searched = Date.now() - begun;
 				draw();
 			}
 			read = Date.now();
@@ -346,7 +347,7 @@ export function queueView(context, query) {
 				'p',
 				{},
 				next
-					? `Nothing found in the first ${number(passed * PAGE)} messages or more; the rest is not searched yet.`
+					? 'Nothing found so far: the queue is long, and the rest of it is not searched yet.'
 					: Object.keys(filter()).length || query.after
 						? 'Nothing in the queue fits.'
 						: 'The queue is empty.',
@@ -387,7 +388,9 @@ export function queueView(context, query) {
 				'p',
 				{ class: 'hint', 'aria-hidden': 'true' },
 				loading
-					? `Being read …${passed ? ` (${number(passed * PAGE)} passed over)` : ''}`
+					? searched === null
+						? 'Being read …'
+						: `Being searched … (${span(searched / 1000)})`
 					: read && ['As of ', since(read + context.ahead()), ', oldest first.'],
 			),
 			rows.length > 0
