@@ -24,6 +24,7 @@ pub mod memory;
 pub mod metrics;
 pub mod outbound;
 pub mod post;
+pub mod preflight;
 pub mod queue;
 pub mod rehearse;
 pub mod report;

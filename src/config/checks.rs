@@ -343,6 +343,7 @@ impl Checks<'_> {
                     ("mx", provider.mx.is_some()),
                     ("domains", provider.domains.is_some()),
                     ("canary", provider.canary.is_some()),
+                    ("preflight_from", provider.preflight_from.is_some()),
                 ];
                 for (key, _) in own.into_iter().filter(|(_, is_given)| *is_given) {
                     let what = format!(

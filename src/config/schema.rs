@@ -20,7 +20,7 @@ use crate::outbound::options::{HopTls, IpChoice, TlsMode};
 use crate::sandbox::Sandbox;
 use crate::suppress::options::AtInjection;
 use crate::types::nearest::{distance, is_near};
-use crate::types::{ByteSize, Domain, Mailbox, Priority, Rate, RateLimit, Span};
+use crate::types::{ByteSize, Domain, Mailbox, Preflight, Priority, Rate, RateLimit, Span};
 use crate::webhook::options::{Format as HookFormat, is_secret, is_url};
 
 /// One key. `path` is written with dots, `[]` behind the name of a list of tables: `listener[].address`.
@@ -303,6 +303,8 @@ const KEYS: &[Key] = &[
             holds: |text| text.is_empty() || Mailbox::parse(text).is_ok(),
         }),
     ),
+    key("provider[].preflight", Text(Form { expected: "one of `off`, `alert`, `hold`", holds: is_word::<Preflight> })),
+    key("provider[].preflight_from", Number(0..=100_000_000)),
     key("provider[].warm_up", Numbers(1..=100_000_000)),
     key("provider[].rule", Rules),
     key("suppression.at_injection", Text(Form { expected: "one of `reject`, `drop`", holds: is_word::<AtInjection> })),

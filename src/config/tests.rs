@@ -998,6 +998,8 @@ fn full() -> Config {
             pause_max: Some("1h".parse().unwrap()),
             probe_block: Some("30m".parse().unwrap()),
             canary: Some("probe@outlook.com".into()),
+            preflight: Some(crate::types::Preflight::Hold),
+            preflight_from: Some(2000),
             warm_up: Some(vec![50, 100]),
             rule: vec![RULE.parse().unwrap()],
         }],

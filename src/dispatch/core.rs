@@ -338,6 +338,7 @@ impl Core {
             Input::Command { ticket, adjust, rows } => self.command(ticket, adjust, rows, now),
             Input::Lane { ticket, provider, order } => self.order_lanes(ticket, &provider, order, now),
             Input::LaneDomain { ticket, domain, order } => self.order_domain(ticket, &domain, order, now),
+            Input::HoldSender(hold) => self.hold_sender(&hold, now),
             Input::LaneAll { ticket, order } => self.order_all(ticket, order, now),
             Input::Forget { ticket, provider, source } => self.order_forget(ticket, &provider, source.as_deref(), now),
             Input::Reroute { ticket, to, rows } => self.reroute(ticket, &to, rows, now),

@@ -26,7 +26,7 @@ use crate::queue::RecipientKey;
 use crate::route::Router;
 use crate::spool::{Change, Committed, Listed, Spool, Summary};
 use crate::suppress::{Doubt, Hit, List};
-use crate::throttle::{LaneOrder, LaneRecord};
+use crate::throttle::{HoldSender, LaneOrder, LaneRecord};
 use crate::types::{
     Alert, Class, DeliveryId, DeliveryState, Domain, Event, EventKind, Mailbox, NextHop, QueueId, ReversePath, Seldom,
     Submitter, Timestamp,
@@ -189,6 +189,11 @@ impl Handle {
     pub async fn order(&self, order: Order) -> Result<Vec<String>, OrderError> {
         let answer = self.ask(|answer| Message::Order { order, answer }).await?;
         answer.map_err(OrderError::Refused)
+    }
+
+    /// Holds mail of a sender domain back at a provider, or lets it go.
+    pub async fn hold_sender(&self, hold: HoldSender) -> Result<(), Stopping> {
+        self.send(Input::HoldSender(hold)).await
     }
 
     pub async fn waiting_for(&self, domain: Domain) -> Result<usize, Stopping> {

@@ -15,7 +15,7 @@ use super::lanes::in_words;
 use super::message::{Action, ConnectionId, Ticket};
 use super::pump::State;
 use crate::spool::Change;
-use crate::throttle::{Change as LaneChange, EVERYTHING, LaneName, LaneOrder, Ordered};
+use crate::throttle::{Change as LaneChange, EVERYTHING, HoldSender, LaneName, LaneOrder, Ordered};
 use crate::types::words::count;
 use crate::types::{DeliveryId, Domain, Event, EventKind, Timestamp};
 
@@ -133,6 +133,26 @@ impl Core {
         }
         self.save(now);
         self.act(Action::LaneAnswer { ticket, answer: Ok(texts) });
+    }
+
+    /// Holds the mail of a sender domain back at a provider until then, or lets it go again where that has passed: one message goes first.
+    pub(super) fn hold_sender(&mut self, hold: &HoldSender, now: Timestamp) {
+        let Some(source) = self.sources.first().map(|source| source.name.clone()) else { return };
+        // What one lane of a provider holds, all of them hold.
+        let lane = LaneName { provider: hold.provider.clone(), source };
+        let was_held = self.throttle.holds_sender(&lane, &hold.domain, now);
+        if hold.until <= now && !was_held {
+            return;
+        }
+        let Some(began) = self.throttle.hold_sender(&lane, hold, now) else { return };
+        let change = LaneChange::Held(began);
+        if hold.until <= now {
+            self.wake_held_back(now);
+        } else if !was_held {
+            let (kind, text) = in_words(&lane, &change);
+            self.announce(&lane, &change, kind, format!("{text}: {}", hold.why), None, now);
+        }
+        self.save(now);
     }
 
     /// A domain that was resumed has its route: one message goes ahead in each lane.

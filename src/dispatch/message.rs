@@ -10,7 +10,7 @@ use crate::queue::{Keys, Lifetime, RecipientKey};
 use crate::route::{Route, Unroutable};
 use crate::spool::{Change, Committed, Stored};
 use crate::suppress::Hit;
-use crate::throttle::{LaneOrder, LaneRecord};
+use crate::throttle::{HoldSender, LaneOrder, LaneRecord};
 use crate::types::{
     Alert, Body, Class, Delivery, DeliveryId, Domain, Envelope, Mailbox, NamedLimits, NextHop, Priority, Recipient,
     Submitter, Timestamp,
@@ -82,6 +82,8 @@ pub enum Input {
         domain: Domain,
         order: LaneOrder,
     },
+    /// Mail of a sender domain waits at a provider until then, or is let go again.
+    HoldSender(HoldSender),
     /// An operator's order to everything.
     LaneAll {
         ticket: Ticket,

@@ -36,7 +36,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 pub use finding::{Check, Finding};
-pub use senders::compared;
+pub use senders::{authentication, compared, header};
 
 use crate::clock::Clock;
 use crate::config::Config;

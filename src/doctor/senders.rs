@@ -138,7 +138,8 @@ fn of_events(folder: &Path, over: &CancellationToken) -> BTreeMap<String, u64> {
     counts
 }
 
-async fn header(reader: &Reader, id: DeliveryId) -> Option<String> {
+/// The header of a message in the spool; none: it is gone.
+pub async fn header(reader: &Reader, id: DeliveryId) -> Option<String> {
     let stored = reader.load(id).await.ok()??;
     let mut text = Vec::new();
     match &stored.body {
@@ -176,6 +177,30 @@ pub(super) async fn judge(
     let mut found = tasks.join_all().await;
     found.sort_by_key(|(at, _)| *at);
     found.into_iter().flat_map(|(_, findings)| findings).collect()
+}
+
+/// What SPF, DKIM and DMARC say of mail of a domain; `header`: of a message that is really sent, where one could be read. Each finding that is not
+/// well is a failure only where a receiver would find the same.
+pub async fn authentication(
+    domain: &Domain,
+    header: Option<String>,
+    addresses: &[(IpAddr, String)],
+    signers: &Signers,
+    dns: &dyn Dns,
+) -> Vec<Finding> {
+    let unsigned = header.as_deref().is_some_and(|header| dkim::signatures(header).is_empty());
+    let sender = Sender { domain: domain.to_string(), header, ..Sender::default() };
+    let mut findings = of_domain(&sender, addresses, signers, dns).await;
+    for finding in findings.iter_mut().filter(|finding| finding.check == Check::Dkim && unsigned) {
+        if finding.status == Status::Ok {
+            finding.text.push_str("; a message that waits was taken before and is not signed");
+            let remedy =
+                "hand in again what was taken before the key was there, or let it go as it is: weir resume PROVIDER";
+            finding.remedy = Some(remedy.to_string());
+        }
+        finding.status = Status::Fail;
+    }
+    findings
 }
 
 async fn of_domain(sender: &Sender, addresses: &[(IpAddr, String)], signers: &Signers, dns: &dyn Dns) -> Vec<Finding> {

@@ -66,6 +66,11 @@ impl RelayMeans {
         *self.roads.lock().unwrap_or_else(PoisonError::into_inner) = roads;
     }
 
+    /// Whoever is asked for names now.
+    pub(super) fn dns(&self) -> Arc<dyn Dns> {
+        self.roads().dns
+    }
+
     fn roads(&self) -> Roads {
         self.roads.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -13,6 +13,7 @@ mod identity;
 mod intake;
 mod lanes;
 pub(crate) mod listing;
+mod preflight;
 mod pressure;
 mod reconcile;
 mod rules;
@@ -163,6 +164,7 @@ struct Relay {
     rules: Arc<rules::InForce>,
     alerts: Alerts,
     means: Arc<RelayMeans>,
+    preflight: preflight::Counter,
     hooks: Hooks<RelayMeans>,
     addresses: Vec<SocketAddr>,
     sessions: TaskTracker,
@@ -200,7 +202,9 @@ impl Relay {
         let (committed_sender, committed) = mpsc::channel(COMMITTED_MAX);
         let meters = Meters::new(named(&config));
         let (lines, _) = broadcast::channel(LINES_MAX);
-        let watched = Watched { log: Arc::default(), meters: meters.clone(), lines: lines.clone() };
+        let preflight = preflight::Counter::new(&config);
+        let watched =
+            Watched { log: Arc::default(), meters: meters.clone(), preflight: preflight.clone(), lines: lines.clone() };
         let opened = open_spool(&config, &clock, committed_sender, watched)?;
         let OpenSpool { spool, writer, tail, last_line } = opened;
         let sealing = Sealing::new(keys(&config).await?, clock.clone());
@@ -318,6 +322,20 @@ impl Relay {
         front.allowances().restore(used);
         allowances::keep(front.allowances().clone(), store.clone(), &tasks, &stop_engine);
 
+        let duty = preflight::Duty {
+            counter: preflight.clone(),
+            spool: spool.clone(),
+            sealing: intake.sealing.clone(),
+            means: means.clone(),
+            seen: seen.clone(),
+            identity: known.clone(),
+            engine: handle.clone(),
+            alerts: alerts.clone(),
+            clock: clock.clone(),
+            events: config.data_dir.join("events"),
+        };
+        tasks.spawn(duty.run(stop_engine.clone()));
+
         let reading_backlog = Arc::new(AtomicBool::new(true));
         let control = RelayControl {
             about: About {
@@ -388,6 +406,7 @@ impl Relay {
             rules,
             alerts,
             means,
+            preflight,
             hooks,
             addresses,
             sessions,
@@ -534,6 +553,7 @@ impl Relay {
         self.alerts.reload(&config.alerts);
         self.means.set_roads(Roads { router: router.clone(), dns: dns.clone() });
         self.intake.suppressions.set_policy(config.suppression.policy());
+        self.preflight.set(config);
         self.engine.reconfigure(settings, router).await?;
         self.rules.set(rules);
         self.site.reload(config, dns);
@@ -555,6 +575,7 @@ struct OpenSpool {
 struct Watched {
     log: Arc<Mutex<Option<EventLog>>>,
     meters: Meters,
+    preflight: preflight::Counter,
     /// For whoever looks on.
     lines: broadcast::Sender<Bytes>,
 }
@@ -564,6 +585,7 @@ impl Journal for Watched {
         match &mut *self.log.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(log) => log.write(events).inspect(|()| {
                 self.meters.count(events);
+                self.preflight.count(events);
                 if self.lines.receiver_count() > 0 && !events.is_empty() {
                     // Nobody looks on any more: nobody misses it.
                     let _ = self.lines.send(Bytes::copy_from_slice(log.last_batch()));

@@ -51,7 +51,7 @@ impl Sealing {
         *self.signers.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(signers);
     }
 
-    fn signers(&self) -> Arc<Signers> {
+    pub(super) fn signers(&self) -> Arc<Signers> {
         self.signers.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

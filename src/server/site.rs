@@ -300,7 +300,7 @@ impl Means for RelaySite {
         let narrow = narrowed(&filter, now);
         let mut after = after.as_deref().map(delivery_id).transpose()?;
         let mut items = Vec::new();
-        let begun = tokio::time::Instant::now();
+        let begun = self.clock.elapsed();
         let mut piece = limit.max(100);
         loop {
             let page = self.control.spool.reader().list(narrow.clone(), after, piece).await.map_err(failed)?;
@@ -318,7 +318,7 @@ impl Means for RelaySite {
                 after = Some(row.delivery.id);
             }
             after = page.next;
-            if after.is_none() || items.len() == limit || begun.elapsed() >= LOOK_TIME {
+            if after.is_none() || items.len() == limit || self.clock.elapsed().saturating_sub(begun) >= LOOK_TIME {
                 break;
             }
             piece = PIECE_MAX;

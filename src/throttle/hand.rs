@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Change, EVERY_SOURCE, LaneName, LaneRecord, LaneStatus, Throttle};
+use super::{Change, EVERY_SOURCE, HoldBegan, LaneName, LaneRecord, LaneStatus, Side, Throttle};
 use crate::types::{Domain, Timestamp};
 
 /// In the place of a provider: the pause of everything.
@@ -24,6 +24,15 @@ pub enum LaneOrder {
     Pause,
     /// One probe now, then slow start; forced: slow start at once.
     Resume { force: bool },
+}
+
+/// Mail of a sender domain is to wait at a provider, or is let go where `until` has passed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HoldSender {
+    pub provider: Arc<str>,
+    pub domain: Domain,
+    pub until: Timestamp,
+    pub why: String,
 }
 
 /// What an operator's order has changed.
@@ -90,6 +99,18 @@ fn of_domain(domain: &Domain) -> LaneName {
 }
 
 impl Throttle {
+    /// Is mail of this sender domain held back in the lane?
+    pub fn holds_sender(&self, name: &LaneName, domain: &Domain, now: Timestamp) -> bool {
+        let holds = self.lanes.get(name).map(|lane| &lane.learned.holds);
+        holds.is_some_and(|holds| holds.iter(now).any(|(side, held, _)| side == Side::Sender && held == domain))
+    }
+
+    /// Mail of a sender domain is held back at a provider because we say so; before `now`: it is let go again, one message first.
+    pub fn hold_sender(&mut self, name: &LaneName, hold: &HoldSender, now: Timestamp) -> Option<HoldBegan> {
+        let (_, lane) = self.lane(name, now);
+        lane.learned.holds.hold_sender(&hold.domain, hold.until, &hold.why, now)
+    }
+
     /// Carries out what an operator asks of every lane of a provider.
     ///
     /// `Pause` holds for the provider whether it has lanes yet or not; it survives a restart.

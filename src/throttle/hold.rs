@@ -74,6 +74,9 @@ struct Last {
     /// When the message that goes ahead was begun.
     ahead: Option<Timestamp>,
     reason: Arc<str>,
+    /// Nobody refused anything: we hold it ourselves.
+    #[serde(default)]
+    ours: bool,
 }
 
 impl Holds {
@@ -103,6 +106,20 @@ impl Holds {
         for hold in self.of(about, now) {
             hold.unanswered();
         }
+    }
+
+    /// Mail from this domain is held back because we say so, or let go again (`until` has passed): one message goes ahead then. What the receiver
+    /// asked for itself stays: none.
+    pub fn hold_sender(&mut self, domain: &Domain, until: Timestamp, why: &str, now: Timestamp) -> Option<HoldBegan> {
+        let held = Held { until, reason: reason(Side::Sender, domain, why) };
+        let hold = self.senders.entry(domain, now);
+        let is_theirs = |last: &Last| last.closed && !last.ours && (until <= now || last.until >= until);
+        if hold.last.as_ref().is_some_and(is_theirs) {
+            return None;
+        }
+        let wait = until.since(now).min(SENDER_WAIT);
+        hold.last = Some(Last { until, wait, closed: true, ahead: None, reason: held.reason.clone(), ours: true });
+        Some(HoldBegan { side: Side::Sender, domain: domain.clone(), held })
     }
 
     /// Something was refused; what that holds back from now on.
@@ -145,7 +162,7 @@ impl Holds {
     /// An operator lets mail to the domain go again: one message goes ahead, and sets the others free.
     pub fn ask_first(&mut self, domain: &Domain, now: Timestamp) {
         let reason = format!("mail to {domain} was resumed by an operator: one message goes first").into();
-        let last = Last { until: now, wait: Duration::ZERO, closed: true, ahead: None, reason };
+        let last = Last { until: now, wait: Duration::ZERO, closed: true, ahead: None, reason, ours: false };
         *self.recipients.entry(domain, now) = Hold { counted: Vec::new(), last: Some(last) };
     }
 
@@ -227,7 +244,7 @@ impl Hold {
             _ => first,
         };
         let until = now + wait;
-        self.last = Some(Last { until, wait, closed: true, ahead: None, reason: reason.clone() });
+        self.last = Some(Last { until, wait, closed: true, ahead: None, reason: reason.clone(), ours: false });
         Some(Held { until, reason })
     }
 
@@ -389,6 +406,31 @@ mod tests {
         scene.accept(17_101);
         assert_eq!(scene.refuse(&dmarc, 20, 17_102), None);
         assert_eq!(scene.refuse(&dmarc, 21, 17_103), None);
+    }
+
+    #[test]
+    fn our_own_hold_begins_and_ends_as_we_say_and_touches_none_of_the_receivers() {
+        let (shop, to) = (domain("shop.example"), domain("outlook.com"));
+        let mut holds = Holds::default();
+        let began = holds.hold_sender(&shop, at(100), "dkim is missing", at(0)).unwrap();
+        assert_eq!(&*began.held.reason, "mail from shop.example is held back: dkim is missing");
+        assert_eq!(holds.held(Some(&shop), &to, at(99)).map(|held| held.until), Some(at(100)));
+        assert!(holds.held(Some(&domain("other.example")), &to, at(50)).is_none());
+        holds.hold_sender(&shop, at(200), "dkim is missing", at(90)).unwrap();
+        assert!(holds.held(Some(&shop), &to, at(150)).is_some(), "it goes on");
+        // Let go: one message first, and its delivery sets the others free.
+        holds.hold_sender(&shop, at(150), "", at(150)).unwrap();
+        assert!(holds.held(Some(&shop), &to, at(150)).is_none());
+        let about = About { sender_domain: Some(&shop), recipient_domain: Some(&to), ..About::default() };
+        holds.started(&about, at(151));
+        assert!(holds.held(Some(&shop), &to, at(152)).is_some(), "until it is answered the others wait");
+        holds.accepted(&about, at(153));
+        assert!(holds.held(Some(&shop), &to, at(153)).is_none());
+        // What the receiver refused is not ours to end.
+        let block = reading(Class::SenderBlock, Scope::SenderDomain, 1, None);
+        assert!(holds.refused(&block, REPLY, &about, &profile(), at(200)).is_some());
+        assert_eq!(holds.hold_sender(&shop, at(300), "", at(300)), None);
+        assert!(holds.held(Some(&shop), &to, at(300)).is_some());
     }
 
     #[test]

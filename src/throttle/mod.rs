@@ -42,7 +42,7 @@ use std::time::Duration;
 
 pub use forecast::Forecast;
 use hand::Pauses;
-pub use hand::{EVERYTHING, LaneOrder, Ordered};
+pub use hand::{EVERYTHING, HoldSender, LaneOrder, Ordered};
 pub use hold::{HoldBegan, Side};
 pub use lane::Change;
 use lane::Lane;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::types::{Rate, RateLimit, Span, TlsMode};
+use crate::types::{Preflight, Rate, RateLimit, Span, TlsMode};
 
 /// The unit of all times of learning at a provider whose profile has no other.
 pub const PAUSE: Span = Span(Duration::from_secs(600));
@@ -68,6 +68,12 @@ pub struct ProviderOptions {
     /// A mailbox of our own there, for probes; empty: a queued message is risked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary: Option<String>,
+    /// What is done when mail of a sender domain lacks what this receiver asks for beyond `preflight_from`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preflight: Option<Preflight>,
+    /// Beyond so many recipients of a sender domain in a day the receiver refuses what SPF, DKIM and DMARC do not speak for; 0: it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preflight_from: Option<u32>,
     /// Recipients on the first, second, … day of a new address, for sources that list this provider in `warm_up`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warm_up: Option<Vec<u32>>,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::options::{GROWTH_FLOOR, INITIAL_CONNECTIONS, PAUSE, PAUSE_MAX, PROBE_BLOCK, ProviderOptions};
-use crate::types::{Rate, RateLimit, TlsMode};
+use crate::types::{Preflight, Rate, RateLimit, TlsMode};
 
 /// Simultaneous connections to one receiver, over all its hosts and domains and all our addresses. 500 is what
 /// Outlook.com's postmaster page allows; nobody else is asked for more.
@@ -56,6 +56,10 @@ pub struct Profile {
     pub probe_block: Duration,
     /// An own mailbox there, for probes.
     pub canary: Option<Arc<str>>,
+    /// What is done when mail of a sender domain lacks what the receiver asks for.
+    pub preflight: Preflight,
+    /// From so many recipients of a sender domain in a day on it asks for that; 0: never.
+    pub preflight_from: u32,
     /// Recipients on the first, second, … day of a new address that is warmed up.
     pub warm_up: Vec<u32>,
 }
@@ -129,6 +133,8 @@ impl Profile {
             pause_max: PAUSE_MAX.0,
             probe_block: PROBE_BLOCK.0,
             canary: None,
+            preflight: Preflight::default(),
+            preflight_from: 0,
             warm_up: WARM_UP.to_vec(),
         }
     }
@@ -159,6 +165,8 @@ impl Profile {
         set(&mut self.pause_max, options.pause_max.map(|span| span.0));
         set(&mut self.probe_block, options.probe_block.map(|span| span.0));
         set(&mut self.canary, options.canary.map(|text| (!text.is_empty()).then(|| text.as_str().into())));
+        set(&mut self.preflight, options.preflight);
+        set(&mut self.preflight_from, options.preflight_from);
         set(&mut self.warm_up, options.warm_up);
     }
 }

@@ -45,6 +45,7 @@ const USES: &[(&str, &str)] = &[
         "alert::options auth::options dispatch::options dkim::options event::options http::options inbound::options log outbound::options \
          queue::options route::options sandbox suppress::options throttle::options types verdict::options webhook::options",
     ),
+    ("preflight", "types"),
     ("rehearse", "throttle types"),
     ("report", "config event route types verdict"),
     ("doctor", "clock config dkim event limits memory outbound route sandbox spool throttle types"),
@@ -52,8 +53,8 @@ const USES: &[(&str, &str)] = &[
     ("admin", "types"),
     (
         "server",
-        "admin alert auth clock config dispatch dkim event http inbound limits memory metrics outbound \
-         post queue report route sandbox smtp spool state submit suppress throttle types verdict webhook",
+        "admin alert auth clock config dispatch dkim doctor event http inbound limits memory metrics outbound \
+         post preflight queue report route sandbox smtp spool state submit suppress throttle types verdict webhook",
     ),
     ("demo", "admin clock config route server simulate types"),
     (
@@ -69,6 +70,7 @@ const PURE: &[&str] = &[
     "throttle/",
     "verdict/",
     "queue/",
+    "preflight/",
     "rehearse/",
     "types/",
     "dispatch/",

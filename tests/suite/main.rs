@@ -31,6 +31,7 @@ mod mtas;
 mod operators;
 mod outcomes;
 mod package;
+mod preflight;
 mod process;
 mod receivers;
 mod recipes;
