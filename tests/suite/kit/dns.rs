@@ -71,6 +71,18 @@ impl Dns {
         self.address
     }
 
+    /// Where it answers at port 53 as well, as resolv.conf wants it; which takes root.
+    pub fn at_port_53(&self) -> IpAddr {
+        let hosts = (1..250).map(|last| Ipv4Addr::new(127, 0, 53, last));
+        let free = hosts.into_iter().find_map(|host| UdpSocket::bind((host, 53)).ok());
+        let udp = free.expect("a free port 53 below 127.0.53.0");
+        udp.set_read_timeout(Some(TICK)).expect("a read timeout on a UDP socket");
+        let address = udp.local_addr().expect("the address of a bound socket").ip();
+        let shared = self.shared.clone();
+        std::thread::spawn(move || serve_udp(&udp, &shared));
+        address
+    }
+
     /// Publishes MX records, instead of those the name has.
     pub fn mx(&self, name: &str, hosts: &[(u16, &str)]) {
         let records = hosts.iter().map(|(preference, host)| RData::MX(MX::new(*preference, fqdn(host))));

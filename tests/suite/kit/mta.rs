@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,12 @@ pub struct Mta {
     master: Option<Child>,
     /// Where it takes mail, if it does.
     door: Option<Door>,
+    /// It asks this name server, at port 53, in the place of the host's.
+    names: Option<IpAddr>,
 }
+
+/// Puts a file in the place of the host's resolv.conf for one program alone.
+const WITH_NAMES: &str = "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"";
 
 /// What a server is started for.
 #[derive(Clone, Copy)]
@@ -95,7 +100,7 @@ impl Mta {
         std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755))
             .expect("open the folder to its users");
         let program = if kind == Kind::Exim { within_reach(program, folder.path()) } else { program };
-        let mut mta = Mta { kind, folder, program, master: None, door: None };
+        let mut mta = Mta { kind, folder, program, master: None, door: None, names: None };
         let ready = match kind {
             Kind::Postfix => mta.start_postfix(role),
             Kind::Exim => mta.configure_exim(role),
@@ -104,6 +109,13 @@ impl Mta {
             return skipped(&why);
         }
         Some(mta)
+    }
+
+    /// Exim asks this name server from now on; whoever is handed mail there looks up what it needs while it takes it.
+    pub fn asks(mut self, server: IpAddr) -> Mta {
+        std::fs::write(self.path("resolv.conf"), format!("nameserver {server}\n")).expect("write resolv.conf");
+        self.names = Some(server);
+        self
     }
 
     /// Hands a message to the server as a local program does, by its `sendmail`.
@@ -116,7 +128,17 @@ impl Mta {
                 command
             }
             Kind::Exim => {
-                let mut command = Command::new(&self.program);
+                let mut command = match self.names {
+                    None => Command::new(&self.program),
+                    Some(_) => {
+                        let mut command = Command::new("unshare");
+                        command
+                            .args(["--mount", "sh", "-c", WITH_NAMES])
+                            .arg(self.path("resolv.conf"))
+                            .arg(&self.program);
+                        command
+                    }
+                };
                 command.arg("-C").arg(self.path("conf")).arg("-odi");
                 command
             }
