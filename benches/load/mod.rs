@@ -3,6 +3,8 @@
 pub mod process;
 pub mod sink;
 pub mod spool;
+pub mod traffic;
+pub mod tree;
 
 use std::time::Duration;
 

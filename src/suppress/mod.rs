@@ -7,7 +7,8 @@
 //!   the second, unless a message was delivered meanwhile;
 //! - a look-up never waits for a write (WAL); an import is cut into short transactions, so that no other write waits
 //!   for it;
-//! - a list of ten million entries costs memory for a few pages only.
+//! - who is not on the list is known from memory (`sieve`), at two to four octets an entry; else a list of ten million entries costs memory for a few
+//!   pages only.
 //!
 //! The list is a database of its own beside the spool, so that neither holds up the other. What a refusal comes to is
 //! decided in `decision`, within the transaction that writes it.
@@ -17,6 +18,7 @@ mod entry;
 mod objects;
 mod operation;
 pub mod options;
+mod sieve;
 mod sorted;
 mod store;
 mod sweep;
@@ -41,6 +43,7 @@ use crate::sqlite;
 use crate::types::{Domain, Mailbox, Seldom};
 use operation::{Operation, Outcome};
 use options::Policy;
+use sieve::Sieve;
 
 /// Writes that wait for the next commit.
 const WRITES_MAX: usize = 256;
@@ -69,6 +72,8 @@ struct Shared {
     clock: Clock,
     policy: Mutex<Policy>,
     readers: Mutex<Vec<Connection>>,
+    /// None: opened for reading alone, while somebody else may write.
+    sieve: Option<Arc<Sieve>>,
     /// None: opened for reading alone.
     writes: Option<mpsc::Sender<Write>>,
 }
@@ -106,6 +111,7 @@ pub struct Writer {
     path: PathBuf,
     clock: Clock,
     said: Seldom,
+    sieve: Arc<Sieve>,
 }
 
 impl List {
@@ -116,9 +122,10 @@ impl List {
         }
         let connection = sqlite::open_writer(path, store::MIGRATIONS, store::CACHE_KIB)?;
         let (sender, writes) = mpsc::channel(WRITES_MAX);
-        let list = List::with(path, clock.clone(), Some(sender));
+        let sieve = Arc::<Sieve>::default();
+        let list = List::with(path, clock.clone(), Some((sender, sieve.clone())));
         let (kept, said, path) = (VecDeque::new(), Seldom::minutely(), path.to_owned());
-        Ok((list, Writer { connection: Some(connection), writes, kept, path, clock, said }))
+        Ok((list, Writer { connection: Some(connection), writes, kept, path, clock, said, sieve }))
     }
 
     /// Opens the list to read it, whether a relay runs or not.
@@ -128,9 +135,40 @@ impl List {
         Ok(list)
     }
 
-    fn with(path: &Path, clock: Clock, writes: Option<mpsc::Sender<Write>>) -> List {
+    fn with(path: &Path, clock: Clock, writes: Option<(mpsc::Sender<Write>, Arc<Sieve>)>) -> List {
         let (policy, readers) = (Mutex::default(), Mutex::default());
-        List(Arc::new(Shared { path: path.to_owned(), clock, policy, readers, writes }))
+        let (writes, sieve) = writes.unzip();
+        List(Arc::new(Shared { path: path.to_owned(), clock, policy, readers, sieve, writes }))
+    }
+
+    /// Reads who is written down, so that everybody else is known from memory from then on. Some seconds for ten million.
+    pub async fn learn(self) {
+        let done = tokio::task::spawn_blocking(move || self.learn_now()).await;
+        if let Ok(Err(error)) = done {
+            tracing::warn!("{error}; each recipient is looked up on the disk until the next start");
+        }
+    }
+
+    fn learn_now(&self) -> Result<(), ListError> {
+        let Some(sieve) = &self.0.sieve else { return Ok(()) };
+        for table in store::TABLES {
+            let mut after = String::new();
+            loop {
+                let keys = self.read(|on| store::recipients(on, table, &after))?;
+                keys.iter().for_each(|key| sieve.add(key));
+                match keys.into_iter().next_back() {
+                    Some(last) => after = last,
+                    None => break,
+                }
+            }
+        }
+        sieve.is_whole_now();
+        Ok(())
+    }
+
+    /// False: nothing is written down of the recipient, as memory knows.
+    fn may_hold(&self, key: &str) -> bool {
+        self.0.sieve.as_ref().is_none_or(|sieve| sieve.may_hold(key))
     }
 
     /// From now on so many refusals, for so long. What stands already keeps its end.
@@ -145,8 +183,11 @@ impl List {
     /// Is mail from `sender_domain` (none: the empty sender) to this recipient held back now? Takes a few microseconds, and needs no
     /// thread of its own.
     pub fn check(&self, recipient: &Mailbox, sender_domain: Option<&Domain>) -> Result<Option<Entry>, ListError> {
-        let now = self.0.clock.now();
-        let entries = self.read(|on| store::of_recipient(on, &recipient.key()))?;
+        let (key, now) = (recipient.key(), self.0.clock.now());
+        if !self.may_hold(&key) {
+            return Ok(None);
+        }
+        let entries = self.read(|on| store::of_recipient(on, &key))?;
         Ok(entries.into_iter().find(|entry| entry.is_in_force(now) && entry.concerns(sender_domain)))
     }
 
@@ -160,6 +201,9 @@ impl List {
     /// As `check`, just before a try: also says whether a delivery would put something right.
     pub fn standing(&self, recipient: &Mailbox, sender_domain: Option<&Domain>) -> Result<Standing, ListError> {
         let (key, now) = (recipient.key(), self.0.clock.now());
+        if !self.may_hold(&key) {
+            return Ok(Standing::Free);
+        }
         let (entries, counted) = self.read(|on| {
             let entries = store::of_recipient(on, &key)?;
             Ok((entries, store::is_counted(on, &key, &entry::scope(sender_domain))?))
@@ -377,6 +421,8 @@ impl Writer {
     async fn commit(&mut self, batch: Vec<Write>, is_last: bool) {
         // An operator can say it again; a receiver's word comes once.
         let lasting: Vec<Option<Vec<Operation>>> = batch.iter().map(Write::lasting).collect();
+        let written = batch.iter().flat_map(|write| &write.operations).filter_map(Operation::brings);
+        written.for_each(|key| self.sieve.add(&key));
         let (operations, answers): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|write| (write.operations, write.answer)).unzip();
         let (connection, path) = (self.connection.take(), self.path.clone());

@@ -4,6 +4,8 @@
 //! - all operations of a commit stand in one transaction, and are on disk before anybody hears of it;
 //! - what was chosen a moment ago (a removal, a confirmation) is done only if it still is as it was then.
 
+use std::borrow::Cow;
+
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::Failed;
@@ -73,6 +75,25 @@ pub(super) enum Operation {
     TidyCounts {
         before: Timestamp,
     },
+}
+
+impl Operation {
+    /// Of whom something may be written down by it that was not before.
+    pub(super) fn brings(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Operation::Add(entry) | Operation::Merge(entry) => Some(Cow::Borrowed(&entry.recipient)),
+            Operation::Hit(hit, _) => Some(Cow::Owned(hit.mailbox.key())),
+            // These change or take out what is there.
+            Operation::Delivered { .. }
+            | Operation::Remove(_)
+            | Operation::RemoveOne { .. }
+            | Operation::Confirm { .. }
+            | Operation::Doubt { .. }
+            | Operation::Tidy { .. }
+            | Operation::SetRight { .. }
+            | Operation::TidyCounts { .. } => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -98,6 +98,18 @@ pub(super) fn of_recipient(on: &Connection, key: &str) -> rusqlite::Result<Vec<E
         .collect()
 }
 
+/// Where recipients are written down.
+pub(super) const TABLES: [&str; 2] = ["entry", "refusal"];
+
+/// Some recipients behind `after` in one of the tables, in their order; none at the end.
+pub(super) fn recipients(on: &Connection, table: &str, after: &str) -> rusqlite::Result<Vec<String>> {
+    on.prepare_cached(&format!(
+        "SELECT DISTINCT recipient FROM {table} WHERE recipient > ?1 ORDER BY recipient LIMIT ?2"
+    ))?
+    .query_map(params![after, row_limit(EXAMINED_MAX)], |row| row.get(0))?
+    .collect()
+}
+
 /// Was the recipient refused before, in a way that a delivery would put right?
 pub(super) fn is_counted(on: &Connection, key: &str, sender_domain: &str) -> rusqlite::Result<bool> {
     on.prepare_cached("SELECT 1 FROM refusal WHERE recipient = ?1 AND sender_domain IN ('', ?2)")?

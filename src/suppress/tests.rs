@@ -425,3 +425,40 @@ async fn what_a_receiver_says_of_others_changes_how_long_one_is_listed() {
     assert!(!list.doubt(&mailbox("d@x.example"), "w1", Doubt::Raised).await.unwrap());
     assert_eq!(stands("d@x.example"), Some((Source::Manual, None, 1)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn memory_and_disk_say_the_same_before_and_after_it_was_learnt() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("suppression.sqlite");
+    let plain = |n: usize| format!("u{n}@x.example");
+    {
+        let list = open(folder.path());
+        for n in 0..20 {
+            list.note_refusal(hit(&plain(n), Class::RecipientUnknown, 1, START)).await.unwrap();
+        }
+        // Counted, and not on the list yet.
+        list.note_refusal(hit("counted@x.example", Class::MailboxFull, 1, START)).await.unwrap();
+    }
+    let list = open(folder.path());
+    let on_disk = List::read_only(&path, list.0.clock.clone()).unwrap();
+    let agree = |when: &str| {
+        for n in 0..60 {
+            let who = mailbox(&plain(n));
+            assert_eq!(list.check(&who, None).unwrap(), on_disk.check(&who, None).unwrap(), "{when}: {who:?}");
+            assert_eq!(list.standing(&who, None).unwrap(), on_disk.standing(&who, None).unwrap(), "{when}: {who:?}");
+        }
+        let counted = list.standing(&mailbox("counted@x.example"), Some(&domain("sender.example"))).unwrap();
+        assert_eq!(counted, Standing::Remembered, "{when}");
+    };
+    agree("before");
+    list.clone().learn().await;
+    agree("learnt");
+    assert!(!list.may_hold("nobody@x.example"), "and nobody else is looked up");
+    for n in 30..40 {
+        list.note_refusal(hit(&plain(n), Class::RecipientUnknown, 2, START)).await.unwrap();
+    }
+    list.add(Entry::new(&mailbox(&plain(41)), Class::Other, "by hand", Source::Manual, START)).await.unwrap();
+    merge(&list, vec![Entry::new(&mailbox(&plain(42)), Class::Other, "imported", Source::Import, START)]).await;
+    list.remove(&mailbox(&plain(3))).await.unwrap();
+    agree("after writes of every kind");
+}
