@@ -4,7 +4,7 @@ BENCH ?=
 TARGET ?= server_dialogue
 SECONDS ?= 300
 
-.PHONY: check format lint test long bench fuzz run image deb
+.PHONY: check format lint test long bench compare fuzz run image deb
 
 check: format lint test
 
@@ -24,6 +24,12 @@ long:
 # All benchmarks, or one: make bench BENCH=dialogue
 bench:
 	cargo bench --locked $(if $(BENCH),--bench $(BENCH),--benches)
+
+# weir, Postfix and Exim side by side, as root; benches/README.md tells what it takes. make compare OPTIONS="--recipients 50"
+OPTIONS ?=
+compare:
+	cargo build --locked --release
+	cargo bench --locked --bench compare -- $(OPTIONS)
 
 # One target for a while; fuzz/README.md tells what it takes.
 fuzz:

@@ -67,14 +67,14 @@ fn main() {
     let mut runs: Vec<Vec<Value>> = vec![Vec::new(); options.plugs.len()];
     for _ in 0..options.rounds {
         for (plug, runs) in options.plugs.iter().zip(&mut runs) {
-            let run = measure(plug, &options);
+            let Some(run) = measure(plug, &options) else { continue };
             println!("{run}");
             runs.push(run);
         }
     }
     if options.calls > 0 {
         for (plug, runs) in options.plugs.iter().zip(&mut runs) {
-            let calls = calls(plug, &options);
+            let Some(calls) = calls(plug, &options) else { continue };
             println!("{calls}");
             runs.iter_mut().for_each(|run| run["calls"] = calls["calls"].clone());
         }
@@ -132,7 +132,8 @@ struct Started {
 }
 
 impl Started {
-    fn start(plug: &Path, sink: SocketAddr) -> Started {
+    /// None, with the reason printed: it cannot run here.
+    fn start(plug: &Path, sink: SocketAddr) -> Option<Started> {
         let folder = tempfile::Builder::new().prefix("weir-compare-").tempdir().expect("a folder for the relay");
         let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port();
         let child = Command::new(plug)
@@ -147,16 +148,13 @@ impl Started {
         let mut started = Started { child, address: SocketAddr::from(([127, 0, 0, 1], port)), folder };
         let begun = Instant::now();
         while TcpStream::connect(started.address).is_err() {
-            let ended = started.child.try_wait().expect("ask for its end");
-            assert!(
-                ended.is_none() && begun.elapsed() < START_LIMIT,
-                "{} does not start: {}",
-                plug.display(),
-                started.log()
-            );
+            if started.child.try_wait().expect("ask for its end").is_some() || begun.elapsed() >= START_LIMIT {
+                eprintln!("left out: {} does not start here. {}", name(plug), started.log().trim());
+                return None;
+            }
             std::thread::sleep(Duration::from_millis(50));
         }
-        started
+        Some(started)
     }
 
     fn tree(&self) -> Tree {
@@ -183,10 +181,10 @@ impl Drop for Started {
     }
 }
 
-/// One run of one relay.
-fn measure(plug: &Path, options: &Options) -> Value {
+/// One run of one relay; none where it cannot run.
+fn measure(plug: &Path, options: &Options) -> Option<Value> {
     let sink = Sink::with(options.manner);
-    let relay = Started::start(plug, sink.address());
+    let relay = Started::start(plug, sink.address())?;
     let tree = relay.tree();
     let recipients = options.traffic.recipients;
     let warm = Traffic { rate: None, connection_each: false, ..options.traffic.clone() };
@@ -211,7 +209,7 @@ fn measure(plug: &Path, options: &Options) -> Value {
     });
     let (used, messages) = (tree.used(), taken.messages as f64);
     let delays: Vec<Duration> = sink.take_delays().into_iter().map(Duration::from_micros).collect();
-    json!({
+    Some(json!({
         "relay": name(plug),
         "messages": taken.messages,
         "accepted_per_second": (messages / taken.took.as_secs_f64()).round(),
@@ -221,7 +219,7 @@ fn measure(plug: &Path, options: &Options) -> Value {
         "cpu_micros": ((used.cpu.saturating_sub(before.cpu)).as_secs_f64() * 1e6 / messages).round(),
         "memory_mib": rounded(peak.load(Ordering::Relaxed) as f64 / f64::from(1 << 20)),
         "written_per_message": ((used.written.saturating_sub(before.written)) as f64 / messages).round(),
-    })
+    }))
 }
 
 fn rounded(value: f64) -> f64 {
@@ -238,9 +236,9 @@ fn wait_for(sink: &Sink, recipients: usize, plug: &Path) {
 }
 
 /// System calls a message, as strace counts them; it makes everything slow, so nothing else is measured with it.
-fn calls(plug: &Path, options: &Options) -> Value {
+fn calls(plug: &Path, options: &Options) -> Option<Value> {
     let sink = Sink::with(options.manner);
-    let relay = Started::start(plug, sink.address());
+    let relay = Started::start(plug, sink.address())?;
     let traffic = Traffic { rate: None, ..options.traffic.clone() };
     traffic.run(relay.address, Until::Messages(WARM_UP));
     wait_for(&sink, WARM_UP * traffic.recipients, plug);
@@ -252,7 +250,10 @@ fn calls(plug: &Path, options: &Options) -> Value {
         command.arg("-p").arg(pid.to_string());
     }
     let strace = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-    let Ok(mut strace) = strace else { return json!({ "relay": name(plug), "calls": null }) };
+    let Ok(mut strace) = strace else {
+        eprintln!("left out: system calls, for strace is not installed");
+        return None;
+    };
     std::thread::sleep(Duration::from_secs(1));
     traffic.run(relay.address, Until::Messages(options.calls));
     wait_for(&sink, (WARM_UP + options.calls) * traffic.recipients, plug);
@@ -271,7 +272,7 @@ fn calls(plug: &Path, options: &Options) -> Value {
     let all: u64 = counts.iter().filter(|(_, name)| *name != "total").map(|(count, _)| count).sum();
     let syncs: u64 = counts.iter().filter(|(_, name)| name.contains("sync")).map(|(count, _)| count).sum();
     let each = |count: u64| rounded(count as f64 / options.calls as f64);
-    json!({ "relay": name(plug), "calls": { "all": each(all), "syncs": each(syncs) } })
+    Some(json!({ "relay": name(plug), "calls": { "all": each(all), "syncs": each(syncs) } }))
 }
 
 /// Medians of all runs, the first relay's figures over each other's in brackets, and the spread of what counts most.
@@ -293,7 +294,7 @@ fn table(runs: &[Vec<Value>]) -> String {
         format!("\n| relay | {} | ratio |\n", columns.iter().map(|(head, _)| *head).collect::<Vec<_>>().join(" | "));
     text += &format!("|{}\n", " --- |".repeat(columns.len() + 2));
     let first = runs.first().map(|runs| values(runs, "/relayed_per_second")).unwrap_or_default();
-    for runs in runs {
+    for runs in runs.iter().filter(|runs| !runs.is_empty()) {
         let cells: Vec<String> = columns.iter().map(|(_, path)| format!("{}", median(&values(runs, path)))).collect();
         let own = values(runs, "/relayed_per_second");
         // Of one round each: what the machine did otherwise meanwhile is in both.

@@ -7,7 +7,7 @@
 //!   the second, unless a message was delivered meanwhile;
 //! - a look-up never waits for a write (WAL); an import is cut into short transactions, so that no other write waits
 //!   for it;
-//! - who is not on the list is known from memory (`sieve`), at two to four octets an entry; else a list of ten million entries costs memory for a few
+//! - who is not on the list is known from memory (`sieve`), at some two octets an entry; else a list of ten million entries costs memory for a few
 //!   pages only.
 //!
 //! The list is a database of its own beside the spool, so that neither holds up the other. What a refusal comes to is

@@ -7,7 +7,7 @@
 //! - until all that lies on the disk has been read it knows nothing, and the list itself answers;
 //! - who comes onto the list is in here before that is on the disk;
 //! - who leaves it stays in here until the next start;
-//! - it takes two octets a recipient, and up to twice that: parts are added as it grows, each twice as large as the one before.
+//! - it takes two octets a recipient and at most twice that: parts are added as it grows, each twice as large as the one before, up to two million.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -15,6 +15,8 @@ use std::sync::{PoisonError, RwLock};
 
 /// Recipients in the first part.
 const FIRST: usize = 1 << 12;
+/// The part after which they grow no more.
+const LARGEST: usize = 9;
 const BITS_EACH: usize = 16;
 /// Bits that are set for each.
 const PROBES: u64 = 5;
@@ -58,7 +60,7 @@ impl Sieve {
         }
         let mut parts = self.parts.write().unwrap_or_else(PoisonError::into_inner);
         if parts.last().is_none_or(Part::is_full) {
-            let size = FIRST << parts.len();
+            let size = FIRST << parts.len().min(LARGEST);
             parts.push(Part::new(size));
         }
         if let Some(part) = parts.last() {
