@@ -32,7 +32,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::types::{Body, Envelope, Login, Recipient, Reply, Stage};
+use crate::types::{Body, DeliverBy, Envelope, Login, Recipient, Reply, Stage};
 
 /// Where and how to connect: one address of one MX host.
 #[derive(Clone, Debug)]
@@ -115,6 +115,8 @@ pub struct Transaction {
     pub body: Body,
     /// BDAT may be used where the peer offers it (RFC 3030).
     pub chunking: bool,
+    /// What is left of the time by which the message is to be delivered (RFC 2852).
+    pub by: Option<DeliverBy>,
 }
 
 /// What became of a transaction.
@@ -126,6 +128,8 @@ pub struct Report {
     pub reusable: bool,
     /// The peer offered DSN, so it makes the SUCCESS reports itself.
     pub dsn: bool,
+    /// The peer offered DELIVERBY, so it was told the time.
+    pub deliver_by: bool,
     pub bdat: Bdat,
 }
 

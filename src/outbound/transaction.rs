@@ -20,7 +20,7 @@ use super::ledger::Ledger;
 use super::wire::Holds;
 use super::{Bdat, Outcome, Report, Transaction};
 use crate::smtp::outgoing::{DataEncoder, has_clean_lines};
-use crate::types::{Body, Reply, Stage};
+use crate::types::{Body, ByMode, DeliverBy, Reply, Stage};
 
 /// The largest content that is sent in one flight with its envelope. If the receiver refuses every recipient, the
 /// content was sent for nothing (RFC 3030 has it read and dropped); above this that costs more than a round trip.
@@ -55,8 +55,9 @@ impl Connection {
         } else if let Err(lost) = self.attempt(transaction, &mut ledger).await {
             ledger.settle(&Outcome::Unsaid { stage: lost.stage, text: self.tell(&lost.text) });
         }
-        let (reusable, dsn, bdat) = (self.is_reusable(), self.capabilities.dsn, self.bdat);
-        Report { outcomes: ledger.into_outcomes(), reusable, dsn, bdat }
+        let (reusable, bdat) = (self.is_reusable(), self.bdat);
+        let (dsn, deliver_by) = (self.capabilities.dsn, self.capabilities.deliver_by);
+        Report { outcomes: ledger.into_outcomes(), reusable, dsn, deliver_by, bdat }
     }
 
     /// Why this message cannot go to this peer, whatever it would say.
@@ -65,11 +66,23 @@ impl Connection {
             let text = self.tell("SMTPUTF8 is not offered, which this message's addresses or header fields need");
             return Some(Outcome::Unsendable { status: "5.6.7", text });
         }
+        if let Some(by) = transaction.by.filter(|by| self.is_too_late(*by)) {
+            let (left, min) = (by.secs, self.capabilities.deliver_by_min);
+            let text =
+                self.tell(&format!("{left} seconds are left to deliver the message in, and {min} are asked for"));
+            return Some(Outcome::Unsendable { status: "5.4.7", text });
+        }
         let (size, max) = (transaction.body.size_bytes(), self.capabilities.size_max?);
         (size > max).then(|| {
             let text = self.tell(&format!("messages of at most {max} octets are taken, this one has {size}"));
             Outcome::Unsendable { status: "5.3.4", text }
         })
+    }
+
+    /// The peer takes no message that is to come back after so short a time (RFC 2852 section 4.1.4).
+    fn is_too_late(&self, by: DeliverBy) -> bool {
+        let offered = &self.capabilities;
+        offered.deliver_by && by.mode == ByMode::Return && by.secs < offered.deliver_by_min.max(1)
     }
 
     async fn attempt(&mut self, transaction: &Transaction, ledger: &mut Ledger) -> Result<(), Lost> {
@@ -286,7 +299,7 @@ impl Connection {
         let capabilities = &self.capabilities;
         self.wire.say(|out| match command {
             Command::Rset => command::line(out, &["RSET"]),
-            Command::Mail => command::mail(out, &transaction.envelope, &transaction.body, capabilities),
+            Command::Mail => command::mail(out, &transaction.envelope, &transaction.body, transaction.by, capabilities),
             Command::Rcpt(i) => {
                 if let Some(recipient) = transaction.recipients.get(i) {
                     command::rcpt(out, recipient, capabilities);

@@ -13,6 +13,7 @@ pub mod offers;
 pub mod outgoing;
 mod qualify;
 pub mod replies;
+mod requests;
 pub mod sasl;
 pub mod session;
 pub mod trace;
