@@ -16,6 +16,7 @@ pub mod replies;
 mod requests;
 pub mod sasl;
 pub mod session;
+pub mod seven_bit;
 pub mod trace;
 mod xtext;
 
