@@ -6,10 +6,17 @@
 use super::capabilities::Capabilities;
 use crate::types::{Body, BodyType, DeliverBy, Envelope, Recipient, Ret};
 
-pub(super) fn mail(out: &mut Vec<u8>, envelope: &Envelope, body: &Body, by: Option<DeliverBy>, offered: &Capabilities) {
+pub(super) fn mail(
+    out: &mut Vec<u8>,
+    envelope: &Envelope,
+    body: &Body,
+    size_bytes: u64,
+    by: Option<DeliverBy>,
+    offered: &Capabilities,
+) {
     append(out, &["MAIL FROM:<", envelope.sender.as_str(), ">"]);
     if offered.size {
-        append(out, &[" SIZE=", &body.size_bytes().to_string()]);
+        append(out, &[" SIZE=", &size_bytes.to_string()]);
     }
     if offered.eight_bit_mime && may_have_eight_bits(envelope, body) {
         append(out, &[" BODY=8BITMIME"]);

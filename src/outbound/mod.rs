@@ -11,6 +11,7 @@ mod connector;
 mod content;
 mod ledger;
 mod login;
+mod lowered;
 pub mod network;
 pub mod options;
 pub mod reply;
@@ -25,6 +26,7 @@ mod tests;
 pub use capabilities::Capabilities;
 pub use connection::Connection;
 pub use connector::{Connector, Timeouts};
+pub use lowered::{Anew, Signature};
 pub use network::{Network, Stream, Tcp};
 pub use transaction::ONE_FLIGHT_BYTES_MAX;
 

@@ -153,27 +153,25 @@ impl<F: FnMut(&[u8]) -> bool> Found<F> {
 
     fn begin(&mut self, header: &[u8], kind: Kind, parent: Option<usize>, is_message: bool) {
         let around = parent.and_then(|parent| self.parts.get(parent));
-        let mut sealed = around.and_then(|part| part.sealed.or(part.kind.seals()));
+        let sealed = around.and_then(|part| part.sealed.or(part.kind.seals()));
         let (mut encoding, mut is_mime) = (Encoding::SevenBit, !is_message);
         for field in fields::fields(header) {
             if field.is("Content-Transfer-Encoding") {
                 encoding = Encoding::parse(field.value());
             }
             is_mime |= field.is("MIME-Version") || field.is("Content-Type") || field.is("Content-Transfer-Encoding");
-            if field.is("DKIM-Signature") || field.is("ARC-Message-Signature") {
-                self.note_signature(&field, parent.is_none(), &mut sealed);
+            if parent.is_none() {
+                self.note_signature(&field);
             }
         }
         self.parts.push(Part { kind, encoding, is_mime, sealed, octets: 0, eight_bit: 0, utf8: Utf8::default() });
     }
 
-    /// A signature of the message, or of one that is forwarded in it.
-    fn note_signature(&mut self, field: &Field<'_>, is_outermost: bool, sealed: &mut Option<Obstacle>) {
-        if !is_outermost {
-            *sealed = sealed.or(Some(Obstacle::Signature));
-        } else if field.is("DKIM-Signature") && (self.is_ours)(field.value()) {
+    /// One in a message that is forwarded as a part is nobody's who looks at this one.
+    fn note_signature(&mut self, field: &Field<'_>) {
+        if field.is("DKIM-Signature") && (self.is_ours)(field.value()) {
             self.has_signature = true;
-        } else {
+        } else if field.is("DKIM-Signature") || field.is("ARC-Message-Signature") {
             self.has_foreign_signature = true;
         }
     }
