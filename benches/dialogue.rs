@@ -58,7 +58,7 @@ fn play(settings: Arc<Settings>, out: &mut Vec<u8>) {
     for line in [LINES[0], LINES[1], LINES[2], LINES[3], LINES[6]] {
         match session.command(line, out) {
             Action::Admit(mail) => {
-                session.begin(*mail, out);
+                session.begin(*mail, None, out);
             }
             Action::AdmitRecipient(rcpt) => {
                 if let ForwardPath::Mailbox(mailbox) = rcpt.path {
@@ -126,6 +126,7 @@ fn header(c: &mut Criterion) {
             hostname: "relay.example.com",
             protocol: "ESMTP",
             id: QueueId::from_key(1 << 60).unwrap(),
+            priority: None,
             now: Timestamp::from_secs(1_795_293_220),
         };
         b.iter_batched_ref(

@@ -101,6 +101,7 @@ fn message(id: QueueId, body: BodyWriter) -> NewMessage {
         message_id: Some("<20261121203340.1234@sender.example>".into()),
         client: Some([127, 0, 0, 1].into()),
         user: None,
+        requests: Default::default(),
         expire: None,
         class: Priority::Normal,
         origin: Origin::Client,

@@ -39,6 +39,7 @@ fn trace() -> Trace<'static> {
         protocol: "ESMTP",
         private: false,
         tls: None,
+        priority: None,
         id: QueueId::from_key(5).expect("a key"),
         now: Timestamp::from_secs(1_795_293_220),
     }

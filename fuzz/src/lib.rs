@@ -22,6 +22,7 @@ pub mod reply;
 pub mod report;
 pub mod rules;
 pub mod server_dialogue;
+pub mod seven_bit;
 mod shelf;
 pub mod spool;
 pub mod state;
@@ -46,6 +47,7 @@ pub const TARGETS: [Target; 18] = [
     ("report", report::check),
     ("rules", rules::check),
     ("server_dialogue", server_dialogue::check),
+    ("seven_bit", seven_bit::check),
     ("spool", spool::check),
     ("state", state::check),
     ("submission", submission::check),

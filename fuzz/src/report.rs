@@ -97,6 +97,7 @@ fn envelope(bytes: &mut &[u8], choice: u8) -> Envelope {
         message_id: (!message_id.is_empty()).then_some(message_id),
         client: None,
         user: None,
+        requests: Default::default(),
         expire: None,
         class: Priority::Normal,
         origin: Origin::Client,

@@ -320,6 +320,7 @@ pub(crate) mod tests {
             message_id: Some("<1@example.com>".into()),
             client: Some("127.0.0.1".parse().unwrap()),
             user: Some("app".into()),
+            requests: Default::default(),
             expire: None,
             class: Priority::Normal,
             origin: Origin::Client,

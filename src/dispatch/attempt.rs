@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::message::Excerpt;
 use super::opening::Next;
+use super::passed_on::PassedOn;
 use crate::outbound::{Hello, OpenError};
 use crate::route::order::Candidate;
 use crate::types::{Delivery, Envelope, Recipient, Refusal, Reply};
@@ -34,7 +35,7 @@ pub(super) struct Attempt {
     pub again: Option<Duration>,
     pub refusal: Option<Refusal>,
     pub excerpt: Option<Excerpt>,
-    pub relayed: Vec<Recipient>,
+    pub relayed: Vec<(Recipient, PassedOn)>,
 }
 
 /// What became of one candidate.

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 
 use super::engine::Message;
 use super::message::{ConnectionId, Done, Excerpt, Input, Job, Resolved, Transacted};
+use super::passed_on::Offered;
 use crate::clock::Clock;
 use crate::outbound::{Bdat, Connection, Connector, Outcome, Plan, Transaction};
 use crate::spool::{Spool, Stored};
@@ -170,21 +171,23 @@ impl Parts {
             results,
             rest,
             reusable: true,
-            dsn: false,
+            offered: Offered::default(),
             bdat: Bdat::Untold,
             tls: connection.tls().cloned().unwrap_or_else(|| "none".into()),
             excerpt: None,
         };
         if !offered.is_empty() {
-            let transaction = Transaction { envelope, recipients: offered, body: body.clone(), chunking: job.chunking };
-            let (waited, begun) = (self.clock.now().since(transaction.envelope.received), self.clock.elapsed());
+            let (waited, begun) = (self.clock.now().since(envelope.received), self.clock.elapsed());
+            let by = envelope.requests.by.map(|by| by.after(waited));
+            let transaction =
+                Transaction { envelope, recipients: offered, body: body.clone(), chunking: job.chunking, by };
             let report = connection.transact(&transaction).await;
             (self.timed)(waited, self.clock.elapsed().saturating_sub(begun));
             if self.connector.is_stopping() && report.says_nothing() {
                 return Done::NotStarted;
             }
             held.reusable = report.reusable;
-            held.dsn = report.dsn;
+            held.offered = Offered { dsn: report.dsn, deliver_by: report.deliver_by };
             held.bdat = report.bdat;
             if matches!(report.bdat, Bdat::Refused | Bdat::Lost) {
                 tracing::debug!(host = %connection.host(), "CHUNKING is offered and BDAT not taken: DATA from now on");

@@ -45,6 +45,7 @@ impl World {
             attempts: delivery.attempts,
             next_attempt: delivery.next_attempt,
             lifetime: None,
+            late_at: None,
             delay_reported: false,
             recipients: delivery.recipients.iter().map(|r| super::key_of(&r.address)).collect(),
             flow: 0,

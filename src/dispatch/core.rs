@@ -181,6 +181,8 @@ pub struct Core {
     to_resolve: VecDeque<DomainId>,
     /// Deliveries with a time to live of their own, by its end.
     short_lived: BTreeSet<(Timestamp, DeliveryId)>,
+    /// Deliveries whose sender wants to hear when they are late, by when they are.
+    pub(super) late: BTreeSet<(Timestamp, DeliveryId)>,
     fetching: BTreeMap<DeliveryId, Purpose>,
     to_fetch: VecDeque<(DeliveryId, Purpose)>,
     /// Reads from the spool under way, and what ended meanwhile.
@@ -205,6 +207,8 @@ pub(super) enum Timer {
     SaveRest,
     Errand(Errand),
     Idle(ConnectionId),
+    /// A message is late whose sender wants to hear so.
+    Late,
     Sweep,
     Load,
 }
@@ -265,6 +269,7 @@ impl Core {
             resolving: 0,
             to_resolve: VecDeque::new(),
             short_lived: BTreeSet::new(),
+            late: BTreeSet::new(),
             fetching: BTreeMap::new(),
             to_fetch: VecDeque::new(),
             reading: 0,
@@ -411,17 +416,23 @@ impl Core {
                 hold_wanted: false,
                 recipients: delivery.recipients.iter().map(|r| super::key_of(&r.address)).collect(),
             };
-            self.enter(delivery.id, entry);
+            self.enter(delivery.id, entry, message.envelope.requests.notifies_at(message.envelope.received));
         }
     }
 
-    fn enter(&mut self, id: DeliveryId, entry: Entry) -> bool {
+    fn enter(&mut self, id: DeliveryId, entry: Entry, late_at: Option<Timestamp>) -> bool {
+        let late_at = late_at.filter(|_| !entry.delay_reported);
         let (domain, lifetime) = (entry.domain, entry.lifetime);
         let is_new = self.queue.insert(id, entry);
         if !is_new {
             self.places.leave_domain(domain);
-        } else if lifetime.is_some() {
+            return false;
+        }
+        if lifetime.is_some() {
             self.short_lived.insert((self.retry.expires(id.message, lifetime), id));
+        }
+        if let Some(at) = late_at {
+            self.watch_lateness(id, at);
         }
         is_new
     }
@@ -456,7 +467,7 @@ impl Core {
             hold_wanted: false,
             recipients: row.recipients,
         };
-        self.enter(row.id, entry)
+        self.enter(row.id, entry, row.late_at)
     }
 
     fn read_end(&mut self) {
@@ -722,6 +733,7 @@ impl Core {
                 Timer::SaveRest => self.save(now),
                 Timer::Errand(errand) => self.go_on_errand(errand, now),
                 Timer::Idle(id) => self.idle_too_long(id),
+                Timer::Late => self.tell_late(now),
                 Timer::Sweep => self.sweep(now),
                 Timer::Load => {
                     self.set_timer(now + LOAD_EVERY, Timer::Load);

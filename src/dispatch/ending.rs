@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::passed_on::{Offered, PassedOn};
 use super::unreached::LOGIN_REFUSED;
 use crate::route::Unroutable;
 use crate::suppress::{Hit, Source};
@@ -28,8 +29,8 @@ pub(super) struct Ending {
     now: Timestamp,
     events: Vec<Event>,
     pub failed: Vec<Failed>,
-    /// Delivered to a host that makes no reports, and the sender asked for one.
-    pub relayed: Vec<Recipient>,
+    /// Delivered, and the sender is told that they were passed on.
+    pub relayed: Vec<(Recipient, PassedOn)>,
     pub refusal: Option<Refusal>,
 }
 
@@ -50,15 +51,15 @@ impl Ending {
         std::mem::take(&mut self.events)
     }
 
-    pub(super) fn delivered(&mut self, recipient: &Recipient, reply: &Reply, reading: &Reading, dsn: bool) {
+    pub(super) fn delivered(&mut self, recipient: &Recipient, reply: &Reply, reading: &Reading, offered: Offered) {
         let mut event = self.event(EventKind::Delivered, recipient);
         event.reply = Some(reply.to_string());
         event.class = Some(Class::Delivered);
         event.rule = Some(reading.rule.clone());
         event.verdict = Some(Verdict::Delivered.as_str());
         self.events.push(event);
-        if recipient.notify.success && !dsn {
-            self.relayed.push(recipient.clone());
+        if let Some(why) = PassedOn::why(&recipient.notify, self.envelope.requests.by, offered) {
+            self.relayed.push((recipient.clone(), why));
         }
     }
 
@@ -114,13 +115,27 @@ impl Ending {
     pub(super) fn expired(&mut self, delivery: &Delivery) {
         let last = delivery.refusal.as_ref();
         let class = last.map_or(Class::Temporary, |r| r.class);
+        // RFC 2852 section 4.1.1: its sender has set the time.
+        let by = self.envelope.requests.returns_after().filter(|span| self.envelope.expire == Some(*span));
         for recipient in &delivery.recipients {
             self.end(EventKind::Expired, recipient, last.map(|r| r.reply.clone()), class, "expired");
-            let cause = match last {
-                Some(_) => "The message was tried again and again, and was not accepted before its time ran out.",
-                None => "The message could not be tried before its time ran out.",
+            let (status, cause) = match (by, last) {
+                (Some(span), _) => {
+                    let secs = span.as_secs();
+                    (
+                        "5.4.7",
+                        format!(
+                            "The message was not delivered within {secs} seconds, the time that it was given (DELIVERBY with R)."
+                        ),
+                    )
+                }
+                (None, Some(_)) => (
+                    "4.4.7",
+                    "The message was tried again and again, and was not accepted before its time ran out.".to_string(),
+                ),
+                (None, None) => ("4.4.7", "The message could not be tried before its time ran out.".to_string()),
             };
-            self.fail(recipient, "4.4.7", cause, "Send it again later, or reach the recipient in another way.");
+            self.fail(recipient, status, &cause, "Send it again later, or reach the recipient in another way.");
             if let (Some(failed), Some(last)) = (self.failed.last_mut(), last) {
                 failed.reply = for_sender(last);
                 failed.mx = last.mx.clone();

@@ -133,6 +133,7 @@ fn a_hundred_thousand_messages_of_a_paused_domain_cost_nothing() {
         attempts: 0,
         next_attempt: None,
         lifetime: None,
+        late_at: None,
         delay_reported: false,
         recipients: [n].into_iter().collect(),
         flow: 0,

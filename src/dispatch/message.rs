@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::doubt::Relist;
+use super::passed_on::{Offered, PassedOn};
 use crate::outbound::{Bdat, OpenError, Outcome, Plan};
 use crate::queue::{Keys, Lifetime, RecipientKey};
 use crate::route::{Route, Unroutable};
@@ -137,6 +138,8 @@ pub struct Row {
     pub attempts: u32,
     pub next_attempt: Option<Timestamp>,
     pub lifetime: Lifetime,
+    /// The sender wants to hear if it is late then.
+    pub late_at: Option<Timestamp>,
     pub delay_reported: bool,
     pub recipients: Keys,
     pub flow: u32,
@@ -198,7 +201,7 @@ pub struct Transacted {
     /// Not offered: there were more than the grant allowed.
     pub rest: Vec<Recipient>,
     pub reusable: bool,
-    pub dsn: bool,
+    pub offered: Offered,
     pub bdat: Bdat,
     pub tls: Arc<str>,
     /// For reports, where any may be due.
@@ -210,7 +213,7 @@ impl Transacted {
     pub fn may_need_report(&self) -> bool {
         self.results.iter().any(|(recipient, resolved)| match resolved {
             Resolved::Outcome(Outcome::Replied { reply, .. }) if reply.is_positive() => {
-                recipient.notify.success && !self.dsn
+                PassedOn::why(&recipient.notify, self.envelope.requests.by, self.offered).is_some()
             }
             _ => true,
         })

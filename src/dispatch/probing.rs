@@ -179,6 +179,7 @@ impl Core {
             message_id: Some(format!("<{message}@{}>", self.helo)),
             client: None,
             user: None,
+            requests: Default::default(),
             expire: None,
             class: Priority::Normal,
             origin: Origin::Report,

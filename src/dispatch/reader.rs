@@ -7,10 +7,11 @@ use crate::outbound::Outcome;
 use crate::throttle::LaneName;
 use crate::types::{Class, Reading, Recipient, Reply, Scope, Stage, Timestamp, Verdict};
 
-/// The host offers no SMTPUTF8, and the message needs it (RFC 6531 section 3.2): another MX host may.
+/// The host lacks what the message needs, SMTPUTF8 (RFC 6531 section 3.2), 8BITMIME, or enough of its time: another MX host may do.
 pub(super) fn lacks_extension(results: &[(Recipient, Resolved)]) -> bool {
-    let lacks =
-        |resolved: &Resolved| matches!(resolved, Resolved::Outcome(Outcome::Unsendable { status: "5.6.7", .. }));
+    let lacks = |resolved: &Resolved| {
+        matches!(resolved, Resolved::Outcome(Outcome::Unsendable { status: "5.6.7" | "5.6.3" | "5.4.7", .. }))
+    };
     !results.is_empty() && results.iter().all(|(_, resolved)| lacks(resolved))
 }
 

@@ -11,10 +11,11 @@ use super::core::Core;
 use super::ending::for_sender;
 use super::message::Excerpt;
 use super::options::BounceMode;
+use super::passed_on::PassedOn;
 use crate::spool::Change;
 use crate::types::{
-    Delivery, DeliveryId, DeliveryState, Enhanced, Envelope, Event, EventKind, Failed, Origin, Recipient, Reply,
-    ReversePath, Timestamp,
+    Delivery, DeliveryId, DeliveryState, Enhanced, Envelope, Event, EventKind, Failed, Notify, Origin, Recipient,
+    Reply, ReversePath, Timestamp,
 };
 
 impl Core {
@@ -34,30 +35,24 @@ impl Core {
         self.report(ReportKind::Failure, envelope, &wanted, excerpt, None, changes, now);
     }
 
-    /// Delivered to a host that makes no reports of success itself (RFC 3461 section 5.2.2).
+    /// Delivered, to those who are told of it.
     pub(super) fn report_relayed(
         &mut self,
         envelope: &Arc<Envelope>,
-        relayed: &[Recipient],
+        relayed: &[(Recipient, PassedOn)],
         excerpt: Option<&Excerpt>,
         changes: &mut Vec<Change>,
         now: Timestamp,
     ) {
-        let told: Vec<Failed> = relayed
-            .iter()
-            .map(|recipient| {
-                told(
-                    recipient,
-                    "2.0.0",
-                    None,
-                    "The message was passed on to a mail server that sends no confirmation of its own.",
-                )
-            })
-            .collect();
-        self.report(ReportKind::Relayed, envelope, &told.iter().collect::<Vec<_>>(), excerpt, None, changes, now);
+        let told: Vec<Failed> =
+            relayed.iter().map(|(recipient, why)| told(recipient, "2.0.0", None, why.cause())).collect();
+        let makes_none = relayed.iter().any(|(_, why)| *why == PassedOn::WithoutReports);
+        let kind = if makes_none { ReportKind::Relayed } else { ReportKind::PassedOn };
+        self.report(kind, envelope, &told.iter().collect::<Vec<_>>(), excerpt, None, changes, now);
     }
 
-    /// Tells those who asked with NOTIFY=DELAY; true if there was somebody to tell.
+    /// Tells those who asked with NOTIFY=DELAY, or named a time with BY and did not say that they want to hear nothing of delays; true if
+    /// there was somebody to tell.
     pub(super) fn report_delay(
         &mut self,
         envelope: &Arc<Envelope>,
@@ -67,19 +62,20 @@ impl Core {
         now: Timestamp,
     ) -> bool {
         let last = delivery.refusal.as_ref();
+        let is_late = envelope.requests.notifies_at(envelope.received).is_some();
+        let is_wanted = |notify: &Notify| ReportKind::Delay.is_wanted(notify) || (is_late && !notify.given);
+        let (status, cause) = match is_late {
+            true => (
+                "4.4.7",
+                "The message was not delivered within the time that it was given (DELIVERBY with N), and is still being tried.",
+            ),
+            false => ("4.0.0", "The message waits and is still being tried. You need not send it again."),
+        };
         let told: Vec<Failed> = delivery
             .recipients
             .iter()
-            .filter(|recipient| ReportKind::Delay.is_wanted(&recipient.notify))
-            .map(|recipient| {
-                let reply = last.and_then(for_sender);
-                told(
-                    recipient,
-                    "4.0.0",
-                    reply,
-                    "The message waits and is still being tried. You need not send it again.",
-                )
-            })
+            .filter(|recipient| is_wanted(&recipient.notify))
+            .map(|recipient| told(recipient, status, last.and_then(for_sender), cause))
             .collect();
         let until = self.retry.expires(envelope.id, super::lifetime_of(envelope.expire));
         self.report(ReportKind::Delay, envelope, &told.iter().collect::<Vec<_>>(), excerpt, Some(until), changes, now);

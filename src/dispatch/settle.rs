@@ -20,6 +20,7 @@ use super::core::Core;
 use super::ending::{Ending, Facts};
 use super::lanes::Said;
 use super::message::{Action, ConnectionId, Done, Excerpt, Resolved, Transacted};
+use super::passed_on::Offered;
 use super::reader::{Reader, Where, lacks_extension};
 use crate::outbound::Outcome;
 use crate::queue::Place;
@@ -122,7 +123,7 @@ impl Core {
         // The lane first: it says whether the delivery waits with it.
         self.tell_lane_of(&mut reader, place, &envelope, &delivery, now);
         for (recipient, resolved) in held.results {
-            self.resolve_one(id, recipient, resolved, &mut reader, &mut attempt, &mut ending, held.dsn, place);
+            self.resolve_one(id, recipient, resolved, &mut reader, &mut attempt, &mut ending, held.offered, place);
         }
         attempt.routed_afresh |= reader.routes_afresh;
         let needs_tls = reader.readings.iter().any(|(reading, _)| reading.class == Class::Tls);
@@ -190,7 +191,7 @@ impl Core {
         reader: &mut Reader,
         attempt: &mut Attempt,
         ending: &mut Ending,
-        dsn: bool,
+        offered: Offered,
         place: &Where,
     ) {
         match resolved {
@@ -221,7 +222,7 @@ impl Core {
                 match reading.verdict {
                     Verdict::Delivered => {
                         self.gate.good(super::key_of(&recipient.address));
-                        ending.delivered(&recipient, &reply, &reading, dsn);
+                        ending.delivered(&recipient, &reply, &reading, offered);
                     }
                     Verdict::Bounce if !(reply.code() == 530 && reading.class == Class::Tls) => {
                         ending.bounced(&recipient, &reply, &reading);
@@ -403,7 +404,10 @@ impl Core {
         if entry_holds {
             delivery.state = DeliveryState::Held;
         }
-        if !delivery.delay_reported && now.since(id.message.received()) >= self.bounces.delay_after.0 {
+        // Who named a time with N hears then, and not before.
+        let tells_at = envelope.requests.notifies_at(envelope.received);
+        let tells_at = tells_at.unwrap_or(id.message.received() + self.bounces.delay_after.0);
+        if !delivery.delay_reported && now >= tells_at {
             delivery.delay_reported = self.report_delay(envelope, &delivery, excerpt, &mut changes, now);
         }
         // With all the recipients it entered with, before those that are settled are forgotten.

@@ -107,6 +107,7 @@ fn what_waits_is_counted_before_its_hosts_are_known() {
         attempts: 1,
         next_attempt: Some(later),
         lifetime: None,
+        late_at: None,
         delay_reported: false,
         recipients: [n].into_iter().collect(),
         flow: 0,

@@ -25,6 +25,8 @@ pub(super) enum Purpose {
     },
     /// The task that had it ended without a word.
     Lost,
+    /// It is late, and its sender wants to hear so; it was there.
+    Late(Place),
     /// Every recipient has come to its end; only the report is left to be made.
     Ended,
     Hold(u64),
@@ -77,6 +79,7 @@ impl Core {
             Purpose::Hold(_) => return self.set_held(id, delivery, true, now),
             Purpose::Release(_) => return self.set_held(id, delivery, false, now),
             Purpose::Reroute(_, hop) => return self.set_next_hop(id, delivery, hop, now),
+            Purpose::Late(place) => return self.told_late(place, &envelope, delivery, &excerpt, now),
             Purpose::Ended => {}
             Purpose::Expire => ending.expired(&delivery),
             Purpose::Bounce(_) => ending.returned(&delivery),
@@ -129,6 +132,7 @@ impl Core {
     pub(super) fn bring_up_to_date(&self, delivery: &mut Delivery) {
         let Some(entry) = self.queue.get(delivery.id) else { return };
         delivery.attempts = delivery.attempts.max(entry.attempts);
+        delivery.delay_reported |= entry.delay_reported;
         if let Some(domain) = self.places.domains.get(entry.domain) {
             delivery.next_hop = domain.next_hop.clone();
         }

@@ -62,6 +62,16 @@ impl Signers {
         })
     }
 
+    /// Is a DKIM-Signature with this value one of a key of these?
+    pub fn have_made(&self, value: &[u8]) -> bool {
+        let value = String::from_utf8_lossy(value);
+        let (domain, selector) = (record::tag(&value, "d"), record::tag(&value, "s"));
+        let (Some(domain), Some(selector)) = (domain.and_then(|d| Domain::parse(&d).ok()), selector) else {
+            return false;
+        };
+        self.0.iter().any(|signer| signer.domain == domain && signer.selector.eq_ignore_ascii_case(&selector))
+    }
+
     /// Those who sign a message with this header.
     pub(super) fn choose(&self, header: &Scan) -> Result<Vec<Arc<Signer>>, Unsigned> {
         let domains = author_domains(header.fields()).ok_or(Unsigned::NoAuthor)?;

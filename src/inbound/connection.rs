@@ -23,7 +23,7 @@ use crate::smtp::offers::Tls;
 use crate::smtp::replies::{self, Said};
 use crate::smtp::sasl::{self, Credentials};
 use crate::smtp::{Action, Mail, Rcpt, Session, Transaction};
-use crate::types::{QueueId, Recipient, ReversePath, Submitter, Timestamp};
+use crate::types::{Priority, QueueId, Recipient, ReversePath, Submitter, Timestamp};
 
 use super::admission::{Admission, Sender};
 use super::allowances::{Aside, UsedUp};
@@ -174,6 +174,7 @@ impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, 
                 Line::Whole(length, whole) => {
                     let line = &self.wire.input[..length];
                     tracing::debug!("C: {}", transcript::shown(line, self.session.is_logging_in()));
+                    self.session.set_time(self.front.clock.now());
                     let action = self.session.command(&self.wire.input[..length], &mut self.wire.output);
                     self.wire.input.advance(whole);
                     return Ok(action);
@@ -286,7 +287,11 @@ impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, 
         self.trusted || self.user.is_some()
     }
 
-    fn admit(&mut self, mail: Mail) -> Action {
+    fn admit(&mut self, mut mail: Mail) -> Action {
+        let most = self.user_now().map_or(Priority::High, |user| user.class_max);
+        let asked = mail.requests.priority;
+        mail.requests.priority = asked.map(|priority| priority.at_most(most));
+        let lowered = mail.requests.priority.filter(|priority| Some(*priority) != asked);
         let admitted = self
             .pace()
             .and_then(|()| self.admission.sender(self.sender(), &mail))
@@ -295,7 +300,7 @@ impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, 
         match admitted {
             Ok(space) => {
                 self.space = Some(space);
-                self.session.begin(mail, &mut self.wire.output)
+                self.session.begin(mail, lowered, &mut self.wire.output)
             }
             Err(said) => {
                 self.complain(&said);

@@ -197,6 +197,7 @@ mod tests {
             hostname: "relay.example",
             protocol: "ESMTP",
             tls: None,
+            priority: None,
             id: QueueId::from_key(5).unwrap(),
             now: Timestamp::from_secs(1_795_293_220),
         })

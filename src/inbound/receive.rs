@@ -17,7 +17,7 @@ use crate::smtp::replies::{self, Said};
 use crate::smtp::session::Hello;
 use crate::smtp::trace::Trace;
 use crate::smtp::{Action, Decoder, Mail, Transaction};
-use crate::types::{Envelope, Origin, Priority, QueueId, SCHEDULE_MAX, Timestamp};
+use crate::types::{Envelope, Origin, Priority, QueueId, Requests, SCHEDULE_MAX, Timestamp};
 
 use super::connection::{Connection, STOPPING_SILENCE_MAX, left};
 use super::content::{Content, Refused, Whole};
@@ -135,6 +135,7 @@ impl<I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, I, S> {
             protocol: protocol(&hello, mail, tls.is_some(), self.user.is_some()),
             tls: tls.as_deref(),
             id,
+            priority: mail.requests.priority,
             now: received,
         };
         let header = Header::new(&trace);
@@ -151,7 +152,7 @@ impl<I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, I, S> {
         let whole = content.finish().and_then(|whole| {
             let user = self.user.as_deref();
             match self.admission.authors(user, &transaction.mail, &whole.facts.authors) {
-                Ok(()) => match scheduled(&whole.facts, received) {
+                Ok(()) => match scheduled(&whole.facts, &transaction.mail.requests, received) {
                     Ok(()) => Ok(whole),
                     Err(said) => Err(Refused { said, fault: None }),
                 },
@@ -184,7 +185,9 @@ impl<I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, I, S> {
         let size_bytes = whole.size_bytes;
         let user = self.user.as_deref();
         let (usual, most) = user.map_or((Priority::Normal, Priority::High), |user| (user.class, user.class_max));
-        let class = whole.facts.priority(usual, most);
+        let class = whole.facts.priority(&mail.requests, usual, most);
+        let asked = sooner(whole.facts.expire, mail.requests.returns_after());
+        let release = mail.requests.release.map(|release| release.moment(received));
         let envelope = Envelope {
             id,
             received,
@@ -197,14 +200,16 @@ impl<I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, I, S> {
             message_id: whole.facts.message_id,
             client: Some(self.client),
             user: user.map(|user| user.name.to_string()),
-            expire: sooner(whole.facts.expire, user.and_then(|user| user.expire)),
+            requests: mail.requests,
+            expire: sooner(asked, user.and_then(|user| user.expire)),
             class,
             origin: Origin::Client,
         };
         let client: IpAddr = self.client;
         let aside = self.aside.take();
         let user = envelope.user.clone();
-        let at = whole.facts.at;
+        // Neither of the two is broken by the later one.
+        let at = whole.facts.at.max(release);
         let message = Received { envelope, recipients, dropped, body: whole.body, at, tls: self.wire.tls() };
         match self.front.intake.accept(message).await {
             Ok(()) => {
@@ -225,18 +230,22 @@ impl<I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, I, S> {
     }
 }
 
-/// Is the time that the message asks for one it can wait for?
-fn scheduled(facts: &Facts, received: Timestamp) -> Result<(), Said> {
+/// Is the time that the message asks for one it can wait for? What MAIL alone asks for was looked at there.
+fn scheduled(facts: &Facts, requests: &Requests, received: Timestamp) -> Result<(), Said> {
+    let release = requests.release.map(|release| release.moment(received));
+    let expire = sooner(facts.expire, requests.returns_after());
     let latest = received + SCHEDULE_MAX;
     match facts.at {
         _ if facts.is_at_wrong => Err(replies::BAD_TIME.with("write it as in 2026-12-01T08:00:00Z")),
         Some(at) if at > latest => {
             Err(replies::BAD_TIME.with(format!("it is past {latest}, the latest it can be kept for")))
         }
-        Some(at) if facts.expire.is_some_and(|span| received + span <= at) => {
-            Err(replies::BAD_TIME.with("X-Weir-Expire counts from now, and ends before it"))
-        }
-        _ => Ok(()),
+        at => match at.max(release) {
+            Some(at) if expire.is_some_and(|span| received + span <= at) => {
+                Err(replies::BAD_TIME.with("X-Weir-Expire counts from now, and ends before it"))
+            }
+            _ => Ok(()),
+        },
     }
 }
 

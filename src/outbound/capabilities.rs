@@ -29,6 +29,12 @@ pub struct Capabilities {
     pub auth: bool,
     pub auth_plain: bool,
     pub auth_login: bool,
+    /// RFC 6710.
+    pub mt_priority: bool,
+    /// RFC 2852.
+    pub deliver_by: bool,
+    /// RFC 2852 section 3: the least time that is taken with R, in seconds; zero: none was named.
+    pub deliver_by_min: i64,
     /// RFC 9422. RCPTDOMAINMAX bounds nothing here: a transaction of ours has recipients of one domain.
     pub limits: NamedLimits,
 }
@@ -60,6 +66,11 @@ impl Capabilities {
             "CHUNKING" => self.chunking = true,
             "BINARYMIME" => self.binary_mime = true,
             "ENHANCEDSTATUSCODES" => self.enhanced_status_codes = true,
+            "MT-PRIORITY" => self.mt_priority = true,
+            "DELIVERBY" => {
+                self.deliver_by = true;
+                self.deliver_by_min = words.next().and_then(|number| number.parse().ok()).unwrap_or(0);
+            }
             "AUTH" => self.take_mechanisms(words),
             "LIMITS" => words.for_each(|word| self.take_limit(word)),
             // As drafts before RFC 2554 had it, and some servers still say beside the other.
@@ -169,6 +180,20 @@ mod tests {
             let limits = parse(&format!("mx\nLIMITS {words}")).limits;
             assert_eq!((limits.messages, limits.recipients), (messages, recipients), "{words}");
         }
+    }
+
+    #[test]
+    fn the_least_time_stands_behind_deliverby() {
+        for (text, expected) in [
+            ("mx\nDELIVERBY", (true, 0)),
+            ("mx\ndeliverby 120", (true, 120)),
+            ("mx\nDELIVERBY soon", (true, 0)),
+            ("mx\nDSN", (false, 0)),
+        ] {
+            let read = parse(text);
+            assert_eq!((read.deliver_by, read.deliver_by_min), expected, "{text}");
+        }
+        assert!(parse("mx\nMT-PRIORITY MIXER").mt_priority && parse("mx\nMT-PRIORITY").mt_priority);
     }
 
     #[test]

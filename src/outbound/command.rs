@@ -4,12 +4,19 @@
 //! cannot end a line or begin another parameter.
 
 use super::capabilities::Capabilities;
-use crate::types::{Body, BodyType, Envelope, Recipient, Ret};
+use crate::types::{Body, BodyType, DeliverBy, Envelope, Recipient, Ret};
 
-pub(super) fn mail(out: &mut Vec<u8>, envelope: &Envelope, body: &Body, offered: &Capabilities) {
+pub(super) fn mail(
+    out: &mut Vec<u8>,
+    envelope: &Envelope,
+    body: &Body,
+    size_bytes: u64,
+    by: Option<DeliverBy>,
+    offered: &Capabilities,
+) {
     append(out, &["MAIL FROM:<", envelope.sender.as_str(), ">"]);
     if offered.size {
-        append(out, &[" SIZE=", &body.size_bytes().to_string()]);
+        append(out, &[" SIZE=", &size_bytes.to_string()]);
     }
     if offered.eight_bit_mime && may_have_eight_bits(envelope, body) {
         append(out, &[" BODY=8BITMIME"]);
@@ -26,6 +33,12 @@ pub(super) fn mail(out: &mut Vec<u8>, envelope: &Envelope, body: &Body, offered:
         if let Some(envid) = envelope.envid.as_deref().filter(|text| is_one_word(text)) {
             append(out, &[" ENVID=", envid]);
         }
+    }
+    if let Some(priority) = envelope.requests.priority.filter(|_| offered.mt_priority) {
+        append(out, &[" MT-PRIORITY=", &priority.to_string()]);
+    }
+    if let Some(by) = by.filter(|_| offered.deliver_by) {
+        append(out, &[" BY=", &by.to_string()]);
     }
     append(out, &["\r\n"]);
 }

@@ -14,6 +14,7 @@ use super::Bdat;
 use super::capabilities::Capabilities;
 use super::command;
 use super::connector::Timeouts;
+use super::lowered::{Anew, Lowered};
 use super::wire::{Holds, Wire};
 use crate::types::Reply;
 
@@ -33,6 +34,9 @@ pub struct Connection {
     pub(super) bdat: Bdat,
     pub(super) state: State,
     pub(super) stop: CancellationToken,
+    pub(super) anew: Option<Arc<dyn Anew>>,
+    /// How the present transaction's content is sent to a peer without 8BITMIME, if it has eight bits.
+    pub(super) lowered: Option<Lowered>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

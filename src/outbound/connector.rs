@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::capabilities::Capabilities;
 use super::connection::{Connection, State, quit};
+use super::lowered::Anew;
 use super::network::{Network, Stream};
 use super::options::TlsMode;
 use super::tls::{self, TlsConfigs};
@@ -75,6 +76,7 @@ pub struct Connector {
     tls: Arc<RwLock<TlsConfigs>>,
     timeouts: Timeouts,
     stop: CancellationToken,
+    anew: Option<Arc<dyn Anew>>,
 }
 
 /// A connection on its way: what stays the same while the wire changes.
@@ -92,7 +94,12 @@ pub(super) struct Stop {
 impl Connector {
     pub fn new(network: Arc<dyn Network>) -> Result<Connector, rustls::Error> {
         let (timeouts, stop) = (Timeouts::default(), CancellationToken::new());
-        Ok(Connector { network, tls: Arc::new(RwLock::new(TlsConfigs::new(&[])?)), timeouts, stop })
+        Ok(Connector { network, tls: Arc::new(RwLock::new(TlsConfigs::new(&[])?)), timeouts, stop, anew: None })
+    }
+
+    /// Who makes signatures anew where a content has to be converted.
+    pub fn with_signatures(self, anew: Arc<dyn Anew>) -> Connector {
+        Connector { anew: Some(anew), ..self }
     }
 
     /// Certificates that `verify` trusts besides the public roots.
@@ -188,6 +195,8 @@ impl Connector {
             bdat: Bdat::Untold,
             state: State::Ready,
             stop: self.stop.clone(),
+            anew: self.anew.clone(),
+            lowered: None,
         })
     }
 

@@ -11,6 +11,7 @@ mod connector;
 mod content;
 mod ledger;
 mod login;
+mod lowered;
 pub mod network;
 pub mod options;
 pub mod reply;
@@ -25,6 +26,7 @@ mod tests;
 pub use capabilities::Capabilities;
 pub use connection::Connection;
 pub use connector::{Connector, Timeouts};
+pub use lowered::{Anew, Signature};
 pub use network::{Network, Stream, Tcp};
 pub use transaction::ONE_FLIGHT_BYTES_MAX;
 
@@ -32,7 +34,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::types::{Body, Envelope, Login, Recipient, Reply, Stage};
+use crate::types::{Body, DeliverBy, Envelope, Login, Recipient, Reply, Stage};
 
 /// Where and how to connect: one address of one MX host.
 #[derive(Clone, Debug)]
@@ -115,6 +117,8 @@ pub struct Transaction {
     pub body: Body,
     /// BDAT may be used where the peer offers it (RFC 3030).
     pub chunking: bool,
+    /// What is left of the time by which the message is to be delivered (RFC 2852).
+    pub by: Option<DeliverBy>,
 }
 
 /// What became of a transaction.
@@ -126,6 +130,8 @@ pub struct Report {
     pub reusable: bool,
     /// The peer offered DSN, so it makes the SUCCESS reports itself.
     pub dsn: bool,
+    /// The peer offered DELIVERBY, so it was told the time.
+    pub deliver_by: bool,
     pub bdat: Bdat,
 }
 

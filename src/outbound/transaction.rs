@@ -4,6 +4,7 @@
 //! - RCPT is never sent without the message behind it.
 //! - The first error of a flight is the cause. The replies behind it are read nevertheless, so that each is taken for
 //!   what it answers; when the connection breaks instead, the refusal still counts.
+//! - A peer without 8BITMIME gets seven bits (`lowered`), or nothing.
 //! - Content whose end was never sent cannot have been delivered. Once the end was sent and no answer came, nobody
 //!   knows: that is reported as such.
 //! - A peer that offers CHUNKING and does not know BDAT takes the content behind it for commands: it is told nothing more on
@@ -15,12 +16,13 @@ use std::time::Duration;
 
 use super::command;
 use super::connection::{Connection, State};
-use super::content::{self, BLOCK_BYTES, Content};
+use super::content::{self, BLOCK_BYTES};
 use super::ledger::Ledger;
+use super::lowered::{Lowered, NotLowered, Reader};
 use super::wire::Holds;
 use super::{Bdat, Outcome, Report, Transaction};
 use crate::smtp::outgoing::{DataEncoder, has_clean_lines};
-use crate::types::{Body, Reply, Stage};
+use crate::types::{Body, ByMode, DeliverBy, Reply, Stage};
 
 /// The largest content that is sent in one flight with its envelope. If the receiver refuses every recipient, the
 /// content was sent for nothing (RFC 3030 has it read and dropped); above this that costs more than a round trip.
@@ -49,14 +51,20 @@ impl Connection {
         let mut ledger = Ledger::new(transaction.recipients.len());
         self.bdat = Bdat::Untold;
         self.wire.set_holds(Holds::Part);
+        self.lowered = None;
         let lacks_smtputf8 = !self.capabilities.smtputf8 && needs_smtputf8(transaction).await;
         if let Some(obstacle) = self.obstacle(transaction, lacks_smtputf8) {
+            ledger.settle(&obstacle);
+        } else if let Err(obstacle) = self.lower(transaction).await {
+            ledger.settle(&obstacle);
+        } else if let Some(obstacle) = self.too_large(transaction) {
             ledger.settle(&obstacle);
         } else if let Err(lost) = self.attempt(transaction, &mut ledger).await {
             ledger.settle(&Outcome::Unsaid { stage: lost.stage, text: self.tell(&lost.text) });
         }
-        let (reusable, dsn, bdat) = (self.is_reusable(), self.capabilities.dsn, self.bdat);
-        Report { outcomes: ledger.into_outcomes(), reusable, dsn, bdat }
+        let (reusable, bdat) = (self.is_reusable(), self.bdat);
+        let (dsn, deliver_by) = (self.capabilities.dsn, self.capabilities.deliver_by);
+        Report { outcomes: ledger.into_outcomes(), reusable, dsn, deliver_by, bdat }
     }
 
     /// Why this message cannot go to this peer, whatever it would say.
@@ -65,11 +73,48 @@ impl Connection {
             let text = self.tell("SMTPUTF8 is not offered, which this message's addresses or header fields need");
             return Some(Outcome::Unsendable { status: "5.6.7", text });
         }
-        let (size, max) = (transaction.body.size_bytes(), self.capabilities.size_max?);
+        if let Some(by) = transaction.by.filter(|by| self.is_too_late(*by)) {
+            let (left, min) = (by.secs, self.capabilities.deliver_by_min);
+            let text =
+                self.tell(&format!("{left} seconds are left to deliver the message in, and {min} are asked for"));
+            return Some(Outcome::Unsendable { status: "5.4.7", text });
+        }
+        None
+    }
+
+    /// Finds out how the content is sent to a peer that takes seven bits. One with SMTPUTF8 takes eight (RFC 6531 section 3.1).
+    async fn lower(&mut self, transaction: &Transaction) -> Result<(), Outcome> {
+        if self.capabilities.eight_bit_mime || self.capabilities.smtputf8 {
+            return Ok(());
+        }
+        match Lowered::of(&transaction.envelope, &transaction.body, self.anew.as_ref()).await {
+            Ok(lowered) => self.lowered = lowered,
+            Err(NotLowered::Obstacle(why)) => {
+                let text = self.tell(&format!("8BITMIME is not offered, and the message cannot be converted: {why}"));
+                return Err(Outcome::Unsendable { status: "5.6.3", text });
+            }
+            Err(NotLowered::Fault(text)) => return Err(Outcome::Unsaid { stage: Stage::Mail, text: self.tell(&text) }),
+        }
+        Ok(())
+    }
+
+    /// Octets of the content as it is sent.
+    fn size_bytes(&self, transaction: &Transaction) -> u64 {
+        self.lowered.as_ref().map_or(transaction.body.size_bytes(), |lowered| lowered.size_bytes)
+    }
+
+    fn too_large(&self, transaction: &Transaction) -> Option<Outcome> {
+        let (size, max) = (self.size_bytes(transaction), self.capabilities.size_max?);
         (size > max).then(|| {
             let text = self.tell(&format!("messages of at most {max} octets are taken, this one has {size}"));
             Outcome::Unsendable { status: "5.3.4", text }
         })
+    }
+
+    /// The peer takes no message that is to come back after so short a time (RFC 2852 section 4.1.4).
+    fn is_too_late(&self, by: DeliverBy) -> bool {
+        let offered = &self.capabilities;
+        offered.deliver_by && by.mode == ByMode::Return && by.secs < offered.deliver_by_min.max(1)
     }
 
     async fn attempt(&mut self, transaction: &Transaction, ledger: &mut Ledger) -> Result<(), Lost> {
@@ -81,7 +126,8 @@ impl Connection {
             return self.in_one_flight(transaction, content, ledger).await;
         }
         // Opened first: a message that cannot be read is not announced.
-        let content = Content::open(&transaction.body).await.map_err(|text| Lost { stage: Stage::Mail, text })?;
+        let opened = Reader::open(&transaction.body, self.lowered.as_ref()).await;
+        let content = opened.map_err(|text| Lost { stage: Stage::Mail, text })?;
         if self.offer(transaction, ledger).await? {
             self.deliver(content, ledger).await?;
         }
@@ -163,7 +209,7 @@ impl Connection {
     }
 
     /// The content behind 354, and the reply that decides.
-    async fn deliver(&mut self, mut content: Content, ledger: &mut Ledger) -> Result<(), Lost> {
+    async fn deliver(&mut self, mut content: Reader, ledger: &mut Ledger) -> Result<(), Lost> {
         let mut encoder = DataEncoder::new();
         loop {
             let output = self.wire.output();
@@ -226,7 +272,7 @@ impl Connection {
         let offered = transaction.chunking && self.capabilities.pipelining && self.capabilities.chunking;
         match &transaction.body {
             // An unfinished transaction is reset first, by `offer`: a refused RSET must not have content behind it.
-            Body::Inline(content) if offered && self.state == State::Ready => {
+            Body::Inline(content) if offered && self.lowered.is_none() && self.state == State::Ready => {
                 (content.len() <= ONE_FLIGHT_BYTES_MAX && has_clean_lines(content)).then_some(content)
             }
             _ => None,
@@ -284,9 +330,13 @@ impl Connection {
 
     fn write(&mut self, command: Command, transaction: &Transaction) {
         let capabilities = &self.capabilities;
+        let size_bytes = self.size_bytes(transaction);
         self.wire.say(|out| match command {
             Command::Rset => command::line(out, &["RSET"]),
-            Command::Mail => command::mail(out, &transaction.envelope, &transaction.body, capabilities),
+            Command::Mail => {
+                let Transaction { envelope, body, by, .. } = transaction;
+                command::mail(out, envelope, body, size_bytes, *by, capabilities);
+            }
             Command::Rcpt(i) => {
                 if let Some(recipient) = transaction.recipients.get(i) {
                     command::rcpt(out, recipient, capabilities);

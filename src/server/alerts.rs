@@ -127,6 +127,7 @@ impl Means for RelayMeans {
             message_id: Some(message_id),
             client: None,
             user: None,
+            requests: Default::default(),
             expire: Some(LETTER_EXPIRES),
             class: Priority::High,
             origin: Origin::Report,

@@ -16,6 +16,7 @@ pub(crate) mod listing;
 mod preflight;
 mod pressure;
 mod reconcile;
+mod resealing;
 mod rules;
 mod sealing;
 mod seen;
@@ -77,6 +78,7 @@ use control::{About, RelayControl};
 use identity::Known;
 use intake::SpoolIntake;
 use pressure::Pressure;
+use resealing::Resealing;
 use sealing::Sealing;
 use seen::Seen;
 use site::RelaySite;
@@ -266,6 +268,7 @@ impl Relay {
         let (slowed, seen) = (Slowed::default(), Seen::default());
         let connector = Connector::new(Arc::new(Tcp)).and_then(|connector| connector.with_roots(&roots));
         let connector = connector.context("cannot set up TLS")?.with_stop(stop_engine.clone());
+        let connector = connector.with_signatures(Arc::new(Resealing(sealing.clone())));
         let resources = Resources {
             connector: connector.clone(),
             router: router.clone(),

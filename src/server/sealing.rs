@@ -67,7 +67,7 @@ impl Sealing {
         self.seal(vec![content.clone()]).await.pop().unwrap_or(content)
     }
 
-    async fn sign(&self, ready: Ready) -> Result<Vec<u8>, String> {
+    pub(super) async fn sign(&self, ready: Ready) -> Result<Vec<u8>, String> {
         let done = self.threads.run(move || ready.sign()).await;
         done.map_err(|_| "it was not made".to_string())?.map_err(|error| error.to_string())
     }

@@ -1,4 +1,5 @@
-//! Command lines of a client, read (RFC 5321 section 4.1.1, RFC 1870, 3461, 4954 section 5, 6152, 6531).
+//! Command lines of a client, read (RFC 5321 section 4.1.1, RFC 1870, 2852, 3461, 4865, 4954 section 5, 6152,
+//! 6531, 6710).
 //!
 //! Rules that always hold:
 //! - what is taken is taken verbatim: an address is passed on as the client wrote it, `%`, `!` and quotes mean nothing here;
@@ -12,9 +13,10 @@
 
 use std::borrow::Cow;
 
-use crate::types::{AddressError, BodyType, Domain, Mailbox, Notify, Ret, ReversePath, Secret};
+use crate::types::{AddressError, BodyType, Domain, Mailbox, Notify, Requests, Ret, ReversePath, Secret};
 
 use super::replies::{self, Said};
+use super::requests;
 use super::sasl::Mechanism;
 use super::xtext::{is_orcpt, is_xtext};
 
@@ -74,6 +76,7 @@ pub struct Mail {
     pub ret: Option<Ret>,
     /// ENVID, still in xtext.
     pub envid: Option<String>,
+    pub requests: Requests,
 }
 
 /// RCPT TO and its parameters.
@@ -180,9 +183,19 @@ fn mail(argument: &str, qualify: Option<&Domain>) -> Result<Mail, Said> {
         "" => ReversePath::Null,
         text => ReversePath::Mailbox(mailbox(text, qualify, replies::BAD_SENDER)?),
     };
-    let mut mail =
-        Mail { sender, size_bytes: None, body_type: BodyType::Undeclared, smtputf8: false, ret: None, envid: None };
+    let mut mail = Mail {
+        sender,
+        size_bytes: None,
+        body_type: BodyType::Undeclared,
+        smtputf8: false,
+        ret: None,
+        envid: None,
+        requests: Requests::default(),
+    };
     each_parameter(parameters, |name, value| {
+        if let Some(taken) = requests::take(&mut mail.requests, name, value) {
+            return taken;
+        }
         match (name, value) {
             ("SIZE", Some(value)) => mail.size_bytes = Some(size(value)?),
             ("BODY", Some(value)) => mail.body_type = body_type(value)?,
@@ -433,7 +446,10 @@ mod tests {
             ("<a@b.example> ENVID=a=b", "501 5.5.4"),
             ("<a@b.example> =x", "501 5.5.4"),
             ("<a@b.example> NOTIFY=NEVER", "555 5.5.4"),
-            ("<a@b.example> MT-PRIORITY=3", "555 5.5.4"),
+            ("<a@b.example> MT-PRIORITY=3 BY=60;RT HOLDFOR=60", "taken"),
+            ("<a@b.example> MT-PRIORITY=3 MT-PRIORITY=3", "501 5.5.4"),
+            ("<a@b.example> BY", "501 5.5.4"),
+            ("<a@b.example> REQUIRETLS", "555 5.5.4"),
             ("<a@b.example>SIZE=1", "501 5.5.4"),
             ("<a@b.example", "501 5.5.4"),
             ("a@b.example", "taken"),

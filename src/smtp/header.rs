@@ -16,13 +16,13 @@ use std::time::Duration;
 
 use memchr::memchr;
 
-use crate::types::{Domain, Priority, Span, Timestamp};
+use crate::types::{Domain, Priority, Requests, Span, Timestamp, TransferPriority};
 
 use super::from::{Authors, FROM_MAX};
 use super::qualify;
 use super::trace::Trace;
 
-/// What must arrive within this time (`X-Weir-Expire`) is urgent: a login code, whoever sends it with what header.
+/// What must arrive within this time (`X-Weir-Expire`, BY with R) is urgent: a login code, whoever sends it with what header.
 const URGENT: Duration = Duration::from_secs(3600);
 /// Received fields a message may have: beyond, it goes in a circle (RFC 5321 section 6.3: "at least 100").
 pub const RECEIVED_MAX: u32 = 100;
@@ -56,10 +56,12 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// How urgent the message is: `usual` where it does not say so itself, and never more than `most`.
-    pub fn priority(&self, usual: Priority, most: Priority) -> Priority {
-        let is_urgent = self.expire.is_some_and(|span| span <= URGENT);
-        let asked = self.class.unwrap_or(match (is_urgent, self.is_bulk) {
+    /// How urgent the message is: `usual` where it does not say so itself, and never more than `most`. What the header says to weir alone
+    /// goes before MT-PRIORITY, which any host on the way may have set.
+    pub fn priority(&self, requests: &Requests, usual: Priority, most: Priority) -> Priority {
+        let is_urgent = self.expire.into_iter().chain(requests.returns_after()).any(|span| span <= URGENT);
+        let named = self.class.or(requests.priority.map(TransferPriority::class));
+        let asked = named.unwrap_or(match (is_urgent, self.is_bulk) {
             (true, _) => Priority::High,
             (false, true) => Priority::Bulk,
             (false, false) => usual,

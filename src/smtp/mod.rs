@@ -13,8 +13,10 @@ pub mod offers;
 pub mod outgoing;
 mod qualify;
 pub mod replies;
+mod requests;
 pub mod sasl;
 pub mod session;
+pub mod seven_bit;
 pub mod trace;
 mod xtext;
 

@@ -47,6 +47,7 @@ answers! {
     CHUNK_TAKEN = 250 "2.0.0" "{} octets taken";
     QUEUED = 250 "2.0.0" "queued as {}";
     SENDER_TAKEN = 250 "2.1.0" "sender taken";
+    PRIORITY_CHANGED = 250 "2.3.6" "{} is the priority of the message: the user may ask for no more";
     RECIPIENT_TAKEN = 250 "2.1.5" "recipient taken";
     NOT_VERIFIED = 252 "2.0.0" "addresses are not verified here: send the message";
     CHALLENGE = 334 "" "{}";

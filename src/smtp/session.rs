@@ -15,11 +15,12 @@ mod security;
 
 use std::sync::Arc;
 
-use crate::types::{Domain, Recipient};
+use crate::types::{Domain, Recipient, Timestamp, TransferPriority};
 
 use super::command::{Command, ForwardPath, Mail, Rcpt};
 use super::offers::{LogIn, Offers, Tls};
 use super::replies::{self, Said};
+use super::requests;
 use super::sasl::{Credentials, Exchange};
 
 /// Errors (unknown words, wrong syntax, wrong order, refused relaying) since the last accepted message. An administrator's test
@@ -115,6 +116,8 @@ pub struct Session {
     errors_max: u32,
     idle_commands_max: u32,
     failed_log_ins: u32,
+    /// When the command came that is judged.
+    now: Timestamp,
 }
 
 impl Session {
@@ -136,7 +139,18 @@ impl Session {
             errors_max: ERRORS_MAX,
             idle_commands_max: IDLE_COMMANDS_MAX,
             failed_log_ins: 0,
+            now: Timestamp::EPOCH,
         }
+    }
+
+    /// The time of what comes next.
+    pub fn set_time(&mut self, now: Timestamp) {
+        self.now = now;
+    }
+
+    /// The client's network is trusted, or it has logged in.
+    fn may_relay(&self) -> bool {
+        self.trusted || self.user.is_some()
     }
 
     /// So many errors and idle commands are borne from now on; what was counted stays counted.
@@ -245,6 +259,11 @@ impl Session {
                 replies::HELLO.with(offer).write_line(b'-', out);
             }
         }
+        if self.may_relay() {
+            for offer in requests::offers(self.now) {
+                replies::HELLO.with(offer).write_line(b'-', out);
+            }
+        }
         replies::HELLO.with(format!("SIZE {}", self.settings.message_size)).write(out);
         Action::Listen
     }
@@ -258,6 +277,12 @@ impl Session {
         }
         if self.offers.log_in == LogIn::Require && self.user.is_none() {
             return self.error(&replies::LOG_IN_FIRST.plain(), out);
+        }
+        if let Some(name) = requests::named(&mail.requests).filter(|_| !self.may_relay()) {
+            return self.error(&replies::UNKNOWN_PARAMETER.with(name), out);
+        }
+        if let Err(said) = requests::check(&mail.requests, self.now) {
+            return self.error(&said, out);
         }
         if mail.size_bytes.is_some_and(|size| size > self.settings.message_size) {
             return self.refuse(&replies::TOO_BIG.with(self.settings.message_size.to_string()), out);
@@ -314,11 +339,14 @@ impl Session {
         self.end_with(replies::OUT_OF_SYNC, out)
     }
 
-    /// The sender is welcome: the transaction begins.
-    pub fn begin(&mut self, mail: Mail, out: &mut Vec<u8>) -> Action {
+    /// The sender is welcome: the transaction begins. A lowered priority is told (RFC 6710 section 4.1).
+    pub fn begin(&mut self, mail: Mail, lowered: Option<TransferPriority>, out: &mut Vec<u8>) -> Action {
         self.transaction =
             Some(Transaction { mail, recipients: Vec::new(), dropped: Vec::new(), refused: 0, chunked: false });
-        replies::SENDER_TAKEN.plain().write(out);
+        match lowered {
+            Some(priority) => replies::PRIORITY_CHANGED.with(priority.to_string()).write(out),
+            None => replies::SENDER_TAKEN.plain().write(out),
+        }
         Action::Listen
     }
 

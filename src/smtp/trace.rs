@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use crate::types::{Domain, QueueId, Timestamp};
+use crate::types::{Domain, QueueId, Timestamp, TransferPriority};
 
 /// Who brought a message, how and when.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub struct Trace<'a> {
     /// Version and suite of TLS, as in `TLSv1.3 TLS_AES_256_GCM_SHA384`.
     pub tls: Option<&'a str>,
     pub id: QueueId,
+    /// What the client asked for; the clause of RFC 6710 section 4.1.
+    pub priority: Option<TransferPriority>,
     pub now: Timestamp,
 }
 
@@ -36,8 +38,9 @@ impl Trace<'_> {
                 format!("from {} ({})\r\n\t", name(self.helo), Domain::literal_of(self.client.to_canonical()))
             }
         };
+        let priority = self.priority.map(|priority| format!(" PRIORITY {priority}")).unwrap_or_default();
         format!(
-            "Received: {from}by {} with {} id {}{tls};\r\n\t{}\r\n",
+            "Received: {from}by {} with {} id {}{tls}{priority};\r\n\t{}\r\n",
             name(self.hostname),
             self.protocol,
             self.id,
@@ -77,6 +80,7 @@ mod tests {
             hostname: "relay.example",
             protocol: "ESMTP",
             tls: None,
+            priority: None,
             id: QueueId::from_key(5).unwrap(),
             now: Timestamp::from_secs(1_795_293_220),
         }

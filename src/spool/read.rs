@@ -39,6 +39,8 @@ pub struct Summary {
     pub sender: Box<str>,
     /// Where it differs from `[queue] expire`.
     pub expire: Option<Duration>,
+    /// Its sender wants to hear if it is late then.
+    pub late_at: Option<Timestamp>,
     pub size_bytes: u64,
     /// It is a report of ours.
     pub report: bool,
@@ -107,7 +109,7 @@ struct Pool {
 // CROSS JOIN keeps the planner from walking through `message` instead, however it counts the rows.
 const SUMMARY: &str = "SELECT d.message, d.part, d.domain, d.recipients, d.state, d.attempts, d.next_attempt, \
                        d.delay_reported, m.sender, m.expire, m.size, m.report, m.class, d.next_hop, \
-                       json_extract(d.refusal, '$.rule') FROM delivery d CROSS JOIN message m ON m.id = d.message";
+                       json_extract(d.refusal, '$.rule'), m.parameters FROM delivery d CROSS JOIN message m ON m.id = d.message";
 
 const WALK: &str = "WHERE (d.message, d.part) > (?1, ?2) ORDER BY d.message, d.part LIMIT ?3";
 
@@ -301,6 +303,7 @@ fn summary(row: &Row<'_>) -> Result<Summary, SpoolError> {
         class: row::class(row, 12)?,
         next_hop: row::next_hop(row, 13)?,
         refusal_rule: row.get(14)?,
+        late_at: row::late_at(row, 15, id.message)?,
     })
 }
 

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::SpoolError;
 use crate::types::{
     BodyType, Delivery, DeliveryId, DeliveryState, Domain, Envelope, NextHop, Origin, Priority, QueueId, Recipient,
-    Ret, ReversePath, Timestamp,
+    Requests, Ret, ReversePath, Timestamp,
 };
 
 /// The columns of `message` in the order `envelope` reads them.
@@ -36,6 +36,8 @@ struct Parameters<'a> {
     body_type: BodyType,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     smtputf8: bool,
+    #[serde(flatten)]
+    requests: Requests,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
@@ -63,6 +65,7 @@ pub(super) fn insert_message(connection: &Connection, envelope: &Envelope, in_fi
         envid: envelope.envid.as_deref().map(Cow::Borrowed),
         body_type: envelope.body_type,
         smtputf8: envelope.smtputf8,
+        requests: envelope.requests.clone(),
     };
     let parameters = if parameters == Parameters::default() { None } else { Some(json(&parameters)?) };
     let client = envelope.client.map(|address| address.to_string());
@@ -166,6 +169,7 @@ pub(super) fn envelope(row: &Row<'_>) -> Result<(Envelope, bool), SpoolError> {
         message_id: row.get(8)?,
         client: client.and_then(|address| address.parse().ok()),
         user: row.get(7)?,
+        requests: parameters.requests,
         expire: expire(row, 9)?,
         class: class(row, 11)?,
         origin: if row.get(4)? { Origin::Report } else { Origin::Client },
@@ -250,6 +254,14 @@ pub(super) fn delivery_id(row: &Row<'_>, start: usize) -> Result<DeliveryId, Spo
 pub(super) fn expire(row: &Row<'_>, column: usize) -> Result<Option<Duration>, SpoolError> {
     let millis: Option<i64> = row.get(column)?;
     Ok(millis.map(|millis| Duration::from_millis(u64::try_from(millis).unwrap_or(0))))
+}
+
+/// When the sender of message `id` wants to hear that it is late; `column`: the parameters of MAIL.
+pub(super) fn late_at(row: &Row<'_>, column: usize, id: QueueId) -> Result<Option<Timestamp>, SpoolError> {
+    let ValueRef::Text(text) = row.get_ref(column)? else { return Ok(None) };
+    let requests: Requests = serde_json::from_slice(text)
+        .map_err(|e| SpoolError::Failed(format!("message {id}: its parameters cannot be read: {e}")))?;
+    Ok(requests.notifies_at(id.received()))
 }
 
 /// A word that nobody knows is no reason to lose a message: it is normal then.

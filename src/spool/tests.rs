@@ -13,8 +13,8 @@ use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::types::{
-    BodyType, Class, DeliveryState, Domain, EventKind, Mailbox, Notify, Origin, Priority, Recipient, Refusal, Ret,
-    ReversePath,
+    BodyType, ByMode, Class, DeliverBy, DeliveryState, Domain, EventKind, FutureRelease, Mailbox, Notify, Origin,
+    Priority, Recipient, Refusal, Requests, Ret, ReversePath, TransferPriority,
 };
 
 const START: Timestamp = Timestamp::from_secs(1_795_000_000);
@@ -178,6 +178,7 @@ pub(super) fn envelope(id: QueueId, size: usize) -> Envelope {
         message_id: Some(format!("<{id}@sender.example>")),
         client: Some([127, 0, 0, 1].into()),
         user: Some("app".into()),
+        requests: Default::default(),
         expire: None,
         class: Priority::Normal,
         origin: Origin::Client,
@@ -269,6 +270,11 @@ async fn everything_an_envelope_and_a_delivery_can_hold_comes_back() {
         envid: Some("QQ+2B\"1".into()),
         body_type: BodyType::EightBitMime,
         smtputf8: true,
+        requests: Requests {
+            priority: TransferPriority::new(-3),
+            by: Some(DeliverBy { secs: 120, mode: ByMode::Notify, trace: true }),
+            release: Some(FutureRelease::For(60)),
+        },
         expire: Some(Duration::from_millis(900_001)),
         client: Some("2001:db8::1".parse().unwrap()),
         user: None,
@@ -298,6 +304,7 @@ async fn everything_an_envelope_and_a_delivery_can_hold_comes_back() {
     assert_eq!(summary.recipients, ["user0@a.example".into(), "\"a b\"@a.example".into()]);
     assert_eq!((summary.expire, summary.report, &*summary.sender), (full.expire, true, full.sender.as_str()));
     assert_eq!((summary.class, summary.next_hop), (Priority::Bulk, tried.next_hop));
+    assert_eq!(summary.late_at, Some(id.received() + Duration::from_secs(120)));
     running.end().await;
 }
 

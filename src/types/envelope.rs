@@ -1,13 +1,13 @@
-//! What came with a message in SMTP: sender, recipients and their parameters (RFC 5321, 3461, 6152, 6531).
+//! What came with a message in SMTP: sender, recipients and their parameters (RFC 5321, 3461, 6152, 6531; `requests`).
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Mailbox, Priority, QueueId, ReversePath, Timestamp};
+use super::{Mailbox, Priority, QueueId, Requests, ReversePath, Timestamp};
 
-/// A message can be handed in so long before anybody is to get it (`X-Weir-At`).
+/// A message can be handed in so long before anybody is to get it (`X-Weir-At`, HOLDFOR, HOLDUNTIL).
 pub const SCHEDULE_MAX: Duration = Duration::from_secs(3 * 86_400);
 
 /// A message without its content and its recipients.
@@ -37,6 +37,9 @@ pub struct Envelope {
     pub client: Option<IpAddr>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    /// What else MAIL asked for.
+    #[serde(default, skip_serializing_if = "Requests::is_empty")]
+    pub requests: Requests,
     /// Where it differs from `[queue] expire`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expire: Option<Duration>,

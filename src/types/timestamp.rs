@@ -64,6 +64,11 @@ impl Timestamp {
         self.date().format(format_description!("[year][month][day]T[hour][minute][second]Z")).unwrap_or_default()
     }
 
+    /// Whole seconds, as programs write it: `2026-11-21T20:33:40Z`.
+    pub fn rfc3339_secs(self) -> String {
+        self.date().format(format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z")).unwrap_or_default()
+    }
+
     /// To the minute, with the day where it is not clear: `14:10 UTC`, `14:10 UTC on 2026-11-22`.
     pub fn about(self, now: Timestamp) -> String {
         let date = self.date();

@@ -85,6 +85,7 @@ async fn accept(spool: &Spool, size: usize) -> Result<QueueId, SpoolError> {
         message_id: None,
         client: None,
         user: None,
+        requests: Default::default(),
         expire: None,
         class: Priority::Normal,
         origin: Origin::Client,

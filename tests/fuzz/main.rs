@@ -113,6 +113,7 @@ targets!(
     report,
     rules,
     server_dialogue,
+    seven_bit,
     spool,
     state,
     submission,

@@ -124,6 +124,7 @@ fn message(id: QueueId, size: usize, body: weir::spool::BodyWriter) -> NewMessag
         message_id: None,
         client: None,
         user: None,
+        requests: Default::default(),
         expire: None,
         class: Priority::Normal,
         origin: Origin::Client,

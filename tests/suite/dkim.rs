@@ -125,6 +125,29 @@ fn signatures(transaction: &Transaction) -> usize {
 const HEADER: &str = "From: App <app@sender.test>\r\nTo: u@x.test\r\nDate: Sat, 21 Nov 2026 20:33:40 +0000\r\nMessage-ID: <1@sender.test>\r\n";
 
 #[test]
+fn where_a_conversion_breaks_our_signatures_they_are_made_anew_and_are_the_same_each_time() {
+    let mut scene = scene(|config, _| config);
+    scene.mx.offer(&["SIZE"]);
+    let large = "Grüße in einer großen Nachricht. \r\n".repeat(20_000);
+    for (subject, body) in [("small", "Grüße \r\n\r\n"), ("large", large.as_str())] {
+        let before = scene.mx.transactions().len();
+        scene.mx.always(At::End, say("451 4.3.0 later"));
+        let content =
+            format!("{HEADER}Subject: {subject}\r\nMIME-Version: 1.0\r\nContent-Transfer-Encoding: 8bit\r\n\r\n{body}");
+        scene.relay.submit("app@sender.test", &["u@x.test"], content.as_bytes());
+        let tried = until("an attempt", || scene.mx.transactions().get(before).cloned());
+        scene.relay.kill();
+        scene.mx.relent(At::End);
+        scene.relay.run();
+        let got = scene.mx.wait_accepted(1 + usize::from(subject == "large")).pop().unwrap();
+        assert!(got.content.is_ascii(), "{subject}");
+        assert_eq!(signatures(&got), 2, "{subject}");
+        scene.keys.all_are_good(&got.content, &["one", "two"]);
+        assert!(tried.content == got.content, "{subject}: another attempt, other octets");
+    }
+}
+
+#[test]
 fn every_attempt_sends_the_same_signatures_over_a_kill_and_others_verify_them() {
     let mut scene = scene(|config, _| config);
     let large = "A line of a large message, with  blanks. \r\n".repeat(10_000);

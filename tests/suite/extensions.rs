@@ -156,19 +156,53 @@ fn the_size_is_declared_and_true() {
 }
 
 #[test]
-fn eight_bit_content_is_sent_as_it_is_also_to_a_host_that_offers_seven() {
-    // Nobody converts it on the way, and every host of today takes it; BODY is not said where it was not offered.
+fn eight_bit_content_is_converted_for_a_host_that_offers_seven() {
     let (world, mx) = World::with_domain("x.test");
     mx.offer(&["SIZE"]);
     let relay = world.config().start();
-    let mut client = relay.client();
-    client.ask("MAIL FROM:<app@sender.test> BODY=8BITMIME", "250");
-    client.ask("RCPT TO:<u@x.test>", "250");
-    let content = mail("eight", "Grüße");
-    client.data(&content);
-    let got = mx.wait_accepted(1).remove(0);
-    assert!(got.content.ends_with(&content), "{}", got.text());
-    assert!(!got.mail_parameters.iter().any(|p| p.starts_with("BODY")), "{:?}", got.mail_parameters);
+    let mime = "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n";
+    let line = "Grüße aus der Ferne, und was sonst noch zu sagen ist = nichts.\r\n";
+    // In memory, and in a file of the spool.
+    for (n, lines) in [(1, 1), (2, 60_000)] {
+        let mut client = relay.client();
+        client.ask("MAIL FROM:<app@sender.test> BODY=8BITMIME", "250");
+        client.ask("RCPT TO:<u@x.test>", "250");
+        client.data(format!("{mime}Subject: eight\r\n\r\n{}", line.repeat(lines)).as_bytes());
+        let got = mx.wait_accepted(n).pop().unwrap();
+        assert!(got.content.is_ascii() && !got.mail_parameters.iter().any(|p| p.starts_with("BODY")));
+        assert_eq!(got.header("Content-Transfer-Encoding").as_deref(), Some("quoted-printable"));
+        assert_eq!(got.header("Content-Type").as_deref(), Some("text/plain; charset=utf-8"));
+        let size = got.mail_parameters.iter().find_map(|p| p.strip_prefix("SIZE=")).unwrap().parse::<usize>().unwrap();
+        assert_eq!(size, got.content.len());
+        let sent = got.text().replace("=\r\n", "").replace("=C3=BC", "ü").replace("=C3=9F", "ß").replace("=3D", "=");
+        assert!(sent.ends_with(&format!("\r\n\r\n{}", line.repeat(lines))), "{lines}");
+    }
+    relay.wait_queue_empty();
+    relay.assert_settled();
+}
+
+#[test]
+fn what_is_signed_and_has_eight_bits_goes_to_a_host_that_takes_them_or_comes_back() {
+    let world = World::new();
+    let (seven, eight) = (world.host("mx1.x.test"), world.host("mx2.x.test"));
+    world.domain("x.test", &[(10, &seven), (20, &eight)]);
+    world.domain("y.test", &[(10, &seven)]);
+    seven.offer(&["SIZE"]);
+    let home = world.host("home.sender.test");
+    world.domain("sender.test", &[(10, &home)]);
+    let relay = world.config().start();
+    let content = "DKIM-Signature: v=1; a=rsa-sha256; d=sender.test; s=own; h=from; bh=x; b=x\r\nSubject: signed\r\n\r\nGrüße\r\n";
+    relay.submit("app@sender.test", &["u@x.test"], content.as_bytes());
+    let got = eight.wait_accepted(1).remove(0);
+    assert!(got.content.ends_with(content.as_bytes()), "{}", got.text());
+    relay.submit("app@sender.test", &["u@y.test"], content.as_bytes());
+    let report = crate::kit::Report::read(&home.wait_accepted(1)[0]);
+    let status = crate::kit::report::field(report.of("u@y.test"), "Status");
+    assert_eq!(status.as_deref(), Some("5.6.3"), "{}", report.text);
+    assert!(report.text.contains("8BITMIME is not offered"), "{}", report.text);
+    assert_eq!(seven.count("MAIL"), 0);
+    assert!(relay.events_of("suppressed").is_empty());
+    relay.assert_settled();
 }
 
 #[test]

@@ -36,6 +36,7 @@ mod process;
 mod receivers;
 mod recipes;
 mod refusals;
+mod requests;
 mod routes;
 mod security;
 mod shortage;

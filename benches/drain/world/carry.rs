@@ -133,7 +133,7 @@ impl World {
             results: offered.into_iter().zip(heard.outcomes.into_iter().map(Resolved::Outcome)).collect(),
             rest,
             reusable: !heard.closed,
-            dsn: false,
+            offered: Default::default(),
             bdat: Bdat::Untold,
             tls: "none".into(),
             excerpt: Some(Excerpt::default()),

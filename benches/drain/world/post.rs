@@ -125,6 +125,7 @@ impl Post {
             client: None,
             user: None,
             expire: None,
+            requests: Default::default(),
             origin: Origin::Client,
         };
         let delivery = Delivery {

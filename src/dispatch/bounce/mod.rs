@@ -18,7 +18,8 @@ use lettre::message::{Body, MultiPart, SinglePart};
 use crate::types::printable;
 use crate::types::reply::Enhanced;
 use crate::types::{
-    BodyType, Envelope, Notify, Origin, Priority, QueueId, Recipient, Reply, Ret, ReversePath, Timestamp,
+    BodyType, Envelope, Notify, Origin, Priority, QueueId, Recipient, Reply, Requests, Ret, ReversePath, Timestamp,
+    TransferPriority,
 };
 
 /// Originals above this come back as their header alone, also where RET=FULL asks for more: a report is a letter, and
@@ -40,6 +41,8 @@ pub enum ReportKind {
     Delay,
     /// Delivered to a host without DSN, to a sender who asked for NOTIFY=SUCCESS (RFC 3461 section 5.2.2).
     Relayed,
+    /// The same to a sender who asked for it with BY (RFC 2852 section 4.1.4).
+    PassedOn,
 }
 
 impl ReportKind {
@@ -48,7 +51,7 @@ impl ReportKind {
         match self {
             ReportKind::Failure => notify.failure,
             ReportKind::Delay => notify.delay,
-            ReportKind::Relayed => notify.success,
+            ReportKind::Relayed | ReportKind::PassedOn => notify.success,
         }
     }
 
@@ -62,7 +65,7 @@ impl ReportKind {
         match self {
             ReportKind::Failure => "failed",
             ReportKind::Delay => "delayed",
-            ReportKind::Relayed => "relayed",
+            ReportKind::Relayed | ReportKind::PassedOn => "relayed",
         }
     }
 }
@@ -145,6 +148,7 @@ pub fn compose(request: &ReportRequest<'_>) -> Option<Report> {
     }
     let is_eight_bit = parts.iter().any(|part| !part.raw_body().is_ascii());
     let content = parts.into_iter().fold(report, MultiPart::singlepart).formatted();
+    let priority = request.envelope.requests.priority;
     let envelope = Envelope {
         id: request.id,
         received: request.now,
@@ -157,8 +161,10 @@ pub fn compose(request: &ReportRequest<'_>) -> Option<Report> {
         message_id: Some(message_id),
         client: None,
         user: None,
+        // As urgent as what it is about (RFC 6710 section 4.6).
+        requests: Requests { priority, ..Requests::default() },
         expire: None,
-        class: Priority::Normal,
+        class: priority.map_or(Priority::Normal, TransferPriority::class),
         origin: Origin::Report,
     };
     let recipient = Recipient { address: sender.clone(), orcpt: None, notify: Notify::NEVER };
@@ -190,7 +196,7 @@ fn subject(request: &ReportRequest<'_>) -> String {
     let said = match request.kind {
         ReportKind::Failure => "Your message was not delivered",
         ReportKind::Delay => "Your message is delayed",
-        ReportKind::Relayed => "Your message was passed on",
+        ReportKind::Relayed | ReportKind::PassedOn => "Your message was passed on",
     };
     match request.recipients.as_slice() {
         [one] if one.recipient.address.is_ascii() && one.recipient.address.as_str().len() <= 64 => {
@@ -269,6 +275,7 @@ fn opening(kind: ReportKind) -> &'static str {
             "Your message was taken by the receiving server for the addresses below. That server sends no confirmations, so \
              you will hear no more unless it fails later."
         }
+        ReportKind::PassedOn => "Your message was taken by the receiving server for the addresses below.",
     }
 }
 

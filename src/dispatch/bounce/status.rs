@@ -1,4 +1,4 @@
-//! The part for machines: `message/delivery-status` (RFC 3464), beyond ASCII `message/global-delivery-status` (RFC 6533).
+//! The part for machines: `message/delivery-status` (RFC 3464, with the fields of RFC 2852 and RFC 4865), beyond ASCII `message/global-delivery-status` (RFC 6533).
 //!
 //! A value that is added stays one field, whatever stands in it: control characters become blanks, lines are folded at
 //! blanks, and what is not ASCII is kept in the global form alone.
@@ -20,6 +20,13 @@ pub(super) fn part(request: &ReportRequest<'_>) -> SinglePart {
         fields.add("Original-Envelope-Id", &envid);
     }
     fields.add("Arrival-Date", &request.envelope.received.rfc5322());
+    let requests = &request.envelope.requests;
+    if let Some(by) = requests.by {
+        fields.add("Deliver-By-Date", &by.moment(request.envelope.received).rfc5322());
+    }
+    if let Some(release) = requests.release {
+        fields.add("Future-Release-Request", &release.to_string());
+    }
     for recipient in &request.recipients {
         fields.text.push_str("\r\n");
         recipient_fields(request, recipient, &mut fields);
@@ -62,7 +69,7 @@ fn status(kind: ReportKind, recipient: &ReportedRecipient<'_>) -> Enhanced {
     let implied = match kind {
         ReportKind::Failure => 5,
         ReportKind::Delay => 4,
-        ReportKind::Relayed => 2,
+        ReportKind::Relayed | ReportKind::PassedOn => 2,
     };
     recipient.status.or_else(|| reply.and_then(Reply::enhanced)).unwrap_or(Enhanced::new(implied, 0, 0))
 }

@@ -28,6 +28,7 @@ fn envelope() -> Envelope {
         message_id: Some("<1@example.com>".to_string()),
         client: None,
         user: None,
+        requests: Default::default(),
         expire: None,
         class: Priority::Normal,
         origin: Origin::Client,

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::*;
-use crate::types::Ret;
+use crate::types::{ByMode, DeliverBy, Ret, TransferPriority};
 
 #[derive(Debug, Default)]
 struct Script {
@@ -204,6 +204,12 @@ impl Script {
                 ("ret", "full") => envelope.ret = Some(Ret::Full),
                 ("ret", "hdrs") => envelope.ret = Some(Ret::Hdrs),
                 ("envid", text) => envelope.envid = Some(String::from_utf8(unescape(text)).unwrap()),
+                ("priority", text) => envelope.requests.priority = TransferPriority::new(text.parse().unwrap()),
+                ("by", text) => {
+                    let mode = if text.contains('R') { ByMode::Return } else { ByMode::Notify };
+                    let secs = text.split(';').next().unwrap().parse().unwrap();
+                    envelope.requests.by = Some(DeliverBy { secs, mode, trace: text.ends_with('T') });
+                }
                 _ => panic!("{}: mail: {word:?}", self.name),
             }
         }
@@ -218,7 +224,8 @@ impl Script {
             }
         }
         let (body, file) = self.content();
-        (Transaction { envelope: Arc::new(envelope), recipients, body, chunking: !self.without_chunking }, file)
+        let by = envelope.requests.by;
+        (Transaction { envelope: Arc::new(envelope), recipients, body, chunking: !self.without_chunking, by }, file)
     }
 
     fn content(&self) -> (Body, Option<tempfile::NamedTempFile>) {

@@ -124,7 +124,7 @@ async fn content_that_is_not_what_was_announced_is_never_ended() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "half a mess").unwrap();
     for size_bytes in [10, 12] {
-        let (mut connection, mut far) = opened(&["PIPELINING"], 64).await;
+        let (mut connection, mut far) = opened(&["PIPELINING", "8BITMIME"], 64).await;
         let body = Body::File { path: Arc::new(file.path().to_path_buf()), size_bytes };
         let transaction = transaction(&["a@x.test"], body);
         let peer = async {

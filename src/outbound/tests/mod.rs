@@ -68,6 +68,7 @@ fn envelope() -> Envelope {
         message_id: None,
         client: None,
         user: None,
+        requests: Default::default(),
         expire: None,
         class: Priority::Normal,
         origin: Origin::Client,
@@ -80,7 +81,7 @@ fn recipient(address: &str) -> Recipient {
 
 fn transaction(recipients: &[&str], body: Body) -> Transaction {
     let recipients = recipients.iter().map(|address| recipient(address)).collect();
-    Transaction { envelope: Arc::new(envelope()), recipients, body, chunking: true }
+    Transaction { envelope: Arc::new(envelope()), recipients, body, chunking: true, by: None }
 }
 
 fn inline(content: impl Into<Vec<u8>>) -> Body {

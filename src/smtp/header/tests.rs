@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::super::from::FromFault;
 use super::*;
-use crate::types::{Mailbox, QueueId, Timestamp};
+use crate::types::{Mailbox, QueueId, Requests, Timestamp};
 
 fn trace() -> Trace<'static> {
     Trace {
@@ -14,6 +14,7 @@ fn trace() -> Trace<'static> {
         protocol: "ESMTP",
         private: false,
         tls: None,
+        priority: None,
         id: QueueId::from_key(5).unwrap(),
         now: Timestamp::from_secs(1_795_293_220),
     }
@@ -184,7 +185,7 @@ fn a_message_says_how_urgent_it_is() {
         ("X-Weir-Expire: 15m\r\nX-Weir-Class: bulk", Priority::Bulk),
     ] {
         let (out, facts) = pass(format!("{field}\r\n\r\nList-Id: x\r\n").as_bytes(), &[3, 9]);
-        assert_eq!(facts.priority(Priority::Normal, Priority::High), class, "{field}");
+        assert_eq!(facts.priority(&Requests::default(), Priority::Normal, Priority::High), class, "{field}");
         assert!(!out.contains("X-Weir"), "{field}");
     }
 }
@@ -202,7 +203,7 @@ fn a_message_is_never_more_urgent_than_it_may_be() {
         ("Subject: s", High, Normal, Normal),
     ] {
         let (_, facts) = pass(format!("{field}\r\n\r\nx\r\n").as_bytes(), &[]);
-        assert_eq!(facts.priority(usual, most), class, "{field}, {usual:?}, {most:?}");
+        assert_eq!(facts.priority(&Requests::default(), usual, most), class, "{field}, {usual:?}, {most:?}");
     }
 }
 

@@ -22,7 +22,7 @@ fn play(session: &mut Session, lines: &[&str]) -> Vec<String> {
         let mut out = Vec::new();
         let mut action = session.command(line.as_bytes(), &mut out);
         action = match action {
-            Action::Admit(mail) => session.begin(*mail, &mut out),
+            Action::Admit(mail) => session.begin(*mail, None, &mut out),
             Action::AdmitRecipient(rcpt) => match rcpt.path {
                 ForwardPath::Mailbox(address) => {
                     let recipient = Recipient { address, orcpt: rcpt.orcpt, notify: rcpt.notify };
