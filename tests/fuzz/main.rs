@@ -115,6 +115,7 @@ targets!(
     server_dialogue,
     spool,
     state,
+    sts,
     submission,
     users,
     verdict,
