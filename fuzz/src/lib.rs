@@ -26,6 +26,7 @@ pub mod seven_bit;
 mod shelf;
 pub mod spool;
 pub mod state;
+pub mod sts;
 pub mod submission;
 pub mod users;
 pub mod verdict;
@@ -33,7 +34,7 @@ pub mod verdict;
 /// A target's name, which is that of its folder in `corpus/` and `found/`, and its check.
 pub type Target = (&'static str, fn(&[u8]));
 
-pub const TARGETS: [Target; 18] = [
+pub const TARGETS: [Target; 19] = [
     ("address", address::check),
     ("chunks", chunks::check),
     ("command_line", command_line::check),
@@ -50,6 +51,7 @@ pub const TARGETS: [Target; 18] = [
     ("seven_bit", seven_bit::check),
     ("spool", spool::check),
     ("state", state::check),
+    ("sts", sts::check),
     ("submission", submission::check),
     ("users", users::check),
     ("verdict", verdict::check),

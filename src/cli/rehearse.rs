@@ -162,7 +162,9 @@ fn learned(config: &Config, now: Timestamp) -> anyhow::Result<Throttle> {
         name: LaneName { provider: record.provider.into(), source: record.source.into() },
         state: record.state,
     };
-    throttle.restore(kept.into_iter().map(record).collect(), now);
+    // What has blanks in place of a provider's name is of no lane (docs/spool.md).
+    let of_lanes = kept.into_iter().filter(|record| !record.provider.contains(' '));
+    throttle.restore(of_lanes.map(record).collect(), now);
     Ok(throttle)
 }
 

@@ -208,6 +208,7 @@ const KEYS: &[Key] = &[
     key("delivery.ip", Text(Form { expected: "one of `ipv4`, `prefer-ipv4`, `both`", holds: is_word::<IpChoice> })),
     key("delivery.networks", Texts(NETWORK)),
     key("delivery.tls", Text(TLS)),
+    key("delivery.mta_sts", Switch),
     key("delivery.chunking", Switch),
     key("delivery.ca_file", Text(PATH)),
     key("delivery.max_connections", Number(CONNECTIONS)),

@@ -465,6 +465,7 @@ impl World {
                 limits_named: false,
                 access: None,
                 demand: self.demands.get(&domain).cloned(),
+                sts: None,
             })
         };
         let wait = self.soon();

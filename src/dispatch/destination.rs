@@ -324,6 +324,9 @@ fn signature(route: &Route) -> String {
     if let Some(demand) = &route.demand {
         let _ = write!(text, " {:?}", demand.tls);
     }
+    if let Some(sts) = &route.sts {
+        let _ = write!(text, " sts {sts:?}");
+    }
     text
 }
 
@@ -331,6 +334,7 @@ fn signature(route: &Route) -> String {
 mod tests {
     use super::*;
     use crate::route::Host;
+    use crate::types::StsMode;
 
     fn route(names: &[&str], until: i64) -> Route {
         let host = |name: &&str| Host {
@@ -346,6 +350,7 @@ mod tests {
             limits_named: false,
             access: None,
             demand: None,
+            sts: None,
         }
     }
 
@@ -360,6 +365,21 @@ mod tests {
         let shared = all.set_route(ids[0], route(&["mx1", "mx2"], 10));
         assert_eq!(all.set_route(ids[1], route(&["mx1", "mx2"], 20)), shared);
         assert_ne!(all.set_route(ids[2], route(&["mx1"], 10)), shared);
+    }
+
+    #[test]
+    fn domains_whose_policies_ask_for_different_things_share_no_target() {
+        let mut all = Destinations::default();
+        let mut target = |name: &str, sts| {
+            let id = all.take_domain(&domain(name), None);
+            all.set_route(id, Route { sts, ..route(&["mx1"], 10) })
+        };
+        let kinds = [None, Some(StsMode::Testing), Some(StsMode::Enforce)];
+        let mut targets =
+            ["a.test", "b.test", "c.test"].iter().zip(kinds).map(|(name, sts)| target(name, sts)).collect::<Vec<_>>();
+        assert_eq!(target("second.test", Some(StsMode::Enforce)), targets[2], "they have what each has proven");
+        targets.dedup();
+        assert_eq!(targets.len(), 3);
     }
 
     #[test]

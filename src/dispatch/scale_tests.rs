@@ -130,6 +130,7 @@ impl Desert {
             limits_named: false,
             access: None,
             demand: None,
+            sts: None,
         }
     }
 

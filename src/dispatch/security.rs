@@ -49,7 +49,7 @@ impl Core {
             By::Policy(named) => format!("the {named}").into(),
             By::Route(named) => format!("`tls` of the {named}").into(),
         };
-        Security { tls, implicit, login: login.cloned(), asked_by }
+        Security { tls, implicit, login: login.cloned(), sts: route.sts, asked_by }
     }
 
     /// The strongest name wins: the policy of the recipients' domain, then the provider, then `[delivery]`. Where a `[[route]]` says how
@@ -195,6 +195,7 @@ mod tests {
                 limits_named: false,
                 access,
                 demand: policy.map(demand),
+                sts: None,
             };
             let security = core.security(&route, &candidate);
             assert_eq!((security.tls, &*security.asked_by), expected);

@@ -42,6 +42,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::dkim::{self as dkim_keys, Signers};
 use crate::route::identity::{Identity, Reach};
+use crate::route::sts::{Around, Fetch};
 use crate::route::{
     Accesses, Dns, FixedRoutes, HickoryDns, OwnAddresses, ProviderTable, Reachable, Router, Settings, TlsPolicies,
 };
@@ -159,6 +160,8 @@ impl Examination<'_> {
             reachable: Reachable::new(&config.delivery, OwnAddresses::of_this_host(listeners)),
             reach: Reach::probe(),
             policies: TlsPolicies::new(&config.tls_policy),
+            // What a receiver would lose by it is told as a finding of its own.
+            sts: None,
         };
         Ok(Arc::new(Router::new(dns.clone(), Clock::system(), settings)))
     }
@@ -174,13 +177,15 @@ impl Examination<'_> {
     /// What receivers want of TLS.
     async fn policies(&self, learned: &Learned, servers: &[SocketAddr], dns: &Arc<dyn Dns>) -> Vec<Finding> {
         let mut tasks = JoinSet::new();
+        let fetch: Arc<dyn Fetch> = Arc::new(policies::https(&self.config.delivery.ca_file));
+        let around = Around { dns: dns.clone(), networks: self.config.delivery.networks.as_slice().into() };
         for (domain, hosts) in learned.hosts.iter().filter(|(_, hosts)| !hosts.is_empty()) {
             let (domain, hosts, servers) = (domain.clone(), hosts.clone(), servers.to_vec());
-            let (dns, networks, over) = (dns.clone(), self.config.delivery.networks.clone(), self.questions.clone());
+            let (fetch, around, over) = (fetch.clone(), around.clone(), self.questions.clone());
             tasks.spawn(async move {
                 let both = async {
                     tokio::join!(
-                        policies::mta_sts(&domain, &hosts, &networks, &*dns),
+                        policies::mta_sts(&domain, &hosts, &around, &*fetch),
                         policies::dane(&domain, &hosts, &servers)
                     )
                 };

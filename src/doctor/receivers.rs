@@ -197,7 +197,7 @@ fn plan(target: &Target, source: &Source) -> Plan {
         // An address of the other family cannot be bound, and delivery would not use it.
         bind: source.bind.filter(|bind| bind.is_ipv4() == target.address.is_ipv4()),
         helo: source.greeting().into(),
-        security: Security { tls, implicit: target.is_implicit, login: None, asked_by: "".into() },
+        security: Security { tls, implicit: target.is_implicit, login: None, sts: None, asked_by: "".into() },
         hello,
         greeting: GREETING,
     }

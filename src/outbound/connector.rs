@@ -11,6 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use rustix::io::Errno;
+use rustls::CommonState;
 use rustls::pki_types::CertificateDer;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -253,9 +254,10 @@ impl Connector {
     /// The handshake.
     async fn shaken(&self, opening: &Opening<'_>, wire: Wire) -> Result<(Wire, String), Stop> {
         let name = tls::server_name(&opening.plan.host, opening.plan.address.ip());
-        let mode = opening.plan.security.tls;
-        let handshake = wire.start_tls(self.tls().of(mode, opening.plan.hello), name);
-        handshake.finish(self.timeouts.handshake, mode).await.map_err(|(text, may_be_size)| {
+        let (tls, security) = (self.tls(), &opening.plan.security);
+        let handshake = wire.start_tls(tls.of(security.tls, opening.plan.hello), name.clone());
+        let describe = |session: &CommonState| tls.describe(session, security, &name);
+        handshake.finish(self.timeouts.handshake, describe).await.map_err(|(text, may_be_size)| {
             let stage = if may_be_size { OpenStage::Handshake } else { OpenStage::Tls };
             opening.stop(stage, &format!("TLS handshake: {text}"), None)
         })

@@ -34,7 +34,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::types::{Body, DeliverBy, Envelope, Login, Recipient, Reply, Stage};
+use crate::types::{Body, DeliverBy, Envelope, Login, Recipient, Reply, Stage, StsMode};
 
 /// Where and how to connect: one address of one MX host.
 #[derive(Clone, Debug)]
@@ -72,6 +72,8 @@ pub struct Security {
     pub implicit: bool,
     /// Who we say we are (RFC 4954).
     pub login: Option<Arc<Login>>,
+    /// What an MTA-STS policy makes of it; `tls` says what that takes.
+    pub sts: Option<StsMode>,
     /// The key that asks for it, for people.
     pub asked_by: Arc<str>,
 }

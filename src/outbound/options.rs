@@ -19,10 +19,12 @@ pub struct Delivery {
     pub networks: Vec<IpNet>,
     /// TLS towards receivers.
     pub tls: TlsMode,
+    /// MTA-STS policies of receivers (RFC 8461) are obeyed.
+    pub mta_sts: bool,
     /// BDAT (RFC 3030) is used where a receiver offers it: a message goes in one round trip. Hosts that offer it and do
     /// not know it are found out and get DATA; switch it off where something on the way chokes on it.
     pub chunking: bool,
-    /// Authorities trusted beside the built-in ones wherever a certificate is verified: at hosts, at webhooks. Empty: none.
+    /// Authorities trusted beside the built-in ones wherever a certificate is verified: at hosts, at policy hosts, at webhooks. Empty: none.
     pub ca_file: PathBuf,
     /// Outbound connections in all.
     pub max_connections: usize,
@@ -76,6 +78,7 @@ impl Default for Delivery {
             ip: IpChoice::PreferIpv4,
             networks: Vec::new(),
             tls: TlsMode::Opportunistic,
+            mta_sts: true,
             chunking: true,
             ca_file: PathBuf::new(),
             max_connections: 2000,

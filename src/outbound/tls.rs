@@ -8,14 +8,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{ClientConfig, Resumption};
+use rustls::client::{ClientConfig, Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{AlertDescription, CommonState, DigitallySignedStruct, NamedGroup, RootCertStore, SignatureScheme};
 use tokio_rustls::TlsConnector;
 
-use super::Hello;
 use super::options::TlsMode;
+use super::{Hello, Security};
+use crate::types::StsMode;
 
 /// Hosts whose session is remembered. A few hundred hosts get nearly all mail; one session is some 2 KiB.
 const SESSIONS_MAX: usize = 1024;
@@ -25,6 +26,8 @@ const SESSIONS_MAX: usize = 1024;
 pub struct TlsConfigs {
     any_certificate: Sizes,
     verified: Sizes,
+    /// Judges afterwards what was taken unseen.
+    judge: Arc<WebPkiServerVerifier>,
     roots: Arc<[CertificateDer<'static>]>,
 }
 
@@ -63,9 +66,12 @@ impl TlsConfigs {
             let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
             Ok(connector(config.with_root_certificates(trusted.clone()).with_no_client_auth()))
         };
+        let judge = WebPkiServerVerifier::builder_with_provider(trusted.clone(), provider()).build();
+        let judge = judge.map_err(|error| rustls::Error::General(error.to_string()))?;
         Ok(TlsConfigs {
             any_certificate: Sizes::of(any_certificate)?,
             verified: Sizes::of(verified)?,
+            judge,
             roots: roots.into(),
         })
     }
@@ -73,6 +79,23 @@ impl TlsConfigs {
     /// Were they made with these?
     pub(super) fn trusts(&self, roots: &[CertificateDer<'static>]) -> bool {
         *self.roots == *roots
+    }
+
+    /// `TLSv1.3 TLS_AES_256_GCM_SHA384 X25519MLKEM768 verified`: version, cipher suite, group, and whether the certificate was verified
+    /// or just taken; then what an MTA-STS policy has to do with it.
+    pub(super) fn describe(&self, session: &CommonState, security: &Security, name: &ServerName<'_>) -> String {
+        let text = describe(session, security.tls);
+        match security.sts {
+            None => text,
+            Some(StsMode::Enforce) => text + " mta-sts",
+            Some(StsMode::Testing) if self.would_verify(session, name) => text + " mta-sts-testing-passed",
+            Some(StsMode::Testing) => text + " mta-sts-testing-failed",
+        }
+    }
+
+    fn would_verify(&self, session: &CommonState, name: &ServerName<'_>) -> bool {
+        let Some((own, between)) = session.peer_certificates().and_then(<[_]>::split_first) else { return false };
+        self.judge.verify_server_cert(own, between, name, &[], UnixTime::now()).is_ok()
     }
 
     pub(super) fn of(&self, mode: TlsMode, hello: Hello) -> &TlsConnector {
@@ -111,9 +134,7 @@ pub(super) fn server_name(host: &str, address: IpAddr) -> ServerName<'static> {
     ServerName::try_from(host.to_string()).unwrap_or_else(|_| ServerName::IpAddress(address.into()))
 }
 
-/// `TLSv1.3 TLS_AES_256_GCM_SHA384 X25519MLKEM768 verified`: version, cipher suite, group, and whether the certificate was verified or
-/// just taken.
-pub(super) fn describe(session: &CommonState, mode: TlsMode) -> String {
+fn describe(session: &CommonState, mode: TlsMode) -> String {
     let version = session.protocol_version().and_then(|v| v.as_str()).unwrap_or("TLS").replace('_', ".");
     let suite = session.negotiated_cipher_suite().and_then(|s| s.suite().as_str()).unwrap_or("unknown");
     // The library marks the suites of TLS 1.3; the registry names them like all others.

@@ -14,6 +14,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
+use rustls::CommonState;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
@@ -22,7 +23,6 @@ use tokio_rustls::{Connect, TlsConnector};
 use tokio_util::sync::CancellationToken;
 
 use super::network::{Socket, Stream};
-use super::options::TlsMode;
 use super::reply::ReplyReader;
 use super::tls;
 use crate::types::{Reply, Span};
@@ -319,10 +319,14 @@ pub(super) struct Handshake(Connect<Socket>, CancellationToken);
 
 impl Handshake {
     /// The encrypted connection and its description; why not, and whether a smaller hello may mend it.
-    pub(super) async fn finish(self, limit: Duration, mode: TlsMode) -> Result<(Wire, String), (String, bool)> {
+    pub(super) async fn finish(
+        self,
+        limit: Duration,
+        describe: impl FnOnce(&CommonState) -> String,
+    ) -> Result<(Wire, String), (String, bool)> {
         match timeout(limit, self.0).await {
             Ok(Ok(stream)) => {
-                let description = tls::describe(stream.get_ref().1, mode);
+                let description = describe(stream.get_ref().1);
                 Ok((Wire::over(Transport::Tls(Box::new(stream)), self.1), description))
             }
             Ok(Err(error)) => Err((error.to_string(), tls::may_be_size(&error))),

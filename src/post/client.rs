@@ -47,6 +47,8 @@ pub enum PostError {
     #[error("the request cannot be built: {0}")]
     Request(String),
     /// With the field Retry-After, as it stands there.
+    #[error("the answer is longer than {0} octets")]
+    Long(usize),
     #[error("it answered {status}")]
     Status { status: StatusCode, retry_after: Option<String> },
 }
@@ -83,7 +85,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for S {}
 type Connection = http1::Connection<TokioIo<Box<dyn Stream>>, String>;
 
 /// A connection. It works as long as somebody waits for something on it.
-struct Open {
+pub(super) struct Open {
     sender: http1::SendRequest<String>,
     connection: Pin<Box<Connection>>,
     is_open: bool,
@@ -140,7 +142,7 @@ impl Client {
         if status.is_success() { Ok(()) } else { Err(PostError::Status { status, retry_after }) }
     }
 
-    async fn connect<N: Names>(
+    pub(super) async fn connect<N: Names>(
         &self,
         target: &Target,
         names: &N,
@@ -212,7 +214,7 @@ async fn tcp<N: Names>(
 
 impl Open {
     /// Sends the request and reads the answer's head.
-    async fn speak(&mut self, request: Request<String>) -> Result<Response<Incoming>, hyper::Error> {
+    pub(super) async fn speak(&mut self, request: Request<String>) -> Result<Response<Incoming>, hyper::Error> {
         let Open { sender, connection, is_open } = self;
         let mut answer = pin!(async {
             sender.ready().await?;
@@ -230,21 +232,12 @@ impl Open {
 
     /// Reads the rest of an answer; true: the connection can be used again.
     async fn read_away(&mut self, mut body: Incoming) -> bool {
-        let Open { connection, is_open, .. } = self;
         let reading = async {
             let mut left = BODY_MAX;
             loop {
-                let frame = tokio::select! {
-                    biased;
-                    frame = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)) => frame,
-                    _ = connection.as_mut(), if *is_open => {
-                        *is_open = false;
-                        continue;
-                    }
-                };
-                match frame {
-                    None => return *is_open,
-                    Some(Ok(frame)) => left = left.saturating_sub(frame.data_ref().map_or(0, bytes::Bytes::len)),
+                match self.frame(&mut body).await {
+                    None => return self.is_open,
+                    Some(Ok(data)) => left = left.saturating_sub(data.len()),
                     Some(Err(_)) => return false,
                 }
                 if left == 0 {
@@ -253,6 +246,21 @@ impl Open {
             }
         };
         timeout(BODY_TIME, reading).await.unwrap_or(false)
+    }
+
+    /// The next piece of an answer's body; none: it is complete.
+    pub(super) async fn frame(&mut self, body: &mut Incoming) -> Option<Result<bytes::Bytes, hyper::Error>> {
+        let Open { connection, is_open, .. } = self;
+        loop {
+            tokio::select! {
+                biased;
+                frame = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)) => {
+                    // Trailers are no piece of it.
+                    return frame.map(|frame| frame.map(|frame| frame.into_data().unwrap_or_default()));
+                }
+                _ = connection.as_mut(), if *is_open => *is_open = false,
+            }
+        }
     }
 }
 

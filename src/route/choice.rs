@@ -269,7 +269,7 @@ fn not_public(domain: &Domain, addresses: &[String], ttl: Duration) -> Fault {
     Fault::permanent("5.4.4", ttl, text)
 }
 
-fn first_few(items: &[String], between: &str) -> String {
+pub(super) fn first_few(items: &[String], between: &str) -> String {
     let named = items.iter().take(NAMED_MAX).cloned().collect::<Vec<_>>().join(between);
     let more = items.len().saturating_sub(NAMED_MAX);
     if more == 0 { named } else { format!("{named}{between}and {more} more") }

@@ -19,6 +19,7 @@ pub mod port25;
 pub mod provider;
 pub mod reachable;
 pub mod router;
+pub mod sts;
 #[cfg(test)]
 pub(crate) mod table;
 
@@ -36,8 +37,9 @@ pub use port25::Port25Watcher;
 pub use provider::ProviderTable;
 pub use reachable::{OwnAddresses, Reachable};
 pub use router::{Router, Settings};
+pub use sts::Sts;
 
-use crate::types::Timestamp;
+use crate::types::{StsMode, Timestamp};
 
 /// Where the mail of a domain goes.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,6 +56,8 @@ pub struct Route {
     pub access: Option<Arc<Access>>,
     /// What the domain's mail asks for of itself.
     pub demand: Option<Demand>,
+    /// What the domain's MTA-STS policy makes of it. The hosts are those that it names, where it is enforced.
+    pub sts: Option<StsMode>,
 }
 
 /// One MX host.

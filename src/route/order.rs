@@ -147,6 +147,7 @@ mod tests {
             limits_named: false,
             access: None,
             demand: None,
+            sts: None,
         }
     }
 

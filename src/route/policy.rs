@@ -18,6 +18,13 @@ pub struct Demand {
     pub named: Arc<str>,
 }
 
+impl Demand {
+    /// An MTA-STS policy is enforced. It is named so that domains which ask for the same can share their connections.
+    pub(super) fn of_sts() -> Demand {
+        Demand { tls: TlsMode::Verify, named: "MTA-STS policy (mode enforce) of the recipients' domain".into() }
+    }
+}
+
 /// All entries, read once.
 #[derive(Clone, Debug, Default)]
 pub struct TlsPolicies {

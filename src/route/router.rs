@@ -13,15 +13,16 @@ use std::time::Duration;
 
 use tokio::sync::{OnceCell, Semaphore};
 
-use super::choice::{Fault, Found};
+use super::choice::{Fault, Found, first_few};
 use super::dns::Dns;
 use super::fixed::FixedRoutes;
 use super::lookup::Lookup;
 use super::provider::ProviderTable;
 use super::reachable::Reachable;
+use super::sts::{Mode, Policy, Sts};
 use super::{Demand, Reach, Route, TlsPolicies, Unroutable};
 use crate::clock::Clock;
-use crate::types::{Domain, NextHop, Timestamp};
+use crate::types::{Domain, NextHop, StsMode, Timestamp, TlsMode};
 
 /// Short times to live (Microsoft has 220 s) are obeyed, shorter ones would only load the name servers.
 pub const VALID_MIN: Duration = Duration::from_secs(60);
@@ -41,6 +42,15 @@ pub struct Settings {
     pub reachable: Reachable,
     pub reach: Reach,
     pub policies: TlsPolicies,
+    /// None: MTA-STS is switched off.
+    pub sts: Option<Arc<Sts>>,
+}
+
+/// What a domain's mail asks of the hosts of its route.
+#[derive(Default)]
+struct Wants {
+    demand: Option<Demand>,
+    sts: Option<StsMode>,
 }
 
 /// Answers where the mail of a domain goes. Shared behind an `Arc`.
@@ -80,8 +90,8 @@ impl Router {
     pub async fn resolve_hop(&self, domain: &Domain, to: &NextHop) -> Outcome {
         let found = self.lookup().next_hop(domain, &self.settings.fixed.ordered(domain, to)).await;
         let now = self.clock.now();
-        let demand = self.settings.policies.of(domain);
-        found.map(|found| found.valid_from(now, demand)).map_err(|fault| fault.valid_from(now))
+        let wants = Wants { demand: self.settings.policies.of(domain), sts: None };
+        found.map(|found| found.valid_from(now, wants)).map_err(|fault| fault.valid_from(now))
     }
 
     /// Forgets what is known about `domain`, so that the next question goes to the name servers: the receiver said that
@@ -120,10 +130,40 @@ impl Router {
     }
 
     async fn look_up(&self, domain: &Domain) -> Outcome {
-        let found = self.lookup().domain(domain).await;
+        let found = match self.lookup().domain(domain).await {
+            Ok(found) => self.obey(domain, found).await,
+            Err(fault) => Err(fault),
+        };
         let now = self.clock.now();
-        let demand = self.settings.policies.of(domain);
-        found.map(|found| found.valid_from(now, demand)).map_err(|fault| fault.valid_from(now))
+        found.map(|(found, wants)| found.valid_from(now, wants)).map_err(|fault| fault.valid_from(now))
+    }
+
+    /// What was found, as the configuration and the domain's MTA-STS policy allow it (RFC 8461 section 5).
+    ///
+    /// A `[[tls_policy]]` for the domain is the operator's own word and stands in the place of its policy, but for `verify`, which a
+    /// policy can only make narrower. Hosts that the operator wrote down are none that a policy speaks of.
+    async fn obey(&self, domain: &Domain, mut found: Found) -> Result<(Found, Wants), Fault> {
+        let mut wants = Wants { demand: self.settings.policies.of(domain), sts: None };
+        let has_own_word = wants.demand.as_ref().is_some_and(|demand| demand.tls != TlsMode::Verify);
+        let Some(sts) = self.settings.sts.as_ref().filter(|_| !has_own_word) else { return Ok((found, wants)) };
+        if found.fixed || domain.literal().is_some() {
+            return Ok((found, wants));
+        }
+        let known = sts.ask(domain).await;
+        found.ttl = known.holds.map_or(found.ttl, |holds| found.ttl.min(holds));
+        match known.policy.as_deref() {
+            Some(policy) if policy.mode() == Mode::Enforce => {
+                found.keep_covered(domain, policy)?;
+                wants.sts = Some(StsMode::Enforce);
+                wants.demand.get_or_insert_with(Demand::of_sts);
+            }
+            Some(policy) if policy.mode() == Mode::Testing => {
+                found.tell_uncovered(domain, policy);
+                wants.sts = Some(StsMode::Testing);
+            }
+            _ => {}
+        }
+        Ok((found, wants))
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -132,14 +172,45 @@ impl Router {
 }
 
 impl Found {
-    fn valid_from(self, now: Timestamp, demand: Option<Demand>) -> Route {
+    fn uncovered(&self, policy: &Policy) -> Vec<String> {
+        let beyond = self.hosts.iter().filter(|host| !policy.covers(&host.name));
+        beyond.map(|host| host.name.to_string()).collect()
+    }
+
+    /// Leaves out the hosts that an enforced policy does not name.
+    fn keep_covered(&mut self, domain: &Domain, policy: &Policy) -> Result<(), Fault> {
+        let beyond = self.uncovered(policy);
+        self.hosts.retain(|host| policy.covers(&host.name));
+        if !self.hosts.is_empty() {
+            return Ok(());
+        }
+        let text = format!(
+            "the MTA-STS policy of {domain} (mode enforce) names {}; the MX that the DNS gives, {}, is not among them: either the              domain's owner forgot to change the policy, or somebody tampers with the DNS",
+            policy.hosts(),
+            first_few(&beyond, ", ")
+        );
+        Err(Fault::temporary("4.7.5", text))
+    }
+
+    fn tell_uncovered(&self, domain: &Domain, policy: &Policy) {
+        let beyond = self.uncovered(policy);
+        if !beyond.is_empty() {
+            let (named, beyond) = (policy.hosts(), first_few(&beyond, ", "));
+            tracing::info!(
+                "the MTA-STS policy of {domain} (mode testing) names {named}; the MX {beyond} is not among them, and gets mail all the same"
+            );
+        }
+    }
+
+    fn valid_from(self, now: Timestamp, wants: Wants) -> Route {
         Route {
             hosts: self.hosts,
             valid_until: now + self.ttl.clamp(VALID_MIN, VALID_MAX),
             fixed: self.fixed,
             limits_named: self.limits_named,
             access: self.access,
-            demand,
+            demand: wants.demand,
+            sts: wants.sts,
         }
     }
 }
@@ -207,6 +278,7 @@ mod tests {
             reachable: Reachable { port: 25, ip: IpChoice::PreferIpv4, networks: vec![], own },
             reach: Reach { ipv4: true, ipv6: true },
             policies: TlsPolicies::default(),
+            sts: None,
         };
         (dns.clone(), clock.clone(), Arc::new(Router::new(dns, clock, settings)))
     }

@@ -78,6 +78,17 @@ impl TableDns {
         self
     }
 
+    /// From now on the question of `kind` about `name` fails so.
+    pub(crate) fn publish_failure(&self, kind: &'static str, name: &str, why: NoAnswer) {
+        self.rows.lock().unwrap().insert((kind, name.to_string()), Err(why));
+    }
+
+    /// From now on these are the TXT records of `name`.
+    pub(crate) fn publish_txt(&self, name: &str, texts: &[&str]) {
+        let row = Row::Txt(texts.iter().map(ToString::to_string).collect());
+        self.rows.lock().unwrap().insert(("TXT", name.to_string()), Ok((row, TTL)));
+    }
+
     /// Takes the failure of a question away.
     pub(crate) fn mend(&self, kind: &'static str, name: &str) {
         self.rows.lock().unwrap().remove(&(kind, name.to_string()));

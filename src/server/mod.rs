@@ -21,6 +21,7 @@ mod rules;
 mod sealing;
 mod seen;
 mod site;
+mod sts;
 mod submission;
 pub(crate) mod suppression;
 mod threads;
@@ -62,7 +63,7 @@ use crate::queue::Retry;
 use crate::route::identity::{Identity, Reach};
 use crate::route::{
     Accesses, Dns, FixedRoutes, HickoryDns, OwnAddresses, ProviderTable, Reachable, Router, Settings as RouterSettings,
-    TlsPolicies,
+    Sts, TlsPolicies,
 };
 use crate::spool::{self, Journal, Spool};
 use crate::state;
@@ -161,8 +162,9 @@ struct Relay {
     state: state::Store,
     engine: Handle,
     connector: Connector,
-    /// For webhooks and alerts.
+    /// For webhooks, alerts and policy hosts.
     tls: post::Tls,
+    sts: Arc<Sts>,
     rules: Arc<rules::InForce>,
     alerts: Alerts,
     means: Arc<RelayMeans>,
@@ -240,12 +242,19 @@ impl Relay {
         admitted.watch(&tasks, &stop_engine);
         let bound = Bound::bind(&config.listener, admitted.certificate.as_ref())?;
         let addresses = bound.addresses();
-        let router = router(&config, &Accesses::load(&config.route)?, dns.clone(), &clock, &addresses)?;
+        let roots = roots::load(&config.delivery.ca_file)?;
+        let tls = post::Tls::new(tls::provider(), &roots)?;
+        let (used, records) = allowances::parted(records);
+        let (policies, records) = sts::parted(records);
+        let life = sts::Life { tasks: tasks.clone(), stop: stop_engine.clone() };
+        let sts = sts::start(sts::around(&config, dns.clone()), &tls, &clock, store.clone(), life);
+        sts.restore(&policies);
+        tasks.spawn(sts.clone().keep_fresh());
+        let accesses = Accesses::load(&config.route)?;
+        let router = router(&config, &accesses, dns.clone(), &clock, &addresses, Some(&sts))?;
         let known = Arc::new(Known::nothing_yet());
         let roads = Roads { router: router.clone(), dns: dns.clone() };
         let means = RelayMeans::new(spool.clone(), known.clone(), clock.clone(), roads, sealing.clone());
-        let roots = roots::load(&config.delivery.ca_file)?;
-        let tls = post::Tls::new(tls::provider(), &roots)?;
         let alerts::Started { alerts, said } = alerts::start(&config, means.clone(), &tls, &tasks, &stop_engine);
         let endpoints = webhook::load(&config.webhook)?;
         let around = Surroundings {
@@ -262,7 +271,6 @@ impl Relay {
         admitted.watch_end(alerts.clone(), clock.clone(), &tasks, &stop_engine);
         let rules = rules::of(&config)?;
         let mut core = Core::new(core_settings(&config, &rules, &spool)?, clock.now());
-        let (used, records) = allowances::parted(records);
         core.restore(lanes::restored(records), clock.now());
         let rules = Arc::new(rules::InForce::new(rules));
         let (slowed, seen) = (Slowed::default(), Seen::default());
@@ -407,6 +415,7 @@ impl Relay {
             engine: handle,
             connector,
             tls,
+            sts,
             rules,
             alerts,
             means,
@@ -541,7 +550,8 @@ impl Relay {
 
     async fn apply(&self, config: &Config) -> anyhow::Result<()> {
         let dns = self.resolver(config);
-        let router = router(config, &Accesses::load(&config.route)?, dns.clone(), &self.clock, &self.addresses)?;
+        let (accesses, sts) = (Accesses::load(&config.route)?, Some(&self.sts));
+        let router = router(config, &accesses, dns.clone(), &self.clock, &self.addresses, sts)?;
         let rules = rules::of(config)?;
         let settings = core_settings(config, &rules, &self.spool)?;
         let endpoints = webhook::load(&config.webhook)?;
@@ -552,6 +562,7 @@ impl Relay {
         self.front.reload(&config.relay)?;
         self.connector.set_roots(&roots)?;
         self.tls.set_roots(&roots)?;
+        self.sts.set_around(sts::around(config, dns.clone()));
         self.intake.set_at_injection(config.suppression.at_injection);
         self.intake.sealing.set(keys);
         self.alerts.reload(&config.alerts);
@@ -663,6 +674,7 @@ fn router(
     dns: Arc<dyn Dns>,
     clock: &Clock,
     own: &[SocketAddr],
+    sts: Option<&Arc<Sts>>,
 ) -> anyhow::Result<Arc<Router>> {
     let profiles = Profiles::new(&config.provider);
     let providers = ProviderTable::new(profiles.iter().map(|p| (&*p.name, p.mx.as_slice(), p.domains.as_slice())));
@@ -672,6 +684,7 @@ fn router(
         reachable: Reachable::new(&config.delivery, OwnAddresses::of_this_host(own.to_vec())),
         reach: Reach::probe(),
         policies: TlsPolicies::new(&config.tls_policy),
+        sts: sts.filter(|_| config.delivery.mta_sts).cloned(),
     };
     Ok(Arc::new(Router::new(dns, clock.clone(), settings)))
 }
@@ -679,7 +692,7 @@ fn router(
 /// The providers whose hosts take the mail of these domains, as the relay would find them; domains without hosts are left out.
 pub async fn providers_of(config: &Config, domains: Vec<Domain>) -> anyhow::Result<BTreeMap<Domain, Arc<str>>> {
     let dns = Arc::new(HickoryDns::new(&config.dns)?);
-    let router = router(config, &Accesses::unread(&config.route), dns, &Clock::system(), &[])?;
+    let router = router(config, &Accesses::unread(&config.route), dns, &Clock::system(), &[], None)?;
     let mut asked: JoinSet<Option<(Domain, Arc<str>)>> = JoinSet::new();
     let mut found = BTreeMap::new();
     let mut take = |ended: Result<Option<(Domain, Arc<str>)>, _>| found.extend(ended.ok().flatten());

@@ -54,5 +54,5 @@ pub use seldom::Seldom;
 pub use status::Status;
 pub use submitter::Submitter;
 pub use timestamp::Timestamp;
-pub use tls::TlsMode;
+pub use tls::{StsMode, TlsMode};
 pub use units::{ByteSize, Rate, RateLimit, Span};

@@ -15,3 +15,12 @@ pub enum TlsMode {
     /// STARTTLS always, with a certificate that names the host and chains to a trusted root.
     Verify,
 }
+
+/// What the MTA-STS policy of a recipient domain (RFC 8461 section 5) makes of a connection for its mail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StsMode {
+    /// It is told what would have been refused, and nothing is.
+    Testing,
+    /// Only a verified host that the policy names gets the mail.
+    Enforce,
+}

@@ -116,6 +116,7 @@ targets!(
     seven_bit,
     spool,
     state,
+    sts,
     submission,
     users,
     verdict,

@@ -38,7 +38,7 @@ const USES: &[(&str, &str)] = &[
     ("metrics", "sqlite types"),
     ("submit", "sqlite types"),
     ("http", "admin event metrics submit types"),
-    ("route", "clock outbound::options types"),
+    ("route", "clock outbound::options post types"),
     ("dispatch", "clock outbound queue route spool suppress throttle types verdict"),
     (
         "config",
@@ -48,7 +48,7 @@ const USES: &[(&str, &str)] = &[
     ("preflight", "types"),
     ("rehearse", "throttle types"),
     ("report", "config event route types verdict"),
-    ("doctor", "clock config dkim event limits memory outbound route sandbox spool throttle types"),
+    ("doctor", "clock config dkim event limits memory outbound post route sandbox spool throttle types"),
     ("simulate", "clock types"),
     ("admin", "types"),
     (

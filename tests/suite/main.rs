@@ -41,6 +41,7 @@ mod routes;
 mod security;
 mod shortage;
 mod start;
+mod sts;
 mod suppression;
 mod tls;
 mod trials;

@@ -49,7 +49,7 @@ fn plan(tls: TlsMode) -> Plan {
         address: SocketAddr::from(([192, 0, 2, 1], 25)),
         bind: None,
         helo: "relay.test".into(),
-        security: Security { tls, implicit: false, login: None, asked_by: "delivery.tls".into() },
+        security: Security { tls, implicit: false, login: None, sts: None, asked_by: "delivery.tls".into() },
         hello: Hello::Full,
         greeting: Duration::from_secs(300),
     }

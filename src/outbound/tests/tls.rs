@@ -67,10 +67,19 @@ async fn open(
     roots: &[CertificateDer<'static>],
     size: usize,
 ) -> Result<String, OpenError> {
+    open_by(&plan(mode), acceptor, roots, size).await
+}
+
+async fn open_by(
+    plan: &Plan,
+    acceptor: TlsAcceptor,
+    roots: &[CertificateDer<'static>],
+    size: usize,
+) -> Result<String, OpenError> {
     let (connector, far) = pipe(size);
     let connector = connector.with_roots(roots).unwrap();
     let client = async {
-        let connection = connector.open(&plan(mode)).await?;
+        let connection = connector.open(plan).await?;
         assert!(connection.capabilities().pipelining && !connection.capabilities().starttls);
         let tls = connection.tls().unwrap().to_string();
         connection.close().await;
@@ -115,6 +124,27 @@ async fn verify_asks_for_name_chain_and_date() {
         let error = open(TlsMode::Verify, host, &roots, 65_536).await.unwrap_err();
         assert_eq!((error.stage, error.reply), (OpenStage::Tls, None), "{}", error.text);
         assert!(error.text.contains("TLS handshake"), "{}", error.text);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_mta_sts_policy_makes_of_a_connection_stands_behind_the_rest() {
+    let (good, root) = signed(params("mx.test"));
+    let (other, other_root) = signed(params("other.test"));
+    let key = KeyPair::generate().unwrap();
+    let nonsense = acceptor(CertificateDer::from(b"nothing anybody can parse".to_vec()), &key);
+    let (enforce, testing) = ((TlsMode::Verify, StsMode::Enforce), (TlsMode::Opportunistic, StsMode::Testing));
+    for ((mode, sts), host, roots, ends) in [
+        (enforce, good.clone(), vec![root.clone()], " verified mta-sts"),
+        (testing, good.clone(), vec![root], " unverified mta-sts-testing-passed"),
+        (testing, good, vec![], " unverified mta-sts-testing-failed"),
+        (testing, other, vec![other_root], " unverified mta-sts-testing-failed"),
+        (testing, nonsense, vec![], " unverified mta-sts-testing-failed"),
+    ] {
+        let mut plan = plan(mode);
+        plan.security.sts = Some(sts);
+        let tls = open_by(&plan, host, &roots, 65_536).await.map_err(|e| e.text).unwrap();
+        assert!(tls.ends_with(ends), "{tls}");
     }
 }
 

@@ -186,6 +186,7 @@ fn router(dns: HickoryDns) -> Router {
         reachable: Reachable::new(&Delivery::default(), OwnAddresses::default()),
         reach: Reach { ipv4: true, ipv6: true },
         policies: crate::route::TlsPolicies::default(),
+        sts: None,
     };
     Router::new(Arc::new(dns), Clock::system(), settings)
 }

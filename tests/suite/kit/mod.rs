@@ -17,6 +17,7 @@ pub mod image;
 pub mod mta;
 pub mod mx;
 pub mod papers;
+pub mod policy_host;
 pub mod relay;
 pub mod report;
 pub mod server;
