@@ -16,6 +16,7 @@ mod doctor;
 mod events;
 mod examples;
 mod explain;
+mod feedback;
 mod health;
 mod hidden;
 mod human;
@@ -107,6 +108,8 @@ enum Command {
     Report(report::Report),
     /// Hand one message to the running relay and print what the receiver says
     Send(send::Send),
+    /// Take one bounce, complaint or unsubscribe mail on standard input (a pipe from Postfix or Exim)
+    Feedback(feedback::Feedback),
     /// Say how long a campaign will take, from what the lanes have learned; sends nothing
     Rehearse(rehearse::Rehearse),
     /// Be a receiver that behaves like Outlook.com (limits, RP-00x, blocks), for trials and tests
@@ -266,6 +269,7 @@ async fn execute(command: Command, config: &config::Config, output: &mut Output)
         Command::Dkim(dkim::Dkim::Check(command)) => dkim::check(&command, config, output).await,
         Command::Report(report) => report::report(&report, config, output).await,
         Command::Send(send) => send::send(send, config, output).await,
+        Command::Feedback(command) => feedback::feedback(command, config, output).await,
         Command::Rehearse(rehearse) => rehearse::rehearse(rehearse, config, output).await,
     }
 }
