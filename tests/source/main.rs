@@ -49,7 +49,7 @@ const USES: &[(&str, &str)] = &[
     ("preflight", "types"),
     ("rehearse", "throttle types"),
     ("report", "config event route types verdict"),
-    ("doctor", "clock config dkim event feedback::options limits memory outbound route sandbox spool throttle types"),
+    ("doctor", "clock config dkim event limits memory outbound route sandbox spool throttle types"),
     ("simulate", "clock types"),
     ("admin", "types"),
     (
