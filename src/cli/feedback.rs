@@ -11,7 +11,7 @@ use base64::prelude::BASE64_STANDARD;
 use clap::Args;
 
 use super::config::Config;
-use super::output::Output;
+use super::output::{self, Output};
 use super::{Format, human, relay};
 use crate::admin::Request;
 use crate::admin::record::FeedbackRecord;
@@ -23,11 +23,28 @@ pub(super) struct Feedback {
     /// Where it was sent to, if the pipe knows. Default: as its fields say
     #[arg(long, value_name = "ADDRESS", value_parser = Mailbox::parse)]
     recipient: Option<Mailbox>,
+    /// End with exit code 75 where it cannot be taken now: the mail server keeps it and tries again
+    #[arg(long)]
+    pub(super) pipe: bool,
     #[command(flatten)]
     format: Format,
 }
 
+/// EX_TEMPFAIL of sysexits.h: what a mail server reads as "later".
+pub(super) const LATER: u8 = 75;
+
 pub(super) async fn feedback(command: Feedback, config: &Config, output: &mut Output) -> anyhow::Result<ExitCode> {
+    let is_piped = command.pipe;
+    match take(command, config, output).await {
+        Err(error) if is_piped => {
+            output::complain(&error);
+            Ok(ExitCode::from(LATER))
+        }
+        other => other,
+    }
+}
+
+async fn take(command: Feedback, config: &Config, output: &mut Output) -> anyhow::Result<ExitCode> {
     let mut client = relay::connect(config).await?;
     let head = head(io::stdin().lock(), config.settings.limits.message_size.0)?;
     let request = Request::Feedback { message: BASE64_STANDARD.encode(head), recipient: command.recipient };

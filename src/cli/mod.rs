@@ -224,7 +224,14 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         let hidden = hidden::take();
         return run::run(config::load_with(cli.config.as_deref(), &hidden)?, cli.config, hidden);
     }
-    let config = config::load(cli.config.as_deref())?;
+    let config = match (config::load(cli.config.as_deref()), &cli.command) {
+        // A configuration that is just being written costs a mail server no mail.
+        (Err(error), Command::Feedback(feedback::Feedback { pipe: true, .. })) => {
+            output::complain(&error);
+            return Ok(ExitCode::from(feedback::LATER));
+        }
+        (loaded, _) => loaded?,
+    };
     if let Command::Explain(explain) = &cli.command {
         return explain::explain(explain, &config, &mut Output::stdout());
     }

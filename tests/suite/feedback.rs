@@ -143,6 +143,8 @@ fn a_bounce_after_the_250_suppresses_its_recipient_within_a_second_and_is_named(
     assert_eq!((&event["sender"], &event["provider"]), (&"news@sender.test".into(), &"microsoft365".into()));
     assert_eq!(scene.relay.events_of("suppressed").len(), 1);
     assert!(scene.relay.ok(&["events", "--kind", "returned"]).contains("anna@x.test came back"));
+    let story = scene.relay.ok(&["trace", "anna@x.test"]);
+    assert!(story.contains("came back") && story.contains("5.1.10"), "{story}");
 }
 
 #[test]
@@ -249,6 +251,10 @@ fn what_is_forged_replayed_or_about_a_stranger_suppresses_nobody() {
     let large = vec![b'x'; 50 << 20];
     let refused = scene.relay.command_with_input(&["feedback"], &large);
     assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("limits.message_size"));
+    // A mail server that pipes keeps what cannot be taken now.
+    let relay = Relay::prepare(crate::kit::relay::WEIR.into(), scene.config.clone());
+    let kept = relay.command_with_input(&["feedback", "--pipe"], b"From: x\n\nx");
+    assert_eq!(kept.status.code(), Some(75), "{kept:?}");
     let why: BTreeSet<String> = scene
         .relay
         .events_of("feedback")
