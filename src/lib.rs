@@ -16,6 +16,7 @@ pub mod dispatch;
 pub mod dkim;
 pub mod doctor;
 pub mod event;
+pub mod feedback;
 pub mod http;
 pub mod inbound;
 pub mod limits;

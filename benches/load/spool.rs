@@ -118,6 +118,7 @@ fn message(id: QueueId, body: BodyWriter) -> NewMessage {
         refusal: None,
         failed: Vec::new(),
         next_hop: None,
+        own: None,
     };
     NewMessage { envelope: Arc::new(envelope), deliveries: vec![delivery], body, events: Vec::new() }
 }

@@ -14,6 +14,7 @@ pub mod command_line;
 pub mod config;
 pub mod dkim;
 pub mod event_log;
+pub mod feedback;
 pub mod header;
 pub mod incoming;
 pub mod kit;
@@ -34,13 +35,14 @@ pub mod verdict;
 /// A target's name, which is that of its folder in `corpus/` and `found/`, and its check.
 pub type Target = (&'static str, fn(&[u8]));
 
-pub const TARGETS: [Target; 19] = [
+pub const TARGETS: [Target; 21] = [
     ("address", address::check),
     ("chunks", chunks::check),
     ("command_line", command_line::check),
     ("config", config::check),
     ("dkim", dkim::check),
     ("event_log", event_log::check),
+    ("feedback", feedback::check),
     ("header", header::check),
     ("incoming", incoming::check),
     ("outgoing", outgoing::check),

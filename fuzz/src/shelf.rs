@@ -138,6 +138,7 @@ impl Intake for Shelf {
             "suppressed" => Standing::Refuse(Suppressed {
                 class: Class::RecipientUnknown,
                 reply: "550 5.1.1 no\r\nsuch user".to_string(),
+                by_receiver: true,
                 since: Timestamp::from_secs(90_000),
             }),
             "dropped" => Standing::Drop,
@@ -149,7 +150,7 @@ impl Intake for Shelf {
         *self.refused.lock().unwrap_or_else(PoisonError::into_inner) += 1;
     }
 
-    fn body(&self, _: QueueId, _: Option<()>) -> Sheet {
+    fn body(&self, _: QueueId, _: &ReversePath, _: Option<()>) -> Sheet {
         Sheet(Vec::new())
     }
 

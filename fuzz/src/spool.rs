@@ -173,7 +173,7 @@ fn is_what_the_row_says(stored: &Stored, row: &Row, content: &[u8]) {
     assert!(!stored.delivery.recipients.iter().any(|recipient| recipient.address.as_str().contains(char::is_control)));
     match &stored.body {
         Body::Inline(octets) => assert_eq!(&octets[..], content),
-        Body::File { size_bytes, .. } => {
+        Body::File { size_bytes, .. } | Body::Headed { size_bytes, .. } => {
             assert_eq!(*size_bytes, content.len() as u64, "a file that was cut is never sent")
         }
     }

@@ -112,6 +112,12 @@ pub enum Request {
         #[serde(default)]
         ready: bool,
     },
+    /// Takes one answer to our mail: a `FeedbackRecord`. `message`: its head in base64; `recipient`: where it was sent to.
+    Feedback {
+        message: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        recipient: Option<Mailbox>,
+    },
     /// Waits for the first answer, or the end, of each recipient of a message: `OutcomeRecord`s. None after `wait_ms`, at
     /// most `OUTCOME_WAIT_MAX`.
     Outcome { id: QueueId, wait_ms: u64 },
@@ -227,6 +233,8 @@ mod tests {
             Request::SuppressImport,
             Request::Health { ready: true },
             Request::Outcome { id: id(), wait_ms: 1000 },
+            Request::Feedback { message: "QTogMQ==".into(), recipient: None },
+            Request::Feedback { message: String::new(), recipient: Some(mailbox("r-x@fb.example.com")) },
         ];
         for request in requests {
             let line = serde_json::to_string(&request).unwrap();

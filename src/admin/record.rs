@@ -124,6 +124,21 @@ impl QueueDetail {
     }
 }
 
+/// What came of one answer to our mail.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeedbackRecord {
+    /// `returned`, `complained`, `unsubscribed`, or `feedback`: it changes nothing.
+    pub event: String,
+    /// The message it speaks of, where a token says so.
+    pub id: Option<QueueId>,
+    pub sender: Option<String>,
+    pub recipient: Option<String>,
+    /// The recipient came onto the suppression list with it.
+    pub suppressed: bool,
+    /// For a person.
+    pub text: String,
+}
+
 /// What a command did to the queue.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acted {
@@ -349,6 +364,7 @@ pub(crate) mod tests {
             }),
             failed: Vec::new(),
             next_hop: None,
+            own: None,
         }
     }
 

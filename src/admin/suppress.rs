@@ -18,7 +18,7 @@ pub struct SuppressFilter {
     pub sender_domain: Option<Domain>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class: Option<Class>,
-    /// How it came onto the list: `bounce`, `wave`, `complaint`, `manual`, `import`.
+    /// How it came onto the list: `bounce`, `wave`, `complaint`, `unsubscribe`, `manual`, `import`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
     /// A part of the words.
@@ -62,7 +62,7 @@ pub struct SuppressRecord {
     pub class: Option<Class>,
     /// The refusal word for word, or the reason a person gave.
     pub reply: Option<String>,
-    /// How it came onto the list: `bounce`, `wave`, `complaint`, `manual`, `import`.
+    /// How it came onto the list: `bounce`, `wave`, `complaint`, `unsubscribe`, `manual`, `import`.
     pub source: String,
     pub first: Option<Timestamp>,
     pub last: Option<Timestamp>,

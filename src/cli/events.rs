@@ -213,6 +213,13 @@ fn told(entry: &Entry<'_>) -> String {
             let address = entry.recipient.as_deref().unwrap_or_default();
             format!("{address} is on the suppression list now{}", details([class(entry), None]))
         }
+        EventKind::Returned => format!("{id}{recipient} came back{}", details([class(entry), None])),
+        EventKind::Complained | EventKind::Unsubscribed | EventKind::Feedback => {
+            let reply = if entry.reply.is_some() { String::new() } else { format!(": {text}") };
+            let space = if recipient.is_empty() { "" } else { " " };
+            let why = if reply.is_empty() { format!(" ({text})") } else { reply };
+            format!("{id}{recipient}{space}{}", why.trim_start_matches([':', ' ']))
+        }
         EventKind::Throttled | EventKind::Blocked | EventKind::Paused | EventKind::Resumed => text.to_string(),
         EventKind::Alert => match entry.remedy.as_deref().filter(|remedy| !remedy.is_empty()) {
             Some(remedy) => format!("{text}; what to do: {remedy}"),

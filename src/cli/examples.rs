@@ -41,6 +41,10 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("pause", &["weir pause outlook", "weir pause --domain example.com"]),
     ("resume", &["weir resume outlook"]),
     ("forget", &["weir forget outlook --source a"]),
+    (
+        "feedback",
+        &["cat bounce.eml | weir feedback", "cat wish.eml | weir feedback --pipe --recipient=u-x@fb.example.com"],
+    ),
     ("health", &["weir health", "weir health --ready"]),
     ("report", &["weir report outlook > delisting.txt"]),
     (

@@ -16,6 +16,7 @@ mod doctor;
 mod events;
 mod examples;
 mod explain;
+mod feedback;
 mod health;
 mod hidden;
 mod human;
@@ -107,6 +108,8 @@ enum Command {
     Report(report::Report),
     /// Hand one message to the running relay and print what the receiver says
     Send(send::Send),
+    /// Take one bounce, complaint or unsubscribe mail on standard input (a pipe from Postfix or Exim)
+    Feedback(feedback::Feedback),
     /// Say how long a campaign will take, from what the lanes have learned; sends nothing
     Rehearse(rehearse::Rehearse),
     /// Be a receiver that behaves like Outlook.com (limits, RP-00x, blocks), for trials and tests
@@ -221,7 +224,14 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         let hidden = hidden::take();
         return run::run(config::load_with(cli.config.as_deref(), &hidden)?, cli.config, hidden);
     }
-    let config = config::load(cli.config.as_deref())?;
+    let config = match (config::load(cli.config.as_deref()), &cli.command) {
+        // A configuration that is just being written costs a mail server no mail.
+        (Err(error), Command::Feedback(feedback::Feedback { pipe: true, .. })) => {
+            output::complain(&error);
+            return Ok(ExitCode::from(feedback::LATER));
+        }
+        (loaded, _) => loaded?,
+    };
     if let Command::Explain(explain) = &cli.command {
         return explain::explain(explain, &config, &mut Output::stdout());
     }
@@ -266,6 +276,7 @@ async fn execute(command: Command, config: &config::Config, output: &mut Output)
         Command::Dkim(dkim::Dkim::Check(command)) => dkim::check(&command, config, output).await,
         Command::Report(report) => report::report(&report, config, output).await,
         Command::Send(send) => send::send(send, config, output).await,
+        Command::Feedback(command) => feedback::feedback(command, config, output).await,
         Command::Rehearse(rehearse) => rehearse::rehearse(rehearse, config, output).await,
     }
 }

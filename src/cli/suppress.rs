@@ -45,7 +45,7 @@ pub(super) struct Chosen {
     /// Why: recipient-unknown, recipient-disabled, mailbox-full, recipient-policy, other
     #[arg(long)]
     class: Option<Class>,
-    /// How they came onto the list: bounce, wave, complaint, manual, import
+    /// How they came onto the list: bounce, wave, complaint, unsubscribe, manual, import
     #[arg(long)]
     source: Option<Source>,
     /// A part of the receiver's words

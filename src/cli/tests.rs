@@ -51,6 +51,7 @@ fn exactly_the_commands_that_work_are_listed() {
             "dkim",
             "report",
             "send",
+            "feedback",
             "rehearse",
             "simulate",
             "demo",
@@ -243,7 +244,7 @@ impl Control for Rote {
                 }
                 answer.record(&Imported { added, updated: 0 }).await?;
             }
-            Request::Outcome { .. } => {}
+            Request::Outcome { .. } | Request::Feedback { .. } => {}
         }
         Ok(())
     }

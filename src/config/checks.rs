@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::Config;
 use super::file::quoted;
@@ -57,6 +58,7 @@ impl Checks<'_> {
         self.alerts();
         self.webhooks();
         self.dkim();
+        self.feedback();
     }
 
     fn fault(&mut self, path: &str, what: impl Into<String>, remedy: impl Into<String>) {
@@ -445,6 +447,55 @@ impl Checks<'_> {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// Mail must not tell its readers of a way back that is not there.
+    fn feedback(&mut self) {
+        let feedback = &self.config.feedback;
+        let (path, fields) = ("feedback.return_path", "feedback.list_unsubscribe");
+        let Some(domain) = feedback.domain() else {
+            for (key, given) in [(path, &feedback.return_path), (fields, &feedback.list_unsubscribe)] {
+                if !given.is_empty() {
+                    let what = format!("`{key}` is set, and `feedback.domain` is not: no answer would arrive");
+                    self.fault(key, what, "set `feedback.domain` to a domain whose MX leads here");
+                }
+            }
+            return;
+        };
+        let both = [(path, &feedback.return_path), (fields, &feedback.list_unsubscribe)];
+        for (key, _) in both.into_iter().filter(|(_, given)| given.contains(&domain)) {
+            let what = format!("`{key}` has {domain}, which is `feedback.domain`: mail to people at it is refused");
+            self.fault(key, what, "give answers a domain of their own, as in \"fb.example.com\"");
+        }
+        if feedback.is_asked_for() && self.config.limits.recipients > usize::from(u16::MAX) {
+            let what = "`limits.recipients` is above 65535, the most that a message with copies of its own may have";
+            self.fault("limits.recipients", what, "write at most 65535");
+        }
+        if feedback.list_unsubscribe.is_empty() {
+            return;
+        }
+        if feedback.url.is_empty() {
+            let what = "`feedback.list_unsubscribe` is set, and `feedback.url` is not: there is nothing to click on";
+            self.fault(
+                fields,
+                what,
+                "set `feedback.url` to how the world reaches [http], as in \"https://fb.example.com\"",
+            );
+        } else if self.config.http.socket().is_none() {
+            let what = "`feedback.list_unsubscribe` is set, and `http.address` is not: nobody answers a click";
+            self.fault(fields, what, "set `http.address`, and lead `feedback.url` there");
+        }
+        let signs = |domain: &Domain| self.config.dkim.iter().any(|entry| domain.is_within(&entry.domain));
+        let unsigned: Vec<String> =
+            feedback.list_unsubscribe.iter().filter(|domain| !signs(domain)).map(ToString::to_string).collect();
+        if !unsigned.is_empty() {
+            let what = format!("there is no [[dkim]] for {}, of `feedback.list_unsubscribe`", unsigned.join(", "));
+            self.warning(fields, what, "add one: one-click counts only in a signed header (RFC 8058 section 4)");
+        }
+        if feedback.keep.0 < Duration::from_secs(30 * 86_400) {
+            let what = format!("`feedback.keep` is {}, and people unsubscribe later than that", feedback.keep);
+            self.warning("feedback.keep", what, "allow at least \"30d\"");
         }
     }
 

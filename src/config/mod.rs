@@ -41,6 +41,7 @@ use crate::alert::options::Alerts;
 use crate::dispatch::options::Bounces;
 use crate::dkim::options::Dkim;
 use crate::event::options::Events;
+use crate::feedback::options::Feedback;
 use crate::http::options::Http;
 use crate::inbound::options::{Limits, Listener, Relay, Tls};
 use crate::log::Log;
@@ -91,6 +92,7 @@ pub struct Config {
     pub http: Http,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub webhook: Vec<Webhook>,
+    pub feedback: Feedback,
     /// Nobody set `relay.trusted_networks`, so the networks this container is attached to are trusted, without their
     /// gateways: the start line says so in these words. Else empty.
     #[serde(skip)]
@@ -124,6 +126,7 @@ impl Default for Config {
             alerts: Alerts::default(),
             http: Http::default(),
             webhook: Vec::new(),
+            feedback: Feedback::default(),
             trusts_attached: String::new(),
         }
     }
@@ -265,6 +268,7 @@ impl Config {
         self.events = running.events.clone();
         self.log = running.log.clone();
         self.http.address.clone_from(&running.http.address);
+        self.feedback.domain.clone_from(&running.feedback.domain);
     }
 
     /// What differs in `other` and takes effect only at a start: it is bound, opened or shared out there.
@@ -280,6 +284,7 @@ impl Config {
             ("events", self.events != other.events),
             ("log", self.log != other.log),
             ("http.address", self.http.address != other.http.address),
+            ("feedback.domain", self.feedback.domain != other.feedback.domain),
         ]
         .into_iter()
         .filter_map(|(key, differs)| differs.then_some(key))

@@ -14,6 +14,7 @@ use crate::auth::options::{TOKEN_EXPECTED, is_hash, is_password, is_token, is_us
 use crate::dispatch::options::BounceMode;
 use crate::dkim::options::{is_key, is_selector};
 use crate::event::options::Output;
+use crate::feedback::options::is_url as is_url_of_feedback;
 use crate::inbound::options::{BareNewlines, Chunking, HeaderFrom, ListenerTls as Tls, LogIn, ReceivedField};
 use crate::log::{Format, Levels};
 use crate::outbound::options::{HopTls, IpChoice, TlsMode};
@@ -388,6 +389,24 @@ const KEYS: &[Key] = &[
     ),
     key("webhook[].secret_file", Text(Form { expected: "the path of a file", holds: |text| !text.is_empty() })),
     key("webhook[].networks", Texts(NETWORK)),
+    key(
+        "feedback.domain",
+        Text(Form {
+            expected: "a domain of its own, as in \"fb.example.com\", or \"\" for none",
+            holds: |text| text.is_empty() || (is_name(text) && text.len() <= 189),
+        }),
+    ),
+    key("feedback.key_file", Text(PATH)),
+    key(
+        "feedback.url",
+        Text(Form {
+            expected: "a URL that begins with https://, as in \"https://fb.example.com\", without a query, or \"\" for none",
+            holds: |text| text.is_empty() || is_url_of_feedback(text),
+        }),
+    ),
+    key("feedback.keep", Text(DURATION)),
+    key("feedback.return_path", Texts(DOMAIN)),
+    key("feedback.list_unsubscribe", Texts(DOMAIN)),
 ];
 
 const fn key(path: &'static str, kind: Kind) -> Key {

@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::outbound::{Bdat, Connection, Connector, Outcome, Plan, Transaction};
 use crate::spool::{Spool, Stored};
 use crate::suppress::{Entry, List, Standing};
-use crate::types::{Body, Delivery, Domain, Envelope, Mailbox, Recipient, Seldom};
+use crate::types::{Body, Delivery, Domain, Envelope, Mailbox, Own, Recipient, ReversePath, Seldom};
 
 /// What every connection needs.
 pub(super) struct Parts {
@@ -158,6 +158,7 @@ impl Parts {
             }
         };
         let goes_on = job.recipients.is_some();
+        let own = delivery.own.clone();
         let recipients = job.recipients.unwrap_or_else(|| delivery.recipients.clone());
         let sender_domain = envelope.sender.mailbox().map(Mailbox::domain).cloned();
         let Looked { results, mut offered, remembered } = self.look_up(recipients, sender_domain.as_ref());
@@ -177,10 +178,10 @@ impl Parts {
             excerpt: None,
         };
         if !offered.is_empty() {
+            let (envelope, body) = own_copy(own.as_deref(), &envelope, &body);
             let (waited, begun) = (self.clock.now().since(envelope.received), self.clock.elapsed());
             let by = envelope.requests.by.map(|by| by.after(waited));
-            let transaction =
-                Transaction { envelope, recipients: offered, body: body.clone(), chunking: job.chunking, by };
+            let transaction = Transaction { envelope, recipients: offered, body, chunking: job.chunking, by };
             let report = connection.transact(&transaction).await;
             (self.timed)(waited, self.clock.elapsed().saturating_sub(begun));
             if self.connector.is_stopping() && report.says_nothing() {
@@ -256,6 +257,15 @@ impl Parts {
             }
         }
     }
+}
+
+/// The message as this delivery sends it: some copies have a return path and fields of their own.
+fn own_copy(own: Option<&Own>, envelope: &Arc<Envelope>, body: &Body) -> (Arc<Envelope>, Body) {
+    let Some(own) = own else { return (envelope.clone(), body.clone()) };
+    let body = body.headed(&own.header);
+    let sender = own.return_path.clone().map_or_else(|| envelope.sender.clone(), ReversePath::Mailbox);
+    let envelope = Envelope { sender, size_bytes: body.size_bytes(), ..(**envelope).clone() };
+    (Arc::new(envelope), body)
 }
 
 /// The beginning of a message, for a report.

@@ -275,6 +275,7 @@ impl World {
                 refusal: None,
                 failed: Vec::new(),
                 next_hop: None,
+                own: None,
             })
             .collect();
         let body = Body::Inline(bytes::Bytes::from_static(b"Subject: x\r\n\r\nbody\r\n"));

@@ -77,10 +77,11 @@ impl Fresh {
 fn cost(message: &Committed) -> u64 {
     let body = match &message.body {
         Body::Inline(bytes) => bytes.len() as u64,
-        Body::File { .. } => 0,
+        Body::File { .. } | Body::Headed { .. } => 0,
     };
     let recipients: usize = message.deliveries.iter().map(|delivery| delivery.recipients.len()).sum();
-    body + OVERHEAD_BYTES + RECIPIENT_BYTES * recipients as u64
+    let own: usize = message.deliveries.iter().flat_map(|delivery| &delivery.own).map(|own| own.header.len()).sum();
+    body + OVERHEAD_BYTES + RECIPIENT_BYTES * recipients as u64 + own as u64
 }
 
 #[cfg(test)]

@@ -257,7 +257,7 @@ impl Excerpt {
                 let end = bytes.len().min(Excerpt::MAX_BYTES);
                 Some(Excerpt { bytes: bytes.slice(..end), complete: end == bytes.len() })
             }
-            Body::File { .. } => None,
+            Body::File { .. } | Body::Headed { .. } => None,
         }
     }
 }

@@ -196,6 +196,7 @@ impl Core {
             refusal: None,
             failed: Vec::new(),
             next_hop: None,
+            own: None,
         };
         let changes = vec![
             Change::Note(super::report::accepted(&envelope, now)),

@@ -144,6 +144,7 @@ impl Core {
             refusal: None,
             failed: Vec::new(),
             next_hop: None,
+            own: None,
         };
         changes.push(Change::Report {
             envelope: Arc::new(report.envelope),

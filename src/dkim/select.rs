@@ -69,8 +69,9 @@ pub(super) struct Selection<'a> {
     pub(super) fields: Vec<&'a Field>,
 }
 
-/// None: there are more than can be signed.
-pub(super) fn select(fields: &[Field]) -> Option<Selection<'_>> {
+/// None: there are more than can be signed. `later`: fields that each copy of the message gets for itself, where the message has none of
+/// their names; they are signed behind all others, and closed.
+pub(super) fn select<'a>(fields: &'a [Field], later: &[&'static str]) -> Option<Selection<'a>> {
     let mut selection = Selection { names: Vec::new(), fields: Vec::new() };
     for (name, manner) in SIGNED {
         let before = selection.fields.len();
@@ -86,7 +87,8 @@ pub(super) fn select(fields: &[Field]) -> Option<Selection<'_>> {
             return None;
         }
     }
-    Some(selection)
+    selection.names.extend(later.iter().flat_map(|name| [*name, *name]));
+    Some(selection).filter(|selection| selection.names.len() <= ENTRIES_MAX)
 }
 
 #[cfg(test)]
@@ -97,7 +99,7 @@ mod tests {
     fn names(header: &str) -> Option<String> {
         let mut scan = Scan::default();
         scan.take(header.as_bytes());
-        select(scan.fields()).map(|selection| selection.names.join(":"))
+        select(scan.fields(), &[]).map(|selection| selection.names.join(":"))
     }
 
     #[test]
@@ -116,7 +118,7 @@ mod tests {
     fn every_one_of_a_name_is_signed_from_the_bottom_up() {
         let mut scan = Scan::default();
         scan.take(b"To: first\r\nFrom: a\r\nTo: second\r\n\r\n");
-        let selection = select(scan.fields()).unwrap();
+        let selection = select(scan.fields(), &[]).unwrap();
         let fields: Vec<_> = selection.fields.iter().map(|field| String::from_utf8_lossy(field.relaxed())).collect();
         assert_eq!(fields, ["from:a\r\n", "to:second\r\n", "to:first\r\n"]);
         assert_eq!(names(&format!("{}\r\n", "To: x\r\n".repeat(300))), None);

@@ -73,17 +73,33 @@ impl Signing {
 
     /// The header is complete: all signatures as they will stand before it, with blanks for what is not known yet. `seconds`: since 1970.
     pub fn draft(&mut self, seconds: i64) -> Result<Vec<u8>, Unsigned> {
+        self.choose(seconds, &[])?;
+        Ok(self.drafts.iter().flat_map(|draft| draft.layout.text.iter().copied()).collect())
+    }
+
+    /// The same for a message of which each copy gets fields of its own, with these names: what `finish` leaves signs each copy
+    /// (`Ready::sign_copy`).
+    pub fn draft_copies(&mut self, seconds: i64, names: &[&'static str]) -> Result<(), Unsigned> {
+        self.choose(seconds, names)
+    }
+
+    /// Has the header that was looked at such a field? Only of names that are signed it is known.
+    pub fn has_field(&self, name: &str) -> bool {
+        self.header.fields().iter().any(|field| field.is(name))
+    }
+
+    fn choose(&mut self, seconds: i64, later: &[&'static str]) -> Result<(), Unsigned> {
         self.header.close();
         if self.header.is_too_large() {
             return Err(Unsigned::TooLarge);
         }
         let chosen = self.signers.choose(&self.header)?;
-        let selection = select::select(self.header.fields()).ok_or(Unsigned::TooLarge)?;
+        let selection = select::select(self.header.fields(), later).ok_or(Unsigned::TooLarge)?;
         let draft = |signer: Arc<Signer>| Draft { layout: Layout::new(&signer, &selection.names, seconds), signer };
         self.drafts = chosen.into_iter().map(draft).collect();
         self.fields = Some(field::hashed(&selection));
         self.header = Scan::default();
-        Ok(self.drafts.iter().flat_map(|draft| draft.layout.text.iter().copied()).collect())
+        Ok(())
     }
 
     /// Takes what follows the header, from the blank line on.
@@ -115,9 +131,19 @@ pub struct Ready {
 impl Ready {
     /// The fields, as long as their drafts. Takes a good part of a millisecond for each RSA key.
     pub fn sign(self) -> Result<Vec<u8>, SignFault> {
+        self.sign_copy(b"")
+    }
+
+    /// The signatures of one copy, over the fields that it has for itself: those of `draft_copies` and no others, in that order.
+    pub fn sign_copy(&self, own: &[u8]) -> Result<Vec<u8>, SignFault> {
         let mut signed = Vec::new();
-        let Some(fields) = self.fields else { return Ok(signed) };
-        for Draft { signer, mut layout } in self.drafts {
+        let Some(fields) = &self.fields else { return Ok(signed) };
+        let (mut fields, mut scan) = (fields.clone(), Scan::default());
+        scan.take(own);
+        scan.close();
+        scan.fields().iter().for_each(|field| fields.update(field.relaxed()));
+        for Draft { signer, layout } in &self.drafts {
+            let mut layout = layout.clone();
             layout.set_body_hash(&self.body_hash);
             let signature = signer.key.sign(&layout.header_hash(&fields));
             if !signature.is_some_and(|signature| layout.set_signature(&signature)) {

@@ -18,6 +18,7 @@ pub enum Check {
     Spf,
     Dkim,
     Dmarc,
+    WayBack,
     Resolver,
     Clock,
     Disk,
@@ -42,6 +43,7 @@ impl Check {
             Check::Spf => "spf",
             Check::Dkim => "dkim",
             Check::Dmarc => "dmarc",
+            Check::WayBack => "way-back",
             Check::Resolver => "resolver",
             Check::Clock => "clock",
             Check::Disk => "disk",
@@ -74,6 +76,9 @@ impl Check {
             Check::Dmarc => {
                 "Outlook refuses From domains with over 5,000 messages a day without DMARC, or where neither SPF nor DKIM is \
                  aligned: 550 5.7.515"
+            }
+            Check::WayBack => {
+                "bounces after the 250, complaints and unsubscribes come back to this domain; who keeps mailing them is blocked (SC-004)"
             }
             Check::Resolver => "each message needs look-ups; a resolver that fails holds up all mail",
             Check::Clock => "Date fields, DKIM signatures, the schedule of retries and warm-up go by this clock",

@@ -25,6 +25,7 @@ mod resolver;
 mod senders;
 mod sources;
 pub mod spf;
+mod way_back;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -115,17 +116,19 @@ impl Examination<'_> {
         );
         let mut findings = sources::publish(&mut sources, &learned.seen, &*dns).await;
         let (signers, faults) = keys(self.config);
-        let (own, listed, authentication, policies) = tokio::join!(
+        let (own, listed, authentication, policies, way_back) = tokio::join!(
             own(&sources, &dns),
             self.listings(&sources, &dns),
             senders::judge(senders, &sources, &signers, &dns),
             self.policies(&learned, &servers, &dns),
+            way_back::look(self.config, &sources, &dns),
         );
         findings.extend(own);
         findings.extend(listed);
         findings.extend(learned.findings);
         findings.extend(policies);
         findings.extend(authentication);
+        findings.extend(way_back);
         findings.extend(faults);
         findings.extend(resolvers);
         findings.push(host::clock(&learned.ahead));

@@ -147,7 +147,7 @@ pub async fn header(reader: &Reader, id: DeliveryId) -> Option<String> {
             let end = content.len().min(usize::try_from(HEADER_MAX).unwrap_or(usize::MAX));
             text.extend_from_slice(&content[..end]);
         }
-        Body::File { path, .. } => {
+        Body::File { path, .. } | Body::Headed { path, .. } => {
             std::fs::File::open(path.as_path()).ok()?.take(HEADER_MAX).read_to_end(&mut text).ok()?;
         }
     }
@@ -224,7 +224,7 @@ struct Aligned<'a> {
 }
 
 /// SPF for each of our addresses; and whether it passes for all.
-async fn spf(domain: &str, addresses: &[(IpAddr, String)], dns: &dyn Dns) -> (Finding, bool) {
+pub(super) async fn spf(domain: &str, addresses: &[(IpAddr, String)], dns: &dyn Dns) -> (Finding, bool) {
     if addresses.is_empty() {
         let text = "cannot be evaluated while our public address is not known";
         return (Finding::warn(Check::Spf, domain, text, "see what this run says of `address`"), false);

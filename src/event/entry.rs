@@ -54,6 +54,12 @@ pub struct Entry<'a> {
     pub text: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     pub remedy: Option<Cow<'a, str>>,
+    /// Message-ID of the report that an answer came with.
+    #[serde(borrow, default)]
+    pub report: Option<Cow<'a, str>>,
+    /// Fields that were found out and not said.
+    #[serde(borrow, default)]
+    pub derived: Option<Cow<'a, str>>,
 }
 
 impl<'a> Entry<'a> {
@@ -136,6 +142,8 @@ mod tests {
             size_bytes: Some(1234),
             text: Some("t".into()),
             remedy: Some("r".into()),
+            report: Some("<2@x.example>".into()),
+            derived: Some("recipient,id".into()),
             ..Event::new(Timestamp::from_millis(1_795_293_220_042), EventKind::Delivered)
         };
         let mut line = Vec::new();
@@ -160,6 +168,7 @@ mod tests {
         assert_eq!((entry.class, entry.client, entry.attempt), (event.class, event.client, event.attempt));
         assert_eq!((entry.verdict, entry.delay), (Some(Verdict::Delivered), Some(61.005)));
         assert_eq!((entry.recipients, entry.size), (Some(3), Some(1234)));
+        assert_eq!((entry.report.as_deref(), entry.derived.as_deref()), (Some("<2@x.example>"), Some("recipient,id")));
     }
 
     #[test]

@@ -72,6 +72,8 @@ fn add_where_it_applies(out: &mut Vec<u8>, event: &Event) {
     count(out, "size", event.size_bytes);
     sometimes(out, "text", event.text.as_deref());
     sometimes(out, "remedy", event.remedy.as_deref());
+    sometimes(out, "report", event.report.as_deref());
+    sometimes(out, "derived", event.derived.as_deref());
 }
 
 fn key(out: &mut Vec<u8>, name: &str) {

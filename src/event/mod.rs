@@ -62,6 +62,8 @@ mod tests {
             size_bytes: Some(1),
             text: Some("x".into()),
             remedy: Some("x".into()),
+            report: Some("x".into()),
+            derived: Some("x".into()),
             ..Event::new(Timestamp::EPOCH, EventKind::Alert)
         };
         let mut line = Vec::new();

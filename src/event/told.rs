@@ -27,6 +27,9 @@ pub(super) fn tell(event: &Event) {
             let reply = event.reply.as_deref().map(shown).unwrap_or_default();
             tracing::info!(target: TARGET, "<{recipient}> is on the suppression list now ({reply})");
         }
+        EventKind::Returned | EventKind::Complained | EventKind::Unsubscribed | EventKind::Feedback => {
+            tracing::info!(target: TARGET, "{}", Answer(event));
+        }
         // Intake logs what it takes and refuses; an alert is logged as such.
         EventKind::Accepted | EventKind::Refused | EventKind::Alert => {}
     }
@@ -90,6 +93,23 @@ impl fmt::Display for Change<'_> {
             .as_deref()
             .filter(|reply| !reply.is_empty())
             .map_or(Ok(()), |reply| write!(f, ": {}", shown(reply)))
+    }
+}
+
+/// `ID: returned, from=<>, to=<>: 550 5.1.1 …`
+struct Answer<'a>(&'a Event);
+
+impl fmt::Display for Answer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let event = self.0;
+        let text = |value: Option<&'_ str>| value.unwrap_or_default().to_string();
+        match event.id {
+            Some(id) => write!(f, "{id}: ")?,
+            None => f.write_str("-: ")?,
+        }
+        let (sender, recipient) = (text(event.sender.as_deref()), text(event.recipient.as_deref()));
+        let said = event.text.as_deref().or(event.reply.as_deref()).map(shown).unwrap_or_default();
+        write!(f, "{}, from=<{}>, to=<{}>: {said}", event.kind, shown(&sender), shown(&recipient))
     }
 }
 

@@ -8,13 +8,13 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
-use crate::admin::record::{QueueDetail, QueueRecord, RelayRecord};
+use crate::admin::record::{FeedbackRecord, QueueDetail, QueueRecord, RelayRecord};
 use crate::admin::{Control, Failed, Filter, SuppressFilter, SuppressRecord};
 use crate::event::Choice;
 use crate::metrics::history::Span;
 use crate::submit::keys::{Begun, Mark};
 use crate::submit::{NotTaken, Submission, Submitted};
-use crate::types::{QueueId, Timestamp};
+use crate::types::{Mailbox, QueueId, Timestamp};
 
 /// One page of something long.
 #[derive(Clone, Debug, Serialize)]
@@ -146,4 +146,29 @@ pub trait Means: Control {
 
     /// The text for the receiver's form; none: nothing is known of the provider.
     fn report(&self, provider: String) -> impl Future<Output = Result<Option<String>, Failed>> + Send;
+
+    /// Takes one answer to our mail: `recipient` is where it was sent to, if that is known.
+    fn feedback(
+        &self,
+        message: Bytes,
+        recipient: Option<Mailbox>,
+        client: IpAddr,
+    ) -> impl Future<Output = Result<FeedbackRecord, Failed>> + Send;
+
+    /// The recipient whose token this is wants no more.
+    fn click(&self, token: &str, client: IpAddr) -> impl Future<Output = Clicked> + Send;
+
+    /// What a click would come to; changes nothing.
+    fn peek(&self, token: &str) -> Clicked;
+}
+
+/// What a click to unsubscribe came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clicked {
+    Done,
+    Unknown,
+    Expired,
+    Failed,
+    /// Nobody unsubscribes here.
+    Off,
 }

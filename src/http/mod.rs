@@ -5,15 +5,17 @@
 //!
 //! - whatever goes wrong here touches no mail: the port may be taken, clients may hang, handlers may fail;
 //! - everything has a limit: connections, fields, bodies, the time of each read, what is looked at for one answer;
-//! - nothing is done for a GET, and nothing for a page of somebody else's;
+//! - nothing is done for a GET, and nothing for a page of somebody else's, but what a token of a message is the right to;
 //! - words from outside are data in JSON: no page is ever put together from them.
 
 mod access;
 mod answer;
 mod ask;
 mod body;
+mod click;
 mod connections;
 mod events;
+mod feedback;
 mod live;
 mod means;
 mod messages;
@@ -39,7 +41,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use means::{Counted, EventPage, Means, Page, StandingAlert};
+pub use means::{Clicked, Counted, EventPage, Means, Page, StandingAlert};
 
 use connections::Connections;
 use routes::Site;

@@ -1,7 +1,7 @@
 //! Every path, who may ask for it, and in which order a request is looked at.
 //!
 //! ```text
-//! open paths (probes, metrics) -> the name in Host -> where it comes from -> what it shows -> the path
+//! open paths (probes, metrics, one click) -> the name in Host -> where it comes from -> what it shows -> the path
 //! ```
 
 use std::net::IpAddr;
@@ -23,7 +23,7 @@ use super::answer::{Refused, secure};
 use super::means::Means;
 use super::messages::{self, Caller};
 use super::options::Http;
-use super::{body, events, live, page, probes, queue, status, suppressions};
+use super::{body, click, events, feedback, live, page, probes, queue, status, suppressions};
 use crate::types::Timestamp;
 
 /// A wrong token is answered so late.
@@ -79,6 +79,7 @@ pub(super) fn all<M: Means>() -> Routes {
     events::routes::<M>(&mut routes);
     live::routes::<M>(&mut routes);
     messages::routes::<M>(&mut routes);
+    feedback::routes::<M>(&mut routes);
     routes
 }
 
@@ -129,6 +130,10 @@ impl<M: Means> Site<M> {
         let path = request.uri().path().to_string();
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         if is_read && let Some(answer) = probes::answer(&*self.means, &path).await {
+            return Ok(answer);
+        }
+        // By whatever name and from whatever page it is asked: the token is the right, and nothing else is looked at.
+        if let Some(answer) = click::answer(&*self.means, &mut request, client).await {
             return Ok(answer);
         }
         self.check_host(request.headers())?;

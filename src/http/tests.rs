@@ -12,16 +12,16 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
-use super::means::{Counted, EventPage, Means, Page, StandingAlert};
+use super::means::{Clicked, Counted, EventPage, Means, Page, StandingAlert};
 use super::options::Http;
 use super::routes::{Site, all};
-use crate::admin::record::{QueueDetail, QueueRecord, RelayRecord};
+use crate::admin::record::{FeedbackRecord, QueueDetail, QueueRecord, RelayRecord};
 use crate::admin::{Answer, Control, Failed, Filter, Input, Request, SuppressFilter, SuppressRecord};
 use crate::event::Choice;
 use crate::metrics::history::Span;
 use crate::submit::keys::{Begun, Mark};
 use crate::submit::{NotTaken, RecipientAnswer, Submission, Submitted};
-use crate::types::{QueueId, Timestamp};
+use crate::types::{Mailbox, QueueId, Timestamp};
 
 const NOON: Timestamp = Timestamp::from_secs(1_795_262_400);
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
@@ -133,6 +133,30 @@ impl Means for Fake {
     }
     fn explain(&self, reply: &str, _: Option<&str>, _: Option<&str>) -> Result<Value, Failed> {
         Ok(json!({ "reply": reply }))
+    }
+    async fn feedback(&self, message: Bytes, to: Option<Mailbox>, _: IpAddr) -> Result<FeedbackRecord, Failed> {
+        self.note((message.len(), to));
+        Ok(FeedbackRecord {
+            event: "returned".into(),
+            id: None,
+            sender: None,
+            recipient: None,
+            suppressed: true,
+            text: "it came back".into(),
+        })
+    }
+    async fn click(&self, token: &str, _: IpAddr) -> Clicked {
+        self.note(token);
+        self.peek(token)
+    }
+    fn peek(&self, token: &str) -> Clicked {
+        match token {
+            "good" => Clicked::Done,
+            "old" => Clicked::Expired,
+            "broken" => Clicked::Failed,
+            "off" => Clicked::Off,
+            _ => Clicked::Unknown,
+        }
     }
     fn user_of_token(&self, token: &str) -> Option<String> {
         (token == USER_TOKEN).then(|| "app".to_string())
@@ -253,6 +277,45 @@ fn the_document_names_every_path_and_no_other() {
         known.insert((method.into(), path.into()));
     }
     assert_eq!(named, known);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_click_is_open_to_all_by_every_name_and_a_look_changes_nothing() {
+    let world = World::new(Fake::default());
+    for (line, fields, status, expected) in [
+        ("GET /u/good", vec!["host: fb.example.com"], 200, "<button"),
+        ("HEAD /u/good", vec!["host: fb.example.com"], 200, ""),
+        ("POST /u/good", vec!["host: fb.example.com"], 200, "You are unsubscribed"),
+        ("POST /u/good", vec!["origin: https://mail.example", "content-type: text/plain"], 200, "You are unsubscribed"),
+        ("GET /u/old", vec![], 410, "expired"),
+        ("POST /u/old", vec![], 410, "expired"),
+        ("POST /u/%3Cscript%3E", vec![], 404, "not known"),
+        ("POST /u/broken", vec![], 503, "some minutes"),
+    ] {
+        let answer = world.ask(line, &fields, "List-Unsubscribe=One-Click").await;
+        assert_eq!(answer.status(), status, "{line}");
+        assert!(answer.headers().get(header::SET_COOKIE).is_none() && answer.headers().get(header::LOCATION).is_none());
+        let policy = answer.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
+        assert!(policy.contains("default-src 'none'"), "{policy}");
+        let text = text(answer).await;
+        assert!(text.contains(expected) && !text.contains("script"), "{line}: {text}");
+    }
+    // Each POST, and no GET.
+    assert_eq!(world.fake.asked.lock().unwrap().len(), 5);
+    // Where it is off, the path is like any other.
+    assert_eq!(world.ask("POST /u/off", &[], "").await.status(), 401);
+    let bearer = format!("authorization: Bearer {TOKEN}");
+    let kind = "content-type: message/rfc822";
+    let answer =
+        world.ask("POST /api/v1/feedback?recipient=r-x@fb.example.com", &[&bearer, kind], "From: x\r\n\r\n").await;
+    assert_eq!(answer.status(), 200);
+    assert!(text(answer).await.contains("\"event\":\"returned\""));
+    assert_eq!(
+        world.ask("POST /api/v1/feedback", &[&bearer, "content-type: application/json"], "{}").await.status(),
+        415
+    );
+    let user = format!("authorization: Bearer {USER_TOKEN}");
+    assert_eq!(world.ask("POST /api/v1/feedback", &[&user, kind], "x").await.status(), 403);
 }
 
 #[tokio::test(start_paused = true)]

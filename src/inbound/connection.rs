@@ -22,7 +22,7 @@ use crate::auth::{Denied, User};
 use crate::smtp::offers::Tls;
 use crate::smtp::replies::{self, Said};
 use crate::smtp::sasl::{self, Credentials};
-use crate::smtp::{Action, Mail, Rcpt, Session, Transaction};
+use crate::smtp::{Action, ForwardPath, Mail, Rcpt, Session, Transaction};
 use crate::types::{Priority, QueueId, Recipient, ReversePath, Submitter, Timestamp};
 
 use super::admission::{Admission, Sender};
@@ -30,7 +30,7 @@ use super::allowances::{Aside, UsedUp};
 use super::door::Door;
 use super::front::Front;
 use super::held::Hold;
-use super::intake::{Intake, RefusedRecipient, Standing, Suppressed};
+use super::intake::{Intake, RefusedRecipient, Standing, Suppressed, WayBack};
 use super::overload::{Gauge, Place, Rank};
 use super::receive::Incoming;
 use super::transcript;
@@ -362,7 +362,45 @@ impl<'a, I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, I, 
         taken.map_err(|used_up| day_used_up(&user.name, limit, used_up))
     }
 
+    /// An answer to our mail, from anybody. It comes alone: what is done with it is none of what is done with mail.
+    fn admit_answer(&mut self, way: WayBack, rcpt: Rcpt) -> Action {
+        let is_first = self.session.transaction().is_some_and(|transaction| !transaction.has_recipients());
+        let said = match (way, rcpt.path) {
+            (WayBack::Open, ForwardPath::Mailbox(address)) if is_first => {
+                let recipient = Recipient { address, orcpt: rcpt.orcpt, notify: rcpt.notify };
+                if self.hold.add(&recipient) {
+                    return self.session.add(recipient, &mut self.wire.output);
+                }
+                replies::TOO_MANY_UNDER_WAY.plain()
+            }
+            (WayBack::Open, _) => replies::ANSWER_ALONE.plain(),
+            (WayBack::Busy, _) => replies::ANSWERS_BUSY.plain(),
+            (WayBack::Shut(why), _) => {
+                let said = replies::NO_ANSWER_WANTED.with(why);
+                self.complain(&said);
+                if !self.may_relay() {
+                    return self.session.error(&said, &mut self.wire.output);
+                }
+                said
+            }
+        };
+        self.session.refuse_recipient(&said, &mut self.wire.output)
+    }
+
+    /// Is what comes an answer to our mail?
+    pub(super) fn is_answer(&self, recipients: &[Recipient]) -> bool {
+        recipients.first().is_some_and(|recipient| self.front.intake.way_back(&recipient.address).is_some())
+    }
+
     fn admit_recipient(&mut self, rcpt: Rcpt) -> Action {
+        if let ForwardPath::Mailbox(address) = &rcpt.path
+            && let Some(way) = self.front.intake.way_back(address)
+        {
+            return self.admit_answer(way, rcpt);
+        }
+        if self.session.transaction().is_some_and(|transaction| self.is_answer(&transaction.recipients)) {
+            return self.session.refuse_recipient(&replies::ANSWER_ALONE.plain(), &mut self.wire.output);
+        }
         let address = match self.admission.recipient(self.may_relay(), self.client, rcpt.path) {
             Ok(address) => address,
             Err(said) => {
@@ -480,5 +518,9 @@ fn day_used_up(user: &str, limit: u64, used_up: UsedUp) -> Said {
 fn suppressed_answer(suppressed: &Suppressed) -> Said {
     let since = suppressed.since.to_string();
     let date = since.split('T').next().unwrap_or_default();
-    replies::SUPPRESSED.with(format!("{} since {date}, the receiver said: {}", suppressed.class, suppressed.reply))
+    let words = match suppressed.by_receiver {
+        true => format!("{} since {date}, the receiver said: {}", suppressed.class, suppressed.reply),
+        false => format!("since {date}, {}", suppressed.reply),
+    };
+    replies::SUPPRESSED.with(words)
 }

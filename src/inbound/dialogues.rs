@@ -104,6 +104,7 @@ impl Intake for Shelf {
         let suppressed = Suppressed {
             class: Class::RecipientUnknown,
             reply: "550 5.5.0 mailbox unavailable".to_string(),
+            by_receiver: true,
             since: Timestamp::from_secs(90_000),
         };
         match recipient.local_part() {
@@ -114,11 +115,19 @@ impl Intake for Shelf {
         }
     }
 
+    fn way_back(&self, recipient: &Mailbox) -> Option<WayBack> {
+        (recipient.domain().as_str() == "fb.example").then(|| match recipient.local_part() {
+            "token" => WayBack::Open,
+            "busy" => WayBack::Busy,
+            _ => WayBack::Shut("the token does not count: its signature is wrong".to_string()),
+        })
+    }
+
     fn refused(&self, refusal: RefusedRecipient<'_>) {
         self.refused.lock().unwrap().push(refusal.said.to_string());
     }
 
-    fn body(&self, _id: QueueId, _space: Option<()>) -> Sheet {
+    fn body(&self, _id: QueueId, _sender: &ReversePath, _space: Option<()>) -> Sheet {
         Sheet(Vec::new())
     }
 

@@ -24,12 +24,18 @@ pub trait Intake: Send + Sync + 'static {
     /// What becomes of mail from this sender to this recipient. Asked at RCPT, so it must answer at once.
     fn standing(&self, recipient: &Mailbox, sender: &ReversePath) -> Standing;
 
+    /// May an answer to our mail come to this address? None: it is no address for answers. Asked at RCPT, so it must answer at once.
+    fn way_back(&self, recipient: &Mailbox) -> Option<WayBack> {
+        let _ = recipient;
+        None
+    }
+
     /// A suppressed recipient was refused at RCPT.
     fn refused(&self, refusal: RefusedRecipient<'_>);
 
     /// Where the content of message `id` goes, from its `Received` field on. `space`: what was set
     /// aside for it. Dropped without `accept`: nothing is kept.
-    fn body(&self, id: QueueId, space: Option<Self::Space>) -> Self::Body;
+    fn body(&self, id: QueueId, sender: &ReversePath, space: Option<Self::Space>) -> Self::Body;
 
     /// Returns `Ok` when the message is safe on disk. Never cancelled by the session, however long it takes.
     fn accept(&self, message: Received<Self::Body>) -> impl Future<Output = Result<(), AcceptError>> + Send;
@@ -82,12 +88,24 @@ pub enum Standing {
     Drop,
 }
 
+/// How an address for answers stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WayBack {
+    Open,
+    /// Too many come at once.
+    Busy,
+    /// Nothing is taken there; why.
+    Shut(String),
+}
+
 /// Why a recipient is on the suppression list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Suppressed {
     pub class: Class,
-    /// The receiver's words.
+    /// The words that put him there.
     pub reply: String,
+    /// They are a receiver's, and no person's.
+    pub by_receiver: bool,
     /// When they were last said.
     pub since: Timestamp,
 }

@@ -39,7 +39,7 @@ pub use admission::Admission;
 pub use allowances::{Allowances, Used};
 pub use door::Door;
 pub use front::{Front, FrontError};
-pub use intake::{AcceptError, BodySink, Intake, NoRoom, Received, RefusedRecipient, Standing, Suppressed};
+pub use intake::{AcceptError, BodySink, Intake, NoRoom, Received, RefusedRecipient, Standing, Suppressed, WayBack};
 pub use listener::{BindError, Bound, ListenError};
 pub use overload::{Gate, Newcomer, Place, Rank};
 pub use slowed::Slowed;

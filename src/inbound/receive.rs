@@ -139,7 +139,7 @@ impl<I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, I, S> {
             now: received,
         };
         let header = Header::new(&trace);
-        let (body, hold) = (self.front.intake.body(id, space), self.front.headers.hold());
+        let (body, hold) = (self.front.intake.body(id, &mail.sender, space), self.front.headers.hold());
         let header = header.qualifying(self.admission.qualify(self.may_relay()).cloned());
         let reads_from = self.admission.reads_from(self.user.as_deref(), mail);
         let header = if reads_from { header.reading_from() } else { header };
@@ -149,7 +149,12 @@ impl<I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, I, S> {
     /// The content is complete: the reply to it.
     async fn conclude(&mut self, incoming: Incoming<I::Body>, transaction: Transaction) -> Said {
         let Incoming { id, received, content } = incoming;
+        let is_answer = self.is_answer(&transaction.recipients);
         let whole = content.finish().and_then(|whole| {
+            if is_answer {
+                // It is not sent on: whom it is from, and when it is to go, is nobody's affair.
+                return Ok(whole);
+            }
             let user = self.user.as_deref();
             match self.admission.authors(user, &transaction.mail, &whole.facts.authors) {
                 Ok(()) => match scheduled(&whole.facts, &transaction.mail.requests, received) {
@@ -160,7 +165,10 @@ impl<I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, I, S> {
             }
         });
         match whole {
-            Ok(whole) => self.hand_over(id, received, transaction, whole).await,
+            Ok(whole) => match self.hand_over(id, received, transaction, whole).await {
+                said if is_answer && said.answer == replies::QUEUED => replies::ANSWER_TAKEN.with(id.to_string()),
+                said => said,
+            },
             Err(Refused { said, fault: Some(fault) }) => {
                 self.report(id, &format!("writing the content: {fault}"));
                 said

@@ -46,6 +46,12 @@ struct OfProvider {
     provider: String,
 }
 
+/// What an answer came to: `returned`, `complained`, `unsubscribed`, `feedback`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Answer {
+    event: String,
+}
+
 /// Counts. Cheap to clone; all clones are one.
 #[derive(Clone, Debug)]
 pub struct Meters(Arc<Inner>);
@@ -63,6 +69,7 @@ struct Inner {
     throttled: Family<Outcome, Counter>,
     bounced: Family<Outcome, Counter>,
     expired: Family<Outcome, Counter>,
+    feedback: Family<Answer, Counter>,
     accept_seconds: Histogram,
     commit_seconds: Histogram,
     delivery_delay_seconds: Histogram,
@@ -85,6 +92,7 @@ impl Meters {
             throttled: Family::default(),
             bounced: Family::default(),
             expired: Family::default(),
+            feedback: Family::default(),
             accept_seconds: Histogram::new(SHORT),
             commit_seconds: Histogram::new(SHORT),
             delivery_delay_seconds: Histogram::new(LONG),
@@ -137,6 +145,9 @@ impl Meters {
             EventKind::Removed => drop(inner.removed.inc()),
             EventKind::Refused => drop(inner.refused.inc()),
             EventKind::Suppressed => drop(inner.suppressed.inc()),
+            EventKind::Returned | EventKind::Complained | EventKind::Unsubscribed | EventKind::Feedback => {
+                inner.feedback.get_or_create(&Answer { event: event.kind.as_str().to_string() }).inc();
+            }
             EventKind::Throttled | EventKind::Blocked | EventKind::Paused | EventKind::Resumed | EventKind::Alert => {}
         }
     }

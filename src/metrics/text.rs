@@ -103,6 +103,7 @@ impl Meters {
         );
         registry.register("refused", "Suppressed recipients refused when a client named them", inner.refused.clone());
         registry.register("suppressed", "Addresses that came onto the suppression list", inner.suppressed.clone());
+        registry.register("feedback", "Answers to mail that was taken, by what they came to", inner.feedback.clone());
         let seconds = || Unit::Seconds;
         let help = "From the end of a message's content until it was safe on disk";
         registry.register_with_unit("accept", help, seconds(), inner.accept_seconds.clone());

@@ -73,7 +73,7 @@ fn append(out: &mut Vec<u8>, parts: &[&str]) {
 /// cheaply (a file) is declared 8-bit too.
 fn may_have_eight_bits(envelope: &Envelope, body: &Body) -> bool {
     match (envelope.body_type, body) {
-        (BodyType::EightBitMime, _) | (BodyType::Undeclared, Body::File { .. }) => true,
+        (BodyType::EightBitMime, _) | (BodyType::Undeclared, Body::File { .. } | Body::Headed { .. }) => true,
         (BodyType::Undeclared, Body::Inline(content)) => envelope.smtputf8 || !content.is_ascii(),
         (BodyType::SevenBit, _) => false,
     }

@@ -1,5 +1,7 @@
 //! A message's content, block by block: what lies in a file is never in memory as a whole.
 
+use std::path::Path;
+
 use bytes::Bytes;
 use tokio::fs::File;
 use tokio::io::AsyncReadExt;
@@ -50,7 +52,14 @@ impl Header {
 
 pub(super) enum Content {
     Inline(Bytes),
-    File { file: File, name: String, block: Box<[u8]>, left: u64 },
+    /// `header`: what comes before it.
+    File {
+        header: Bytes,
+        file: File,
+        name: String,
+        block: Box<[u8]>,
+        left: u64,
+    },
 }
 
 impl Content {
@@ -58,12 +67,16 @@ impl Content {
     pub(super) async fn open(body: &Body) -> Result<Content, String> {
         match body {
             Body::Inline(bytes) => Ok(Content::Inline(bytes.clone())),
-            Body::File { path, size_bytes } => {
-                let name = path.display().to_string();
-                let file = File::open(path.as_path()).await.map_err(|e| format!("cannot open {name}: {e}"))?;
-                Ok(Content::File { file, name, block: vec![0; BLOCK_BYTES].into_boxed_slice(), left: *size_bytes })
-            }
+            Body::File { path, size_bytes } => Content::file(Bytes::new(), path, *size_bytes).await,
+            Body::Headed { header, path, size_bytes } => Content::file(header.clone(), path, *size_bytes).await,
         }
+    }
+
+    async fn file(header: Bytes, path: &Path, size_bytes: u64) -> Result<Content, String> {
+        let name = path.display().to_string();
+        let file = File::open(path).await.map_err(|e| format!("cannot open {name}: {e}"))?;
+        let left = size_bytes.saturating_sub(header.len() as u64);
+        Ok(Content::File { header, file, name, block: vec![0; BLOCK_BYTES].into_boxed_slice(), left })
     }
 
     /// Hands the next block to `take`; false at the end. A file that is not as long as it should be is an error: half
@@ -75,7 +88,11 @@ impl Content {
                 take(&block);
                 Ok(!block.is_empty())
             }
-            Content::File { file, name, block, left } => {
+            Content::File { header, .. } if !header.is_empty() => {
+                take(&std::mem::take(header));
+                Ok(true)
+            }
+            Content::File { file, name, block, left, .. } => {
                 let count = file.read(block).await.map_err(|e| format!("cannot read {name}: {e}"))?;
                 match left.checked_sub(count as u64) {
                     Some(rest) if count > 0 || rest == 0 => *left = rest,

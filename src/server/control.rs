@@ -1,10 +1,13 @@
 //! The answers behind the control socket: what operators ask, put to the engine, the spool and the suppression list.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
@@ -13,7 +16,7 @@ use super::listing::narrowed;
 use super::rules::InForce;
 use super::seen::Seen;
 use crate::admin::record::{
-    Acted, LaneRecord, OutcomeRecord, QueueDetail, QueueRecord, QueueState, RelayRecord, StatusRecord,
+    Acted, FeedbackRecord, LaneRecord, OutcomeRecord, QueueDetail, QueueRecord, QueueState, RelayRecord, StatusRecord,
 };
 use crate::admin::{Action, Answer, Control, Failed, Filter, Input as Lines, Request};
 use crate::clock::Clock;
@@ -21,13 +24,14 @@ use crate::dispatch::engine::{Handle, Order, row_of};
 use crate::dispatch::lifetime_of;
 use crate::dispatch::message::{Adjust, Input};
 use crate::dispatch::status::{Snapshot, Standing};
+use crate::feedback::reading::HEAD_MAX;
 use crate::inbound::Gate;
 use crate::queue::Retry;
 use crate::spool::{self, Listed, Spool};
 use crate::state;
 use crate::suppress::List;
 use crate::throttle::{EVERYTHING, LaneOrder};
-use crate::types::{DeliveryId, Event, NextHop, QueueId, Stage, Timestamp, Verdict};
+use crate::types::{DeliveryId, Event, Mailbox, NextHop, QueueId, Stage, Timestamp, Verdict};
 
 /// Deliveries read and matched in one go.
 const PAGE: usize = 500;
@@ -59,6 +63,8 @@ pub(super) struct RelayControl {
     pub gate: Gate,
     pub seen: Seen,
     pub tasks: TaskTracker,
+    /// None: `[feedback]` is off.
+    pub feedback: Option<Arc<super::feedback::Feedback>>,
 }
 
 /// What is done to deliveries.
@@ -150,6 +156,10 @@ impl Control for RelayControl {
             Request::SuppressWaves => self.suppress_waves(&answer).await,
             Request::SuppressConfirm { wave } => self.suppress_confirm(&wave, &answer).await,
             Request::SuppressImport => self.suppress_import(input, &answer).await,
+            Request::Feedback { message, recipient } => {
+                let head = BASE64_STANDARD.decode(message).map_err(|_| Failed::new("message: it is no base64"))?;
+                Ok(answer.record(&self.feedback(head, recipient.as_ref(), None).await?).await?)
+            }
             Request::Outcome { id, wait_ms } => self.outcome(id, Duration::from_millis(wait_ms), &answer).await,
         }
     }
@@ -158,6 +168,31 @@ impl Control for RelayControl {
 impl RelayControl {
     pub(super) async fn snapshot(&self) -> Result<Snapshot, Failed> {
         self.engine.snapshot().await.map_err(failed)
+    }
+
+    /// One answer to our mail, from an operator's pipe.
+    pub(super) async fn feedback(
+        &self,
+        mut head: Vec<u8>,
+        recipient: Option<&Mailbox>,
+        client: Option<IpAddr>,
+    ) -> Result<FeedbackRecord, Failed> {
+        let Some(feedback) = &self.feedback else {
+            return Err(Failed::new(
+                "feedback.domain is not set: no mail of this relay carries tokens, and none can be read",
+            ));
+        };
+        head.truncate(HEAD_MAX);
+        let outcome = feedback.take(super::feedback::Answer { head, recipient, client }).await.map_err(failed)?;
+        let sent = outcome.sent;
+        Ok(FeedbackRecord {
+            event: outcome.event.to_string(),
+            id: sent.as_ref().map(|sent| sent.delivery.message),
+            sender: sent.as_ref().map(|sent| sent.sender.to_string()),
+            recipient: sent.map(|sent| sent.recipient.to_string()),
+            suppressed: outcome.suppressed,
+            text: outcome.text,
+        })
     }
 
     async fn status(&self, answer: &Answer) -> Result<(), Failed> {

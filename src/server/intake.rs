@@ -5,15 +5,19 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::sealing::{SealedBody, Sealing};
+use tokio::io::AsyncReadExt as _;
+
+use super::feedback::{Answer, Feedback};
+use super::sealing::{Sealed, SealedBody, Sealing};
 use crate::clock::Clock;
-use crate::inbound::{AcceptError, Intake, NoRoom, Received, RefusedRecipient, Standing, Suppressed};
+use crate::feedback::reading::HEAD_MAX;
+use crate::inbound::{AcceptError, Intake, NoRoom, Received, RefusedRecipient, Standing, Suppressed, WayBack};
 use crate::metrics::Meters;
 use crate::spool::{Change, NewMessage, Space, Spool, SpoolError};
-use crate::suppress::List;
 use crate::suppress::options::AtInjection;
+use crate::suppress::{List, Source};
 use crate::types::{
-    Class, Delivery, DeliveryId, DeliveryState, Domain, Envelope, Event, EventKind, Mailbox, QueueId, Recipient,
+    Body, Class, Delivery, DeliveryId, DeliveryState, Domain, Envelope, Event, EventKind, Mailbox, QueueId, Recipient,
     ReversePath, Seldom, Timestamp, Verdict,
 };
 
@@ -27,6 +31,8 @@ pub(super) struct SpoolIntake {
     pub said: Seldom,
     pub meters: Meters,
     pub sealing: Arc<Sealing>,
+    /// None: `[feedback]` is off.
+    pub feedback: Option<Arc<Feedback>>,
 }
 
 impl SpoolIntake {
@@ -56,7 +62,8 @@ impl Intake for SpoolIntake {
             Ok(None) => Standing::Welcome,
             Ok(Some(_)) if self.drops.load(Ordering::Relaxed) => Standing::Drop,
             Ok(Some(entry)) => {
-                Standing::Refuse(Suppressed { class: entry.class, reply: entry.reply, since: entry.last })
+                let by_receiver = matches!(entry.source, Source::Bounce | Source::Wave | Source::Import);
+                Standing::Refuse(Suppressed { class: entry.class, reply: entry.reply, by_receiver, since: entry.last })
             }
             Err(error) => {
                 // The list is asked again before the delivery is tried.
@@ -79,13 +86,21 @@ impl Intake for SpoolIntake {
         self.spool.settle(vec![Change::Note(event)]);
     }
 
-    fn body(&self, id: QueueId, space: Option<Space>) -> SealedBody {
+    fn way_back(&self, recipient: &Mailbox) -> Option<WayBack> {
+        self.feedback.as_ref()?.way_back(recipient)
+    }
+
+    fn body(&self, id: QueueId, sender: &ReversePath, space: Option<Space>) -> SealedBody {
         let writer = space.map_or_else(|| self.spool.body(id), |space| self.spool.body_within(id, space));
-        self.sealing.body(writer)
+        let copies = self.feedback.as_ref().is_some_and(|feedback| feedback.inserts_fields(sender));
+        self.sealing.body(writer, copies)
     }
 
     async fn accept(&self, message: Received<SealedBody>) -> Result<(), AcceptError> {
         let begun = self.clock.elapsed();
+        if let Some((feedback, recipient)) = self.answer_to(&message.recipients) {
+            return take_answer(feedback, &recipient, message).await;
+        }
         let accepted = self.store(message).await;
         if accepted.is_ok() {
             self.meters.accepted_in(self.clock.elapsed().saturating_sub(begun));
@@ -94,15 +109,65 @@ impl Intake for SpoolIntake {
     }
 }
 
+/// An answer to our mail is read here, and goes nowhere.
+async fn take_answer(
+    feedback: &Feedback,
+    recipient: &Mailbox,
+    message: Received<SealedBody>,
+) -> Result<(), AcceptError> {
+    let id = message.envelope.id;
+    let fault = |error: String| AcceptError::Failed(format!("the answer {id}: {error}"));
+    let content = message.body.unsigned().finish().await.map_err(|error| fault(error.to_string()))?;
+    let head = head(&content.body).await.map_err(|error| fault(error.to_string()))?;
+    let answer = Answer { head, recipient: Some(recipient), client: message.envelope.client };
+    let outcome = feedback.take(answer).await.map_err(fault)?;
+    tracing::debug!(%id, event = %outcome.event, "answer taken: {}", outcome.text);
+    Ok(())
+}
+
+/// As much of a content as is read of an answer.
+async fn head(body: &Body) -> std::io::Result<Vec<u8>> {
+    match body {
+        Body::Inline(content) => Ok(content[..content.len().min(HEAD_MAX)].to_vec()),
+        Body::File { path, .. } | Body::Headed { path, .. } => {
+            let mut head = Vec::new();
+            tokio::fs::File::open(path.as_path()).await?.take(HEAD_MAX as u64).read_to_end(&mut head).await?;
+            Ok(head)
+        }
+    }
+}
+
+/// A delivery for each recipient, where each gets a copy of his own: a transaction holds one.
+fn apart(deliveries: Vec<Delivery>) -> Vec<Delivery> {
+    let each = deliveries.into_iter().flat_map(|delivery| {
+        let mut recipients = delivery.recipients.clone().into_iter();
+        std::iter::from_fn(move || recipients.next().map(|one| Delivery { recipients: vec![one], ..delivery.clone() }))
+    });
+    each.zip(0..).map(|(delivery, part)| Delivery { id: DeliveryId { part, ..delivery.id }, ..delivery }).collect()
+}
+
 impl SpoolIntake {
+    /// Is this an answer to our mail, and by what address?
+    fn answer_to(&self, recipients: &[Recipient]) -> Option<(&Feedback, Mailbox)> {
+        let (feedback, first) = (self.feedback.as_deref()?, recipients.first()?);
+        feedback.way_back(&first.address).map(|_| (feedback, first.address.clone()))
+    }
+
     async fn store(&self, message: Received<SealedBody>) -> Result<(), AcceptError> {
         let Received { mut envelope, recipients, dropped, body, at, tls } = message;
         let id = envelope.id;
         let fault = |error| AcceptError::Failed(format!("the signature of {id}: {error}"));
-        let body = body.signed().await.map_err(fault)?;
+        let Sealed { writer: body, copies } = body.signed().await.map_err(fault)?;
         envelope.size_bytes = body.size_bytes();
         let envelope = Arc::new(envelope);
         let mut deliveries = deliveries(envelope.id, recipients);
+        if let Some(feedback) = &self.feedback
+            && feedback.makes_copies(&envelope.sender, copies.is_some())
+        {
+            deliveries = apart(deliveries);
+            let stamped = feedback.stamp(&envelope, &mut deliveries, copies).await;
+            stamped.map_err(|error| AcceptError::Failed(format!("the copies of {id}: {error}")))?;
+        }
         for delivery in &mut deliveries {
             delivery.next_attempt = at.filter(|at| *at > envelope.received);
         }
@@ -146,6 +211,7 @@ pub(super) fn deliveries(message: QueueId, recipients: Vec<Recipient>) -> Vec<De
                 refusal: None,
                 failed: Vec::new(),
                 next_hop: None,
+                own: None,
             });
         }
         let known = &mut deliveries[place].recipients;

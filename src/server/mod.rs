@@ -9,6 +9,7 @@ mod admitted;
 mod alerts;
 mod allowances;
 mod control;
+mod feedback;
 mod identity;
 mod intake;
 mod lanes;
@@ -54,6 +55,7 @@ use crate::dispatch::engine::{self, Engine, Handle, Resources};
 use crate::dispatch::message::Input;
 use crate::dkim::{self, Signers};
 use crate::event::{EventLog, Tail};
+use crate::feedback::store::Store;
 use crate::inbound::{Bound, Front, Slowed};
 use crate::limits::{self, Connections};
 use crate::metrics::Meters;
@@ -76,6 +78,7 @@ use crate::webhook::{self, Hooks, Surroundings};
 use admitted::Admitted;
 use alerts::{RelayMeans, Roads};
 use control::{About, RelayControl};
+use feedback::Feedback;
 use identity::Known;
 use intake::SpoolIntake;
 use pressure::Pressure;
@@ -317,6 +320,8 @@ impl Relay {
             let _ = done.send(());
         });
 
+        let parts = (suppressions.clone(), rules.clone(), spool.clone());
+        let feedback = way_back(&config, parts, &clock, &tasks, &writers, (&stop_engine, &stop_writers))?;
         let intake = Arc::new(SpoolIntake {
             spool: spool.clone(),
             suppressions: suppressions.clone(),
@@ -325,6 +330,7 @@ impl Relay {
             said: Seldom::minutely(),
             meters: meters.clone(),
             sealing,
+            feedback: feedback.clone(),
         });
         intake.set_at_injection(config.suppression.at_injection);
         let greeting = if config.hostname.is_empty() { identity::private_name() } else { config.hostname.clone() };
@@ -368,6 +374,7 @@ impl Relay {
             gate: front.gate().clone(),
             seen,
             tasks: tasks.clone(),
+            feedback,
         };
         let control = Arc::new(control);
         let socket = admin::Server::bind(&config.data_dir)?;
@@ -558,6 +565,7 @@ impl Relay {
         let token = self.web.prepare(config)?;
         let roots = roots::load(&config.delivery.ca_file)?;
         let keys = keys(config).await?;
+        let tokens = feedback::prepare(config).map_err(anyhow::Error::msg)?;
         self.admitted.reload(config).await?;
         self.front.reload(&config.relay)?;
         self.connector.set_roots(&roots)?;
@@ -565,6 +573,9 @@ impl Relay {
         self.sts.set_around(sts::around(config, dns.clone()));
         self.intake.set_at_injection(config.suppression.at_injection);
         self.intake.sealing.set(keys);
+        if let Some(feedback) = &self.intake.feedback {
+            feedback.set(tokens);
+        }
         self.alerts.reload(&config.alerts);
         self.means.set_roads(Roads { router: router.clone(), dns: dns.clone() });
         self.intake.suppressions.set_policy(config.suppression.policy());
@@ -583,6 +594,30 @@ struct OpenSpool {
     writer: spool::Writer,
     tail: Tail,
     last_line: watch::Receiver<u64>,
+}
+
+/// Opens what knows of tokens, where `[feedback]` is on.
+fn way_back(
+    config: &Config,
+    (suppressions, rules, spool): (List, Arc<rules::InForce>, Spool),
+    clock: &Clock,
+    tasks: &TaskTracker,
+    writers: &Writers,
+    (stop_tasks, stop_writers): (&CancellationToken, &CancellationToken),
+) -> anyhow::Result<Option<Arc<Feedback>>> {
+    let prepared = feedback::prepare(config).map_err(anyhow::Error::msg)?;
+    if config.feedback.domain().is_none() {
+        return Ok(None);
+    }
+    let (store, writer) = Store::open(&config.data_dir, clock.clone())?;
+    writers.spawn("feedback.sqlite", writer.run(stop_writers.clone()));
+    let parts = feedback::Parts { store: store.clone(), suppressions, rules, spool, clock: clock.clone() };
+    let feedback = Feedback::new(prepared, parts);
+    if let Some(feedback) = &feedback {
+        let kept = feedback.clone();
+        tasks.spawn(store.keep_tidy(clock.clone(), move || kept.keep(), stop_tasks.clone()));
+    }
+    Ok(feedback)
 }
 
 /// The event log, counted as it is written. It is opened only when the data folder is ours: opening mends what a crash has torn.

@@ -167,6 +167,7 @@ mod tests {
             refusal: None,
             failed: Vec::new(),
             next_hop: None,
+            own: None,
         }
     }
 

@@ -20,6 +20,8 @@ use crate::inbound::BodySink;
 use crate::spool::{BodyWriter, Seal};
 use crate::types::Seldom;
 
+/// The fields that copies get for themselves, in the order in which they stand and are signed.
+pub(super) const COPY_FIELDS: [&str; 2] = ["List-Unsubscribe", "List-Unsubscribe-Post"];
 /// What all messages under way keep of their headers: as much as the front door holds of them.
 const HEADERS_MAX: usize = 8 << 20;
 /// What each may keep whatever the others do: as much as the fields of nearly every message take.
@@ -55,11 +57,13 @@ impl Sealing {
         self.signers.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A content that is signed while it is written.
-    pub(super) fn body(self: &Arc<Sealing>, writer: BodyWriter) -> SealedBody {
+    /// A content that is signed while it is written. `copies`: each copy is to get the fields `COPY_FIELDS`.
+    pub(super) fn body(self: &Arc<Sealing>, writer: BodyWriter, copies: bool) -> SealedBody {
         let signers = self.signers();
-        let stage = if signers.is_empty() { Stage::Plain } else { Stage::Header(Box::new(Signing::new(signers))) };
-        SealedBody { writer, sealing: self.clone(), stage, share: Share { all: self.headers.clone(), counted: 0 } }
+        let looks = copies || !signers.is_empty();
+        let stage = if looks { Stage::Header(Box::new(Signing::new(signers))) } else { Stage::Plain };
+        let share = Share { all: self.headers.clone(), counted: 0 };
+        SealedBody { writer, sealing: self.clone(), stage, share, copies, takes_fields: false }
     }
 
     /// A content of ours with its signatures before it; as it is where nobody signs it or it cannot be signed.
@@ -126,6 +130,43 @@ pub(super) struct SealedBody {
     sealing: Arc<Sealing>,
     stage: Stage,
     share: Share,
+    /// Each copy is to get fields of its own.
+    copies: bool,
+    /// And may: the message has none of their names, and none that signs it would say otherwise.
+    takes_fields: bool,
+}
+
+/// A content that is complete, with its signatures, or with what signs each copy.
+pub(super) struct Sealed {
+    pub(super) writer: BodyWriter,
+    /// None: no copy gets fields of its own.
+    pub(super) copies: Option<Copies>,
+}
+
+/// Signs copies one after the other.
+pub(super) struct Copies {
+    sealing: Arc<Sealing>,
+    /// None: nobody signs the message.
+    ready: Option<Arc<Ready>>,
+}
+
+impl Copies {
+    /// The fields of each copy, with its signatures before them.
+    pub(super) async fn signed(&self, fields: Vec<String>) -> Result<Vec<String>, String> {
+        let Some(ready) = &self.ready else { return Ok(fields) };
+        let begin = |own: String| {
+            let ready = ready.clone();
+            self.sealing.threads.run(move || ready.sign_copy(own.as_bytes()).map(|signed| (signed, own)))
+        };
+        let begun: Vec<_> = fields.into_iter().map(begin).collect();
+        let mut done = Vec::with_capacity(begun.len());
+        for copy in begun {
+            let signed = copy.await.map_err(|_| "it was not made".to_string())?;
+            let (signed, own) = signed.map_err(|error| error.to_string())?;
+            done.push(String::from_utf8_lossy(&signed).into_owned() + &own);
+        }
+        Ok(done)
+    }
 }
 
 enum Stage {
@@ -137,13 +178,15 @@ enum Stage {
         signing: Box<Signing>,
         at: u64,
     },
+    /// Each copy is signed for itself.
+    Copies(Box<Signing>),
 }
 
 impl BodySink for SealedBody {
     async fn write(&mut self, octets: &[u8]) -> io::Result<()> {
         match &mut self.stage {
             Stage::Plain => self.writer.write(octets).await,
-            Stage::Body { signing, .. } => {
+            Stage::Body { signing, .. } | Stage::Copies(signing) => {
                 signing.body(octets);
                 self.writer.write(octets).await
             }
@@ -159,7 +202,7 @@ impl BodySink for SealedBody {
                 let (header, body) = octets.split_at(end);
                 self.writer.write(header).await?;
                 self.begin_body().await?;
-                if let Stage::Body { signing, .. } = &mut self.stage {
+                if let Stage::Body { signing, .. } | Stage::Copies(signing) = &mut self.stage {
                     signing.body(body);
                 }
                 self.writer.write(body).await
@@ -173,6 +216,11 @@ impl SealedBody {
     /// at the end of the header where its beginning lies in a file already.
     async fn begin_body(&mut self) -> io::Result<()> {
         let Stage::Header(mut signing) = std::mem::replace(&mut self.stage, Stage::Plain) else { return Ok(()) };
+        if self.copies && !COPY_FIELDS.iter().any(|name| signing.has_field(name)) {
+            self.share.resize(0);
+            self.begin_copies(signing);
+            return Ok(());
+        }
         let draft = match signing.draft(self.sealing.seconds()) {
             Ok(draft) => draft,
             Err(why) => {
@@ -190,13 +238,38 @@ impl SealedBody {
         Ok(())
     }
 
-    /// Signs what was written; the content is complete.
-    pub(super) async fn signed(mut self) -> Result<BodyWriter, String> {
-        if let Stage::Body { signing, at } = self.stage {
-            let signed = self.sealing.sign(signing.finish()).await?;
-            self.writer.overwrite(at, &signed).await.map_err(|error| error.to_string())?;
+    /// A message that somebody has signed already as it is stays as it is.
+    fn begin_copies(&mut self, mut signing: Box<Signing>) {
+        match signing.draft_copies(self.sealing.seconds(), &COPY_FIELDS) {
+            Ok(()) => {
+                self.takes_fields = true;
+                self.stage = Stage::Copies(signing);
+            }
+            Err(why) => {
+                self.takes_fields = matches!(why, Unsigned::NoKey | Unsigned::NoAuthor);
+                self.sealing.tell(&self.writer.id(), why);
+            }
         }
-        Ok(self.writer)
+    }
+
+    /// Signs what was written; the content is complete.
+    pub(super) async fn signed(mut self) -> Result<Sealed, String> {
+        let mut ready = None;
+        match self.stage {
+            Stage::Body { signing, at } => {
+                let signed = self.sealing.sign(signing.finish()).await?;
+                self.writer.overwrite(at, &signed).await.map_err(|error| error.to_string())?;
+            }
+            Stage::Copies(signing) => ready = Some(Arc::new(signing.finish())),
+            Stage::Plain | Stage::Header(_) => {}
+        }
+        let copies = self.takes_fields.then(|| Copies { sealing: self.sealing.clone(), ready });
+        Ok(Sealed { writer: self.writer, copies })
+    }
+
+    /// What was written, as it is: for a content that is read here and goes nowhere.
+    pub(super) fn unsigned(self) -> BodyWriter {
+        self.writer
     }
 }
 
@@ -268,7 +341,7 @@ mod tests {
 
     /// What lies in the spool's hands after `message` was written in these pieces.
     async fn stored(sealing: &Arc<Sealing>, spool: &Spool, message: &[u8], size: usize) -> io::Result<Vec<u8>> {
-        let mut body = sealing.body(spool.body(spool.ids().next(NOW)));
+        let mut body = sealing.body(spool.body(spool.ids().next(NOW)), false);
         let mut rest = message;
         while !rest.is_empty() {
             // A CRLF is never cut in two.
@@ -277,7 +350,7 @@ mod tests {
             body.write(piece).await?;
             rest = after;
         }
-        let writer = body.signed().await.map_err(io::Error::other)?;
+        let writer = body.signed().await.map_err(io::Error::other)?.writer;
         let length = writer.size_bytes();
         let content = writer.finish().await?;
         let text = match (&content.body, &content.file) {
@@ -324,7 +397,7 @@ mod tests {
         let to = format!("To: x\r\n{}", " somebody@c.example,\r\n".repeat(10_000));
         let mut bodies = Vec::new();
         let refused = loop {
-            let mut body = sealing.body(spool.body(spool.ids().next(NOW)));
+            let mut body = sealing.body(spool.body(spool.ids().next(NOW)), false);
             match body.write(to.as_bytes()).await {
                 Ok(()) => bodies.push(body),
                 Err(error) => break error,

@@ -13,10 +13,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::control::{RelayControl, failed, record};
+use super::feedback::Click;
 use super::intake::SpoolIntake;
 use super::listing::{narrowed, narrowed_suppressions, suppress_record};
 use super::submission::hand_in;
-use crate::admin::record::{LaneRecord, LaneState, QueueDetail, QueueRecord, RelayRecord};
+use crate::admin::record::{FeedbackRecord, LaneRecord, LaneState, QueueDetail, QueueRecord, RelayRecord};
 use crate::admin::{Answer, Control, Failed, Filter, Input, Request, SuppressFilter, SuppressRecord};
 use crate::alert::Alerts;
 use crate::auth::Auth;
@@ -24,7 +25,8 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::event::backward::{self, Limits};
 use crate::event::{Choice, Entry};
-use crate::http::{Counted, EventPage, Means, Page, StandingAlert};
+use crate::feedback::reading::HEAD_MAX as HEAD_READ;
+use crate::http::{Clicked, Counted, EventPage, Means, Page, StandingAlert};
 use crate::inbound::Front;
 use crate::metrics::history::{History, LaneState as LaneSample, SAMPLE_SECS, Span, State};
 use crate::metrics::{File, Gauges, LaneGauges, Meters, OTHER};
@@ -33,7 +35,7 @@ use crate::submit::keys::{Begun, Keys, Mark};
 use crate::submit::{NotTaken, Submission, Submitted};
 use crate::suppress::{PIECE, Place};
 use crate::throttle::Profiles;
-use crate::types::{Body, DeliveryId, Domain, EventKind, QueueId, Timestamp};
+use crate::types::{Body, DeliveryId, Domain, EventKind, Mailbox, QueueId, Timestamp};
 
 /// How long is looked for one page of the queue; it ends then, with what was found and where to go on.
 const LOOK_TIME: Duration = Duration::from_millis(80);
@@ -541,6 +543,27 @@ impl Means for RelaySite {
         }
     }
 
+    async fn feedback(
+        &self,
+        message: Bytes,
+        recipient: Option<Mailbox>,
+        client: IpAddr,
+    ) -> Result<FeedbackRecord, Failed> {
+        let head = message[..message.len().min(HEAD_READ)].to_vec();
+        self.control.feedback(head, recipient.as_ref(), Some(client)).await
+    }
+
+    async fn click(&self, token: &str, client: IpAddr) -> Clicked {
+        match &self.control.feedback {
+            Some(feedback) => clicked(feedback.click(token, client).await),
+            None => Clicked::Off,
+        }
+    }
+
+    fn peek(&self, token: &str) -> Clicked {
+        self.control.feedback.as_ref().map_or(Clicked::Off, |feedback| clicked(feedback.peek(token)))
+    }
+
     async fn report(&self, provider: String) -> Result<Option<String>, Failed> {
         let (settings, rules) = (self.settings(), self.control.rules.get());
         let made = crate::report::report(&provider, &settings.config, &rules, &*settings.dns, self.clock.now()).await;
@@ -549,12 +572,21 @@ impl Means for RelaySite {
     }
 }
 
+fn clicked(click: Click) -> Clicked {
+    match click {
+        Click::Done => Clicked::Done,
+        Click::Unknown => Clicked::Unknown,
+        Click::Expired => Clicked::Expired,
+        Click::Failed => Clicked::Failed,
+    }
+}
+
 /// The beginning of a content.
 fn head(body: &Body) -> std::io::Result<Vec<u8>> {
     use std::io::Read as _;
     match body {
         Body::Inline(content) => Ok(content[..content.len().min(HEADER_MAX)].to_vec()),
-        Body::File { path, .. } => {
+        Body::File { path, .. } | Body::Headed { path, .. } => {
             let mut head = Vec::new();
             std::fs::File::open(&**path)?.take(HEADER_MAX as u64).read_to_end(&mut head)?;
             Ok(head)

@@ -82,8 +82,9 @@ fn all_files(config: &Config, files: &[PathBuf]) -> Vec<PathBuf> {
     let passwords = config.route.iter().filter(|route| route.enabled).map(|route| &route.password_file);
     let passwords = passwords.filter(|file| !file.is_empty()).map(PathBuf::from);
     let of_keys = config.dkim.iter().map(|entry| &entry.key_file).filter(|file| !file.is_empty()).map(PathBuf::from);
+    let tokens = Some(&config.feedback.key_file).filter(|file| !file.is_empty()).map(PathBuf::from);
     let given = files.iter().cloned().chain(admitted::files(config));
-    given.chain(of_hooks).chain(token).chain(authorities).chain(passwords).chain(of_keys).collect()
+    given.chain(of_hooks).chain(token).chain(authorities).chain(passwords).chain(of_keys).chain(tokens).collect()
 }
 
 fn say_root() {

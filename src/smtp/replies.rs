@@ -45,6 +45,7 @@ answers! {
     HELLO = 250 "" "{}";
     OK = 250 "2.0.0" "ok";
     CHUNK_TAKEN = 250 "2.0.0" "{} octets taken";
+    ANSWER_TAKEN = 250 "2.0.0" "answer {} taken";
     QUEUED = 250 "2.0.0" "queued as {}";
     SENDER_TAKEN = 250 "2.1.0" "sender taken";
     PRIORITY_CHANGED = 250 "2.3.6" "{} is the priority of the message: the user may ask for no more";
@@ -61,9 +62,11 @@ answers! {
     SLOWED = 450 "4.7.1" "slowed down, send it again later: {}";
     TOO_FAST = 450 "4.7.1" "too many messages, send it again later: {}";
     DAY_USED_UP = 450 "4.7.1" "too many recipients for one day, send it again later: {}";
+    ANSWERS_BUSY = 451 "4.3.2" "too many answers are read just now, send it again later";
     SPOOL_FAILED = 451 "4.3.0" "the message could not be stored, send it again later";
     NO_ROOM = 452 "4.3.1" "no room for the message, send it again later: {}";
     TOO_MANY_UNDER_WAY = 452 "4.3.1" "no room for more recipients at this moment, send to this one later";
+    ANSWER_ALONE = 452 "4.5.3" "an answer to a message comes alone, send the others in another";
     TOO_MANY_RECIPIENTS = 452 "4.5.3" "no more than {} recipients in one message, send the others in another";
     LOG_IN_LATER = 454 "4.7.0" "logging in is not possible now, try again later: {}";
     LINE_TOO_LONG = 500 "5.5.2" "the line is too long";
@@ -84,6 +87,7 @@ answers! {
     LOG_IN_REFUSED = 535 "5.7.8" "user or password is wrong";
     LOG_IN_NEEDS_TLS = 538 "5.7.11" "logging in takes TLS here, or a client in relay.trusted_networks";
     SUPPRESSED = 550 "5.1.1" "recipient is suppressed: {}";
+    NO_ANSWER_WANTED = 550 "5.1.1" "no answer is taken at this address: {}";
     NO_POSTMASTER = 550 "5.1.1" "postmaster has no mailbox: set relay.postmaster (WEIR_RELAY__POSTMASTER)";
     NUL_IN_MESSAGE = 550 "5.6.0" "a NUL octet stands in the message (RFC 5322 forbids it)";
     BARE_NEWLINES = 550 "5.6.0" "a CR or LF stands alone in the message (RFC 5321 section 2.3.8); limits.bare_newlines = \"normalize\" admits it";

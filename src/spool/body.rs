@@ -317,7 +317,7 @@ mod tests {
             assert_eq!(content.body.size_bytes(), size as u64);
             let found = match &content.body {
                 Body::Inline(bytes) => bytes.to_vec(),
-                Body::File { path, .. } => std::fs::read(&**path).unwrap(),
+                Body::File { path, .. } | Body::Headed { path, .. } => std::fs::read(&**path).unwrap(),
             };
             assert_eq!((found == text, content.file.is_some()), (true, in_file), "{size}");
         }
@@ -340,7 +340,7 @@ mod tests {
             let content = writer.finish().await.unwrap();
             let found = match &content.body {
                 Body::Inline(bytes) => bytes.to_vec(),
-                Body::File { path, .. } => std::fs::read(&**path).unwrap(),
+                Body::File { path, .. } | Body::Headed { path, .. } => std::fs::read(&**path).unwrap(),
             };
             assert_eq!((found.len() as u64, found.len()), (content.body.size_bytes(), 8 + rest));
             assert!(found.starts_with(b"BBBBheadyx") && found.ends_with(b"x"), "{rest}");

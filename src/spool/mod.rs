@@ -196,8 +196,19 @@ pub fn keep_private(folder: &Path) {
 
 /// Does nothing lie in the data folder but what weir puts there? Not so where somebody gave it a folder of other things.
 fn holds_only_ours(folder: &Path) -> bool {
-    const OURS: [&str; 10] =
-        ["dkim", "spool", "bodies", "lock", "events", "suppression", "state", "control", "http-token", "lost+found"];
+    const OURS: [&str; 11] = [
+        "dkim",
+        "spool",
+        "bodies",
+        "lock",
+        "events",
+        "suppression",
+        "state",
+        "control",
+        "feedback",
+        "http-token",
+        "lost+found",
+    ];
     std::fs::read_dir(folder).is_ok_and(|entries| {
         entries
             .flatten()

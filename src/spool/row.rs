@@ -23,7 +23,7 @@ pub(super) const ENVELOPE: &str = "m.id, m.received, m.sender, m.size, m.report,
 /// Where the columns of `delivery` begin when they stand behind those of `message`.
 pub(super) const DELIVERY_START: usize = 12;
 /// The columns of `delivery` in the order `delivery` reads them.
-pub(super) const DELIVERY: &str = "d.message, d.part, d.domain, d.recipients, d.state, d.attempts, d.next_attempt, d.delay_reported, d.refusal, d.provider, d.failed, d.next_hop";
+pub(super) const DELIVERY: &str = "d.message, d.part, d.domain, d.recipients, d.state, d.attempts, d.next_attempt, d.delay_reported, d.refusal, d.provider, d.failed, d.next_hop, d.own";
 
 /// The parameters of MAIL that few messages have.
 #[derive(Serialize, Deserialize, Default, PartialEq)]
@@ -97,7 +97,7 @@ pub(super) fn insert_delivery(connection: &Connection, delivery: &Delivery) -> r
     connection
         .prepare_cached(
             "INSERT INTO delivery (message, part, domain, recipients, state, attempts, next_attempt, delay_reported, \
-             provider, source, refusal, failed, next_hop) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+             provider, source, refusal, failed, next_hop, own) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
         )?
         .execute(params![
             delivery.id.message.key(),
@@ -113,6 +113,7 @@ pub(super) fn insert_delivery(connection: &Connection, delivery: &Delivery) -> r
             refusal.map(json).transpose()?,
             failed(delivery)?,
             delivery.next_hop.as_ref().map(ToString::to_string),
+            delivery.own.as_deref().map(json).transpose()?,
         ])
         .map(drop)
 }
@@ -121,7 +122,7 @@ fn failed(delivery: &Delivery) -> rusqlite::Result<Option<String>> {
     if delivery.failed.is_empty() { Ok(None) } else { json(&delivery.failed).map(Some) }
 }
 
-/// Returns false if the delivery is gone.
+/// Returns false if the delivery is gone. What its copy has of its own never changes.
 pub(super) fn update_delivery(connection: &Connection, delivery: &Delivery) -> rusqlite::Result<bool> {
     let refusal = delivery.refusal.as_ref();
     connection
@@ -207,6 +208,12 @@ pub(super) fn delivery(row: &Row<'_>, start: usize) -> Result<Delivery, SpoolErr
         refusal,
         failed,
         next_hop: next_hop(row, start + 11)?,
+        own: match row.get_ref(start + 12)? {
+            ValueRef::Text(text) => Some(
+                serde_json::from_slice(text).map_err(|e| fault("what its copy has of its own cannot be read", &e))?,
+            ),
+            _ => None,
+        },
     })
 }
 

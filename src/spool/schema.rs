@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 /// One entry a version; an entry that was released is never changed again.
-pub(super) const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2];
+pub(super) const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3];
 
 const VERSION_1: &str = "
 CREATE TABLE meta (
@@ -56,6 +56,11 @@ CREATE INDEX delivery_due ON delivery (next_attempt) WHERE next_attempt IS NOT N
 const VERSION_2: &str = "
 ALTER TABLE message ADD COLUMN class TEXT;
 ALTER TABLE delivery ADD COLUMN next_hop TEXT;
+";
+
+/// What one recipient's copy has of its own; the last column, so that a walk through the queue does not read it.
+const VERSION_3: &str = "
+ALTER TABLE delivery ADD COLUMN own TEXT;
 ";
 
 pub(super) fn database(folder: &Path) -> PathBuf {

@@ -431,7 +431,7 @@ impl Work {
     fn accept(&mut self, on: &Connection, accept: &Accept) -> rusqlite::Result<()> {
         let content = match &accept.content.body {
             Body::Inline(bytes) => Some(&bytes[..]),
-            Body::File { .. } => None,
+            Body::File { .. } | Body::Headed { .. } => None,
         };
         self.insert(on, &accept.envelope, &accept.deliveries, content)
     }

@@ -201,6 +201,7 @@ pub(super) fn delivery(id: QueueId, part: u16, domain: &str) -> Delivery {
         refusal: None,
         failed: Vec::new(),
         next_hop: None,
+        own: None,
     }
 }
 
@@ -223,7 +224,7 @@ fn refusal() -> Refusal {
 async fn content(stored: &Stored) -> Vec<u8> {
     match &stored.body {
         Body::Inline(bytes) => bytes.to_vec(),
-        Body::File { path, .. } => tokio::fs::read(&**path).await.unwrap(),
+        Body::File { path, .. } | Body::Headed { path, .. } => tokio::fs::read(&**path).await.unwrap(),
     }
 }
 

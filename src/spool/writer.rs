@@ -150,7 +150,7 @@ impl Writer {
         while let Some(Request { accept, answer }) = next.take() {
             bytes += match &accept.content.body {
                 Body::Inline(content) => content.len(),
-                Body::File { .. } => 0,
+                Body::File { .. } | Body::Headed { .. } => 0,
             };
             batch.accepts.push(accept);
             answers.push(answer);

@@ -19,6 +19,8 @@ words! {
         Wave = "wave",
         /// Somebody there called our mail unwanted.
         Complaint = "complaint",
+        /// Somebody there asked to get no more.
+        Unsubscribe = "unsubscribe",
         Manual = "manual",
         Import = "import",
     }

@@ -3,9 +3,11 @@
 //! Only recipients without a final outcome stand in a delivery. When the last one is settled the delivery is gone, and
 //! with the last delivery the message.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
-use super::{Class, DeliveryId, Domain, NextHop, Recipient, Timestamp};
+use super::{Class, DeliveryId, Domain, Mailbox, NextHop, Recipient, Timestamp};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Delivery {
@@ -25,6 +27,19 @@ pub struct Delivery {
     pub failed: Vec<Failed>,
     /// An operator sends it there instead of to the MX hosts of its domain.
     pub next_hop: Option<NextHop>,
+    /// What this copy has of its own; then it has one recipient. Decided when the message came in, so that every attempt sends the same.
+    pub own: Option<Arc<Own>>,
+}
+
+/// What one recipient's copy of a message has that no other has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Own {
+    /// In place of the sender in MAIL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub return_path: Option<Mailbox>,
+    /// Fields before the content, with their signatures; ends of lines are CRLF.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub header: String,
 }
 
 /// A recipient that will not be reached, and what its sender is told about it.

@@ -25,6 +25,14 @@ words! {
         Blocked = "blocked",
         Paused = "paused",
         Resumed = "resumed",
+        /// A report after the 250: the message did not arrive.
+        Returned = "returned",
+        /// The recipient called the message unwanted.
+        Complained = "complained",
+        /// The recipient asked to get no more.
+        Unsubscribed = "unsubscribed",
+        /// An answer that changes nothing.
+        Feedback = "feedback",
         /// A person should look.
         Alert = "alert",
     }
@@ -59,6 +67,10 @@ pub struct Event {
     /// For a person (`alert`, lane events).
     pub text: Option<String>,
     pub remedy: Option<String>,
+    /// Message-ID of the report (events of answers).
+    pub report: Option<String>,
+    /// Fields of this event that were found out and not said, parted by commas.
+    pub derived: Option<Arc<str>>,
 }
 
 impl Event {
@@ -86,6 +98,8 @@ impl Event {
             size_bytes: None,
             text: None,
             remedy: None,
+            report: None,
+            derived: None,
         }
     }
 }

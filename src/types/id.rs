@@ -32,6 +32,11 @@ impl QueueId {
         self.0
     }
 
+    /// Not greater than any of a message received at this moment or later.
+    pub fn first_of(moment: Timestamp) -> QueueId {
+        QueueId(moment.millis().clamp(0, i64::MAX >> SEQUENCE_BITS) << SEQUENCE_BITS)
+    }
+
     /// When the message was received, to the millisecond.
     pub fn received(self) -> Timestamp {
         Timestamp::from_millis(self.0 >> SEQUENCE_BITS)

@@ -36,7 +36,7 @@ pub use address::{AddressError, Domain, Mailbox, ReversePath};
 pub use alert::{ALL_CLEAR, Alert};
 pub use body::Body;
 pub use client::{client_of, network_of};
-pub use delivery::{Delivery, DeliveryState, Failed, Refusal};
+pub use delivery::{Delivery, DeliveryState, Failed, Own, Refusal};
 pub use envelope::{BodyType, Envelope, Notify, Origin, Recipient, Ret, SCHEDULE_MAX};
 pub use event::{Event, EventKind};
 pub use hop::{HopHost, NextHop};

@@ -102,6 +102,7 @@ async fn accept(spool: &Spool, size: usize) -> Result<QueueId, SpoolError> {
         refusal: None,
         failed: Vec::new(),
         next_hop: None,
+        own: None,
     };
     let message = NewMessage { envelope: Arc::new(envelope), deliveries: vec![delivery], body, events: Vec::new() };
     spool.accept(message).await.map(|()| id)

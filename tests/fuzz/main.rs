@@ -106,6 +106,7 @@ targets!(
     config,
     dkim,
     event_log,
+    feedback,
     header,
     incoming,
     outgoing,

@@ -141,6 +141,7 @@ fn message(id: QueueId, size: usize, body: weir::spool::BodyWriter) -> NewMessag
         refusal: None,
         failed: Vec::new(),
         next_hop: None,
+        own: None,
     };
     NewMessage { envelope: Arc::new(envelope), deliveries: vec![delivery], body, events: Vec::new() }
 }
@@ -384,7 +385,9 @@ impl Promised {
             let stored = spool.load(summary.id).await.map_err(|e| e.to_string())?.ok_or("vanished")?;
             let bytes = match stored.body {
                 Body::Inline(bytes) => bytes.to_vec(),
-                Body::File { path, .. } => std::fs::read(&*path).map_err(|e| e.to_string())?,
+                Body::File { path, .. } | Body::Headed { path, .. } => {
+                    std::fs::read(&*path).map_err(|e| e.to_string())?
+                }
             };
             let id = summary.id.message;
             if bytes != content(id, usize::try_from(stored.envelope.size_bytes).unwrap()) {

@@ -28,6 +28,7 @@ const USES: &[(&str, &str)] = &[
     ("spool", "clock sqlite types"),
     ("suppress", "clock sqlite types"),
     ("event", "clock spool types"),
+    ("feedback", "clock sqlite types"),
     ("auth", "clock types"),
     ("inbound", "auth clock smtp types"),
     ("outbound", "smtp types"),
@@ -42,7 +43,7 @@ const USES: &[(&str, &str)] = &[
     ("dispatch", "clock outbound queue route spool suppress throttle types verdict"),
     (
         "config",
-        "alert::options auth::options dispatch::options dkim::options event::options http::options inbound::options log outbound::options \
+        "alert::options auth::options dispatch::options dkim::options event::options feedback::options http::options inbound::options log outbound::options \
          queue::options route::options sandbox suppress::options throttle::options types verdict::options webhook::options",
     ),
     ("preflight", "types"),
@@ -53,13 +54,13 @@ const USES: &[(&str, &str)] = &[
     ("admin", "types"),
     (
         "server",
-        "admin alert auth clock config dispatch dkim doctor event http inbound limits memory metrics outbound \
+        "admin alert auth clock config dispatch dkim doctor event feedback http inbound limits memory metrics outbound \
          post preflight queue report route sandbox smtp spool state submit suppress throttle types verdict webhook",
     ),
     ("demo", "admin clock config route server simulate types"),
     (
         "cli",
-        "admin auth clock config demo dkim doctor event inbound log outbound rehearse \
+        "admin auth clock config demo dkim doctor event feedback inbound log outbound rehearse \
          report route server simulate spool state suppress throttle types verdict webhook",
     ),
 ];
@@ -77,6 +78,10 @@ const PURE: &[&str] = &[
     "simulate/",
     "dkim/",
     "doctor/spf/",
+    "feedback/fields.rs",
+    "feedback/judgement.rs",
+    "feedback/reading/",
+    "feedback/token.rs",
     "doctor/dkim.rs",
     "doctor/dmarc.rs",
     "doctor/finding.rs",

@@ -148,6 +148,41 @@ fn where_a_conversion_breaks_our_signatures_they_are_made_anew_and_are_the_same_
 }
 
 #[test]
+fn each_copy_is_signed_with_the_fields_it_has_for_itself() {
+    let scene = scene(|config, _| {
+        config
+            .set("http", "address", "\"127.0.0.1:0\"")
+            .set("feedback", "domain", "\"fb.sender.test\"")
+            .set("feedback", "url", "\"https://fb.sender.test\"")
+            .set("feedback", "return_path", "[\"sender.test\"]")
+            .set("feedback", "list_unsubscribe", "[\"sender.test\"]")
+    });
+    let large = "A line of a large message, with  blanks. \r\n".repeat(10_000);
+    for body in ["Hello. \r\n\r\n\r\n", large.as_str()] {
+        let before = scene.mx.accepted_count();
+        let content = format!("X-Weir-Expire: 2d\n{HEADER}Subject: boots\n\n{body}");
+        scene.relay.submit("app@sender.test", &["u@x.test", "v@x.test", "w@x.test"], content.as_bytes());
+        let copies = scene.mx.wait_accepted(before + 3).split_off(before);
+        let unsubscribe = |copy: &Transaction| copy.header("List-Unsubscribe").unwrap();
+        assert_ne!(unsubscribe(&copies[0]), unsubscribe(&copies[1]));
+        for copy in &copies {
+            assert_eq!((copy.recipients.len(), signatures(copy)), (1, 2));
+            let text = copy.text();
+            let signed = "List-Unsubscribe:List-Unsubscribe:List-Unsubscribe-Post:List-Unsubscribe-Post";
+            assert_eq!(text.replace("\r\n\t ", "").matches(signed).count(), 2, "closed by both: {text:.2000}");
+            scene.keys.all_are_good(&copy.content, &["one", "two"]);
+        }
+    }
+    // A message with a field of its own is signed once for all, as ever.
+    let before = scene.mx.accepted_count();
+    let content = format!("{HEADER}Subject: own\nList-Unsubscribe: <mailto:leave@sender.test>\n\nHello.\n");
+    scene.relay.submit("app@sender.test", &["u@x.test", "v@x.test"], content.as_bytes());
+    let copies = scene.mx.wait_accepted(before + 2).split_off(before);
+    assert_eq!(copies[0].content, copies[1].content);
+    scene.keys.all_are_good(&copies[0].content, &["one", "two"]);
+}
+
+#[test]
 fn every_attempt_sends_the_same_signatures_over_a_kill_and_others_verify_them() {
     let mut scene = scene(|config, _| config);
     let large = "A line of a large message, with  blanks. \r\n".repeat(10_000);

@@ -14,12 +14,12 @@ const TOKEN: &str = "token-of-the-app-0001";
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
-    head: String,
-    body: String,
+    pub head: String,
+    pub body: String,
 }
 
 impl Answer {
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 }
@@ -64,7 +64,11 @@ impl Api {
         Answer { status, head: head.to_string(), body }
     }
 
-    fn with(&self, line: &str, fields: &[&str], body: &str) -> Answer {
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
+    pub fn with(&self, line: &str, fields: &[&str], body: &str) -> Answer {
         let fields: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
         let length = body.len();
         let host = self.address;

@@ -18,6 +18,7 @@ mod doctor;
 mod door;
 mod extensions;
 mod failing_disk;
+mod feedback;
 mod fidelity;
 mod full_disk;
 mod hand;

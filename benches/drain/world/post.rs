@@ -130,6 +130,7 @@ impl Post {
         };
         let delivery = Delivery {
             next_hop: None,
+            own: None,
             id: DeliveryId { message: id, part: 0 },
             domain: address.domain().clone(),
             recipients: vec![Recipient { address, orcpt: None, notify: Notify::default() }],

@@ -119,7 +119,7 @@ const TOOLS: &[Tool] = &[
     Tool {
         name: "events",
         title: "Read the event log",
-        about: "The newest events that match, oldest first. Kinds: accepted, delivered, deferred, bounced, expired, removed, refused, suppressed, throttled, blocked, paused, resumed, alert.",
+        about: "The newest events that match, oldest first. Kinds: accepted, delivered, deferred, bounced, expired, removed, refused, suppressed, throttled, blocked, paused, resumed, returned, complained, unsubscribed, feedback, alert.",
         commands: &[&["events"]],
         parameters: &[
             text("kind", "one kind, or several with commas between them"),

@@ -146,6 +146,10 @@ const STATES = {
 	suppressed: ['stop', 'warn'],
 	throttled: ['slow', 'warn'],
 	resumed: ['ok', 'good'],
+	returned: ['stop', 'bad'],
+	complained: ['stop', 'bad'],
+	unsubscribed: ['stop', 'warn'],
+	feedback: ['idle', 'calm'],
 	alert: ['slow', 'bad'],
 	suspended: ['pause', 'warn'],
 };

@@ -18,6 +18,10 @@ export const KINDS = [
 	'blocked',
 	'paused',
 	'resumed',
+	'returned',
+	'complained',
+	'unsubscribed',
+	'feedback',
 	'alert',
 ];
 /** So many rows are kept on the page; older ones are a press away. */
@@ -207,9 +211,15 @@ export function eventsView(context, query) {
 			['delivered,bounced,expired,removed', 'ends of recipients'],
 			['deferred,bounced,expired', 'trouble'],
 			['throttled,blocked,paused,resumed', 'changes of lanes'],
+			['returned,complained,unsubscribed,feedback', 'answers to mail'],
 			...KINDS.map((k) => [k, k]),
 			...(kinds.length > 1 &&
-			!['delivered,bounced,expired,removed', 'deferred,bounced,expired', 'throttled,blocked,paused,resumed'].includes(query.kind)
+			![
+				'delivered,bounced,expired,removed',
+				'deferred,bounced,expired',
+				'throttled,blocked,paused,resumed',
+				'returned,complained,unsubscribed,feedback',
+			].includes(query.kind)
 				? [[query.kind, kinds.join(', ')]]
 				: []),
 		]);

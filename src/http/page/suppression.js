@@ -6,7 +6,7 @@ import { announce, badge, button, confirm, dialog, el, field, select, show, sinc
 
 const PAGE = 50;
 const CLASSES = ['recipient-unknown', 'recipient-disabled', 'mailbox-full', 'recipient-policy', 'other'];
-const SOURCES = ['bounce', 'wave', 'complaint', 'manual', 'import'];
+const SOURCES = ['bounce', 'wave', 'complaint', 'unsubscribe', 'manual', 'import'];
 
 function add(after) {
 	const recipient = el('input', { type: 'email', name: 'recipient', required: true, autocomplete: 'off' });

@@ -11,14 +11,18 @@ use crate::types::{Class, EventKind};
 
 /// Their `type`.
 pub(super) fn word(kind: EventKind, class: Option<Class>) -> Option<&'static str> {
+    if kind == EventKind::Complained {
+        return Some("complaint");
+    }
     match (kind, class?) {
         (
-            EventKind::Bounced | EventKind::Refused,
+            EventKind::Bounced | EventKind::Returned | EventKind::Refused,
             Class::RecipientUnknown | Class::RecipientDisabled | Class::Routing,
         ) => Some("hard"),
-        (EventKind::Bounced | EventKind::Expired | EventKind::Refused, Class::MailboxFull | Class::Other) => {
-            Some("soft")
-        }
+        (
+            EventKind::Bounced | EventKind::Returned | EventKind::Expired | EventKind::Refused,
+            Class::MailboxFull | Class::Other,
+        ) => Some("soft"),
         (EventKind::Expired, Class::RecipientUnknown | Class::RecipientDisabled | Class::Routing) => Some("soft"),
         _ => None,
     }
@@ -58,6 +62,7 @@ mod tests {
         let meta: Value = serde_json::from_str(value["meta"].as_str().unwrap()).unwrap();
         assert_eq!((&meta["class"], &meta["reply"]), (&json!("recipient-unknown"), &json!("550 5.1.1 \"no\"")));
         assert_eq!(written(Format::Listmonk, "bounced", "ip-block", "550 S3150"), None);
+        assert_eq!(written(Format::Listmonk, "complained", "other", "").unwrap()["type"], "complaint");
         assert_eq!(written(Format::Listmonk, "expired", "mailbox-full", "452 full").unwrap()["type"], "soft");
     }
 }

@@ -25,7 +25,7 @@ pub(super) fn word(kind: EventKind, class: Option<Class>) -> Option<&'static str
     Some(match kind {
         EventKind::Delivered => "Delivery",
         EventKind::Deferred => "Bounce Transient",
-        EventKind::Bounced => match class {
+        EventKind::Bounced | EventKind::Returned => match class {
             Some(Class::RecipientUnknown | Class::RecipientDisabled | Class::Routing) => "Bounce HardBounce",
             Some(Class::IpBlock | Class::SenderBlock | Class::Content) => "Bounce Blocked",
             Some(Class::Authentication) => "Bounce DMARCPolicy",
@@ -33,6 +33,7 @@ pub(super) fn word(kind: EventKind, class: Option<Class>) -> Option<&'static str
         },
         EventKind::Expired => "Bounce SoftBounce",
         EventKind::Suppressed => "SubscriptionChange",
+        EventKind::Complained => "SpamComplaint SpamComplaint",
         _ => return None,
     })
 }
@@ -44,6 +45,7 @@ fn bounce(kind: &str) -> Bounce {
         "HardBounce" => of(1, "Hard bounce", "The receiver does not know the address.", true),
         "Transient" => of(2, "Message delayed", "The receiver did not take the message yet; it is tried again.", false),
         "Blocked" => of(100_006, "ISP block", "The receiver does not take this message, or any from here.", false),
+        "SpamComplaint" => of(100_001, "Spam complaint", "The recipient called this message unwanted.", true),
         "DMARCPolicy" => of(100_009, "DMARC Policy", "The receiver finds the message not authenticated.", false),
         _ => of(4096, "Soft bounce", "The receiver did not take the message.", false),
     }
@@ -72,7 +74,8 @@ pub(super) fn value(entry: &Entry<'_>, word: &str) -> Value {
             put("ChangedAt", json!(time));
             put("Origin", json!("Recipient"));
             put("SuppressSending", json!(true));
-            put("SuppressionReason", json!("HardBounce"));
+            // Where no rule read a reply, a person has said so.
+            put("SuppressionReason", json!(if entry.rule.is_some() { "HardBounce" } else { "ManualSuppression" }));
         }
         _ => {
             let Bounce { code, name, description, is_inactive } = bounce(kind);

@@ -12,13 +12,15 @@ pub(super) fn word(kind: EventKind, class: Option<Class>) -> Option<&'static str
     Some(match kind {
         EventKind::Delivered => "delivered",
         EventKind::Deferred => "deferred",
-        EventKind::Bounced => match class {
+        EventKind::Bounced | EventKind::Returned => match class {
             Some(Class::RecipientUnknown | Class::RecipientDisabled | Class::Routing) => "bounce bounce",
             // Nothing is wrong with the address, or nobody knows: they do not put it on a list for that.
             _ => "bounce blocked",
         },
         EventKind::Expired => "bounce blocked",
         EventKind::Removed | EventKind::Refused => "dropped",
+        EventKind::Complained => "spamreport",
+        EventKind::Unsubscribed => "unsubscribe",
         _ => return None,
     })
 }
@@ -70,6 +72,8 @@ pub(super) fn value(entry: &Entry<'_>, word: &str) -> Value {
             put("status", json!(enhanced(entry).unwrap_or(fallback)));
             put("bounce_classification", json!(classification(entry.class)));
         }
+        // They say no more of these.
+        "spamreport" | "unsubscribe" => {}
         _ => {
             // Their words for a recipient who is on the list.
             let reason = if is_suppressed(entry) { "Bounced Address" } else { "Removed from the queue" };
@@ -121,6 +125,8 @@ mod tests {
             (&value["event"], &value["reason"], value.get("response")),
             (&json!("dropped"), &json!("Removed from the queue"), None)
         );
+        let value = written(Format::SendGrid, "complained", "other", "").unwrap();
+        assert_eq!((&value["event"], value.get("reason")), (&json!("spamreport"), None));
         assert_eq!(written(Format::SendGrid, "suppressed", "recipient-unknown", "550 no"), None);
         assert_eq!(written(Format::SendGrid, "paused", "other", ""), None);
     }

@@ -1,0 +1,771 @@
+//! The way back as the relay goes it: tokens onto mail that leaves, and what comes of answers, by SMTP, by the command, over HTTP and by one
+//! click.
+//!
+//! Rules that always hold:
+//! - what was answered with a success is on disk: the entry of the list, and the event;
+//! - of one message each thing is told once: the same report again changes nothing and writes nothing;
+//! - so many answers are read at once, and of what changes nothing so many events are written in a minute: no flood takes the disk, the
+//!   memory or the time of others.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use super::rules;
+use super::sealing::Copies;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::feedback::fields::Way;
+use crate::feedback::judgement::{Judgement, Known, judge};
+use crate::feedback::key;
+use crate::feedback::options::Feedback as Options;
+use crate::feedback::reading::{self, Complaint, Kind, Reading, Status};
+use crate::feedback::store::{Sent, Store, Told};
+use crate::feedback::token::{NoToken, Purpose, Token};
+use crate::inbound::WayBack;
+use crate::spool::{Change, Spool};
+use crate::suppress::{Entry, Hit, List, Source};
+use crate::types::{
+    Class, Delivery, Domain, Envelope, Event, EventKind, Mailbox, Own, Reading as Verdict, Reply, ReversePath, Scope,
+    Timestamp,
+};
+
+/// Answers that are read at once: each takes a few milliseconds of a processor.
+const READ_AT_ONCE: usize = 2;
+/// Those that may wait for that; more are asked to come later.
+const WAITING_MAX: usize = 64;
+/// Events in a minute of answers that change nothing.
+const EVENTS_PER_MINUTE: u32 = 100;
+/// Of words that go into the list and the log.
+const WORDS_MAX: usize = 300;
+/// The provider of words that nobody knows.
+const ANYBODY: &str = "default";
+/// Hosts of Microsoft's business mail, which reports after the 250.
+const MICROSOFT: [&str; 2] = ["outlook.com", "mx.microsoft"];
+
+pub(super) struct Feedback {
+    store: Store,
+    in_force: RwLock<Arc<InForce>>,
+    suppressions: List,
+    rules: Arc<rules::InForce>,
+    spool: Spool,
+    clock: Clock,
+    turns: Semaphore,
+    waiting: AtomicU32,
+    minute: AtomicI64,
+    written: AtomicU32,
+}
+
+/// What of the configuration holds now.
+struct InForce {
+    way: Way,
+    options: Options,
+}
+
+/// What the relay is built with.
+pub(super) struct Parts {
+    pub store: Store,
+    pub suppressions: List,
+    pub rules: Arc<rules::InForce>,
+    pub spool: Spool,
+    pub clock: Clock,
+}
+
+/// An answer that was handed in.
+pub(super) struct Answer<'a> {
+    /// Its head: what is beyond is not read.
+    pub head: Vec<u8>,
+    /// Where it was sent to, if that is known.
+    pub recipient: Option<&'a Mailbox>,
+    pub client: Option<IpAddr>,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Outcome {
+    pub event: EventKind,
+    /// Whose mail it speaks of, where a token says so.
+    pub sent: Option<Sent>,
+    /// The recipient is held back now, and was not before.
+    pub suppressed: bool,
+    /// For a person.
+    pub text: String,
+}
+
+/// What one click came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Click {
+    Done,
+    Unknown,
+    Expired,
+    Failed,
+}
+
+/// A token that counts, and whom it speaks for.
+struct Found {
+    purpose: Purpose,
+    addressed: bool,
+    sent: Sent,
+}
+
+/// Who waits for a turn; given back on drop.
+struct Waiting<'a>(&'a AtomicU32);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl InForce {
+    /// None: `[feedback]` is off.
+    fn of(config: &Config) -> Result<Option<Arc<InForce>>, String> {
+        let options = config.feedback.clone();
+        let Some(domain) = options.domain() else { return Ok(None) };
+        let keys = key::read_or_make(&options, &config.data_dir)?;
+        Ok(Some(Arc::new(InForce { way: Way::new(domain, &options.url, keys), options })))
+    }
+}
+
+/// What a changed configuration brings, or why it cannot be had; nothing is changed yet.
+pub(super) struct Prepared(Option<Arc<InForce>>);
+
+pub(super) fn prepare(config: &Config) -> Result<Prepared, String> {
+    InForce::of(config).map(Prepared)
+}
+
+impl Feedback {
+    pub(super) fn new(prepared: Prepared, parts: Parts) -> Option<Arc<Feedback>> {
+        let Parts { store, suppressions, rules, spool, clock } = parts;
+        let in_force = RwLock::new(prepared.0?);
+        Some(Arc::new(Feedback {
+            store,
+            in_force,
+            suppressions,
+            rules,
+            spool,
+            clock,
+            turns: Semaphore::new(READ_AT_ONCE),
+            waiting: AtomicU32::new(0),
+            minute: AtomicI64::new(0),
+            written: AtomicU32::new(0),
+        }))
+    }
+
+    /// Keys and domains from now on. Where it all is, and whether it is at all, holds until a restart.
+    pub(super) fn set(&self, prepared: Prepared) {
+        if let Some(next) = prepared.0 {
+            *self.in_force.write().unwrap_or_else(PoisonError::into_inner) = next;
+        }
+    }
+
+    fn in_force(&self) -> Arc<InForce> {
+        self.in_force.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn keep(&self) -> Duration {
+        self.in_force().options.keep.0
+    }
+
+    /// Does mail from this sender get List-Unsubscribe?
+    pub(super) fn inserts_fields(&self, sender: &ReversePath) -> bool {
+        lists(&self.in_force().options.list_unsubscribe, sender)
+    }
+
+    /// Does each recipient of this sender get a copy of his own?
+    pub(super) fn makes_copies(&self, sender: &ReversePath, takes_fields: bool) -> bool {
+        let in_force = self.in_force();
+        lists(&in_force.options.return_path, sender)
+            || (takes_fields && lists(&in_force.options.list_unsubscribe, sender))
+    }
+
+    /// Gives each delivery, of one recipient, what its copy has of its own. The tokens are known for good when it returns.
+    pub(super) async fn stamp(
+        &self,
+        envelope: &Envelope,
+        deliveries: &mut [Delivery],
+        copies: Option<Copies>,
+    ) -> Result<(), String> {
+        let in_force = self.in_force();
+        let expires = envelope.received + in_force.options.keep.0;
+        let with_path = lists(&in_force.options.return_path, &envelope.sender);
+        let copies = copies.filter(|_| lists(&in_force.options.list_unsubscribe, &envelope.sender));
+        let mut headers = match &copies {
+            Some(copies) => {
+                let fields = deliveries.iter().filter_map(|delivery| {
+                    let recipient = &delivery.recipients.first()?.address;
+                    Some(in_force.way.unsubscribe(delivery.id, recipient, expires))
+                });
+                copies.signed(fields.collect()).await?.into_iter()
+            }
+            None => Vec::new().into_iter(),
+        };
+        let mut rows = Vec::with_capacity(deliveries.len());
+        for delivery in deliveries {
+            let Some(recipient) = delivery.recipients.first().map(|recipient| recipient.address.clone()) else {
+                continue;
+            };
+            let return_path = if with_path { in_force.way.return_path(delivery.id, &recipient, expires) } else { None };
+            let header = headers.next().unwrap_or_default();
+            delivery.own = Some(Arc::new(Own { return_path, header }));
+            let (sender, message_id) = (envelope.sender.clone(), envelope.message_id.clone());
+            rows.push(Sent { delivery: delivery.id, recipient, sender, message_id });
+        }
+        self.store.add(rows).await.map_err(|error| error.to_string())
+    }
+
+    /// May an answer come to this address? None: it is none of ours.
+    pub(super) fn way_back(&self, recipient: &Mailbox) -> Option<WayBack> {
+        let in_force = self.in_force();
+        if recipient.domain() != in_force.way.domain() {
+            return None;
+        }
+        Some(match self.find(&in_force, recipient.local_part()) {
+            Ok(_) if self.waiting.load(Ordering::Relaxed) as usize >= WAITING_MAX => WayBack::Busy,
+            Ok(_) => WayBack::Open,
+            Err(why) => WayBack::Shut(why),
+        })
+    }
+
+    /// Whom a token speaks for; else why nobody.
+    fn find(&self, in_force: &InForce, text: &str) -> Result<(Purpose, Sent), String> {
+        let token = Token::read(text, in_force.way.keys(), self.clock.now()).map_err(|why| match why {
+            NoToken::Other => "there is no mailbox here but for answers to single messages".to_string(),
+            why => format!("the token does not count: {why}"),
+        })?;
+        let sent = self.store.get(token.delivery).map_err(|error| error.to_string())?;
+        let sent = sent.filter(|sent| token.is_for(&sent.recipient));
+        sent.map(|sent| (token.purpose, sent)).ok_or_else(|| "nothing is known any more of its message".to_string())
+    }
+
+    /// The token of an answer that counts. Of those that it quotes all must speak of one message and recipient.
+    fn attribute(&self, reading: &Reading, recipient: Option<&Mailbox>) -> Option<Found> {
+        let in_force = self.in_force();
+        let envelope = recipient.filter(|recipient| recipient.domain() == in_force.way.domain());
+        let addressed =
+            envelope.map(Mailbox::local_part).into_iter().chain(reading.addressed.iter().map(String::as_str));
+        for text in addressed {
+            if let Ok((purpose, sent)) = self.find(&in_force, text) {
+                return Some(Found { purpose, addressed: true, sent });
+            }
+        }
+        let mut quoted = reading.quoted.iter().filter_map(|text| self.find(&in_force, text).ok());
+        let (purpose, sent) = quoted.next()?;
+        quoted.all(|(_, other)| other.delivery == sent.delivery).then_some(Found { purpose, addressed: false, sent })
+    }
+
+    /// Reads an answer and does what comes of it. An error means: try again later.
+    pub(super) async fn take(&self, answer: Answer<'_>) -> Result<Outcome, String> {
+        let waiting = self.waiting.fetch_add(1, Ordering::Relaxed);
+        let _waiting = Waiting(&self.waiting);
+        if waiting as usize >= WAITING_MAX {
+            return Err("too many answers are read just now".to_string());
+        }
+        let _turn = self.turns.acquire().await.map_err(|error| error.to_string())?;
+        let Answer { head, recipient, client } = answer;
+        let read = tokio::task::spawn_blocking(move || reading::read(&head)).await;
+        let reading = read.map_err(|error| format!("the answer could not be read: {error}"))?;
+        let found = self.attribute(&reading, recipient);
+        let known = found.as_ref().map(|found| Known {
+            purpose: found.purpose,
+            addressed: found.addressed,
+            recipient: &found.sent.recipient,
+        });
+        let sent = found.as_ref().map(|found| &found.sent);
+        match (judge(&reading, known), sent) {
+            (Judgement::Returned(status), Some(sent)) => self.returned(&reading, status, sent, client).await,
+            (Judgement::Complained(complaint), Some(sent)) => self.complained(&reading, complaint, sent, client).await,
+            (Judgement::Unsubscribed, Some(sent)) => {
+                let words = format!("asked by mail to get no more ({})", name(&reading));
+                self.unsubscribed(sent, words, reading.message_id.clone(), client).await
+            }
+            (Judgement::Nothing(why), sent) => self.nothing(&reading, why, sent.cloned(), client).await,
+            (_, None) => self.nothing(&reading, "it carries no token that counts", None, client).await,
+        }
+    }
+
+    /// The message came back: as if its receiver had refused the recipient in the dialogue.
+    async fn returned(
+        &self,
+        reading: &Reading,
+        status: &Status,
+        sent: &Sent,
+        client: Option<IpAddr>,
+    ) -> Result<Outcome, String> {
+        if self.store.is_told(sent.delivery, Told::Returned).map_err(text)? {
+            return Ok(again(EventKind::Returned, sent));
+        }
+        let now = self.clock.now();
+        let reply = Reply::parse(&status.reply).unwrap_or_else(|| Reply::new(550, status.reply.as_str()));
+        let provider = self.provider(status, &reply);
+        let read = self.rules.get().explain(&provider, None, &reply).0;
+        let words = format!("{} ({})", shortened(&status.reply), name(reading));
+        let mut event = event(EventKind::Returned, now, sent, reading, client);
+        event.reply = Some(status.reply.clone());
+        event.class = Some(read.class);
+        event.rule = Some(read.rule.clone());
+        event.provider = Some(provider.as_str().into());
+        event.derived = derived(&status.derived);
+        let mut outcome = Outcome {
+            event: EventKind::Returned,
+            sent: Some(sent.clone()),
+            suppressed: false,
+            text: format!("{} came back: {}", sent.recipient, status.reply),
+        };
+        let mut events = vec![event];
+        if speaks_of_recipient(&read) {
+            let hit = Hit {
+                mailbox: sent.recipient.clone(),
+                class: read.class,
+                reply: words.clone(),
+                rule: read.rule.clone(),
+                tag: read.tag.clone(),
+                provider: provider.as_str().into(),
+                source: Source::Bounce,
+                sender_domain: sender_domain(sent),
+                message: sent.delivery.message,
+                wave: None,
+                at: now,
+            };
+            outcome.suppressed = self.suppressions.note_refusal(hit).await.map_err(text)?.is_new;
+            if outcome.suppressed {
+                events.push(on_list(now, sent, words, read.class, Some(&read.rule)));
+            }
+        }
+        self.write(events).await?;
+        self.store.tell(sent.delivery, Told::Returned).await.map_err(text)?;
+        Ok(outcome)
+    }
+
+    async fn complained(
+        &self,
+        reading: &Reading,
+        complaint: &Complaint,
+        sent: &Sent,
+        client: Option<IpAddr>,
+    ) -> Result<Outcome, String> {
+        if self.store.is_told(sent.delivery, Told::Complained).map_err(text)? {
+            return Ok(again(EventKind::Complained, sent));
+        }
+        let by = if complaint.by.is_empty() { String::new() } else { format!(", {}", complaint.by) };
+        let words = format!("complained of this mail: {}{by} ({})", complaint.what, name(reading));
+        let mut event = event(EventKind::Complained, self.clock.now(), sent, reading, client);
+        event.text = Some(words.clone());
+        event.derived = if complaint.named.is_empty() {
+            derived(&[&complaint.derived[..], &["recipient"]].concat())
+        } else {
+            derived(&complaint.derived)
+        };
+        let outcome = self.hold_back(sent, Source::Complaint, &words, Some(event)).await?;
+        self.store.tell(sent.delivery, Told::Complained).await.map_err(text)?;
+        Ok(outcome)
+    }
+
+    /// The same a second time changes nothing; a wish for mail that came later counts anew.
+    async fn unsubscribed(
+        &self,
+        sent: &Sent,
+        words: String,
+        report: Option<String>,
+        client: Option<IpAddr>,
+    ) -> Result<Outcome, String> {
+        let mut event = of_sent(EventKind::Unsubscribed, self.clock.now(), sent, client);
+        event.text = Some(words.clone());
+        event.report = report;
+        self.hold_back(sent, Source::Unsubscribe, &words, Some(event)).await
+    }
+
+    /// Mail of this sender's domain goes to the recipient no more, until somebody takes the entry away.
+    async fn hold_back(
+        &self,
+        sent: &Sent,
+        source: Source,
+        words: &str,
+        event: Option<Event>,
+    ) -> Result<Outcome, String> {
+        let now = self.clock.now();
+        let kind = event.as_ref().map_or(EventKind::Feedback, |event| event.kind);
+        let domain = sender_domain(sent);
+        let standing = self.suppressions.entries(&sent.recipient).map_err(text)?;
+        let is_held = |entry: &Entry| {
+            entry.sender_domain == domain && matches!(entry.source, Source::Complaint | Source::Unsubscribe)
+        };
+        let text_of = |what: &str| format!("{}: {words}; {what}", sent.recipient);
+        if standing.iter().any(is_held) {
+            if kind == EventKind::Complained {
+                self.write(event.into_iter().collect()).await?;
+            }
+            let text = text_of("no mail of this sender goes there already");
+            return Ok(Outcome { event: kind, sent: Some(sent.clone()), suppressed: false, text });
+        }
+        let entry = Entry::new(&sent.recipient, Class::Other, words, source, now);
+        self.suppressions.add(Entry { sender_domain: domain, ..entry }).await.map_err(text)?;
+        let mut events: Vec<Event> = event.into_iter().collect();
+        events.push(on_list(now, sent, words.to_string(), Class::Other, None));
+        self.write(events).await?;
+        let text = text_of("no mail of this sender goes there any more");
+        Ok(Outcome { event: kind, sent: Some(sent.clone()), suppressed: true, text })
+    }
+
+    /// An event, and no more. Whom it may be about is found out for the event alone.
+    async fn nothing(
+        &self,
+        reading: &Reading,
+        why: &str,
+        sent: Option<Sent>,
+        client: Option<IpAddr>,
+    ) -> Result<Outcome, String> {
+        let now = self.clock.now();
+        let outcome = Outcome {
+            event: EventKind::Feedback,
+            sent: sent.clone(),
+            suppressed: false,
+            text: format!("nothing is changed: {why}"),
+        };
+        if !self.may_write(now) {
+            return Ok(outcome);
+        }
+        let mut derived_of = Vec::new();
+        let by_id = || reading.original_id.as_deref().and_then(|id| self.store.find(id).ok()?);
+        let about = sent.or_else(|| by_id().inspect(|_| derived_of.extend(["id", "sender", "recipient"])));
+        let mut event = match &about {
+            Some(sent) => event(EventKind::Feedback, now, sent, reading, client),
+            None => Event::new(now, EventKind::Feedback),
+        };
+        if about.is_none()
+            && let Some(named) = named(&reading.kind)
+        {
+            event.recipient = Some(shortened(named));
+            derived_of.push("recipient");
+        }
+        event.client = client;
+        event.report = reading.message_id.clone();
+        event.message_id = event.message_id.or_else(|| reading.original_id.clone());
+        event.reply = first_reply(&reading.kind);
+        event.text = Some(format!("{why} ({})", name(reading)));
+        event.derived = derived(&derived_of);
+        self.write(vec![event]).await?;
+        Ok(outcome)
+    }
+
+    /// One click (RFC 8058): the same answer, however often.
+    pub(super) async fn click(&self, token: &str, client: IpAddr) -> Click {
+        let in_force = self.in_force();
+        let sent = match self.look(&in_force, token) {
+            Ok(sent) => sent,
+            Err(click) => return click,
+        };
+        match self.unsubscribed(&sent, "unsubscribed with one click".to_string(), None, Some(client)).await {
+            Ok(_) => Click::Done,
+            Err(error) => {
+                tracing::error!("a click to unsubscribe could not be recorded: {error}");
+                Click::Failed
+            }
+        }
+    }
+
+    /// What a click would come to; changes nothing.
+    pub(super) fn peek(&self, token: &str) -> Click {
+        self.look(&self.in_force(), token).map_or_else(|click| click, |_| Click::Done)
+    }
+
+    fn look(&self, in_force: &InForce, token: &str) -> Result<Sent, Click> {
+        match Token::read(token, in_force.way.keys(), self.clock.now()) {
+            Ok(token) if token.purpose == Purpose::Unsubscribe => match self.store.get(token.delivery) {
+                Ok(sent) => sent.filter(|sent| token.is_for(&sent.recipient)).ok_or(Click::Unknown),
+                Err(error) => {
+                    tracing::error!("{error}");
+                    Err(Click::Failed)
+                }
+            },
+            Err(NoToken::Expired) => Err(Click::Expired),
+            _ => Err(Click::Unknown),
+        }
+    }
+
+    /// By whose rules the words are read: those of whoever is known by them, or by the host that reports.
+    fn provider(&self, status: &Status, reply: &Reply) -> String {
+        if let Some(known) = self.rules.get().recognize(reply) {
+            return known.to_string();
+        }
+        let is_microsoft = |host: &String| {
+            let host = host.to_ascii_lowercase();
+            MICROSOFT.iter().any(|name| host == *name || host.ends_with(&format!(".{name}")))
+        };
+        if status.hosts.iter().any(is_microsoft) { "microsoft365".to_string() } else { ANYBODY.to_string() }
+    }
+
+    fn may_write(&self, now: Timestamp) -> bool {
+        let minute = now.secs() / 60;
+        if self.minute.swap(minute, Ordering::Relaxed) != minute {
+            self.written.store(0, Ordering::Relaxed);
+        }
+        let written = self.written.fetch_add(1, Ordering::Relaxed);
+        if written == EVENTS_PER_MINUTE {
+            tracing::warn!("many answers come that change nothing: of those of this minute no more are told");
+        }
+        written < EVENTS_PER_MINUTE
+    }
+
+    /// Durable when it returns.
+    async fn write(&self, events: Vec<Event>) -> Result<(), String> {
+        self.spool.settle(events.into_iter().map(Change::Note).collect());
+        self.spool.flush().await.map_err(text)
+    }
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+fn lists(domains: &[Domain], sender: &ReversePath) -> bool {
+    sender.mailbox().is_some_and(|sender| domains.contains(sender.domain()))
+}
+
+fn sender_domain(sent: &Sent) -> Option<Domain> {
+    sent.sender.mailbox().map(|sender| sender.domain().clone())
+}
+
+/// Only what speaks of the recipient counts; what is said about us, our mail or the way to there holds nobody back.
+fn speaks_of_recipient(read: &Verdict) -> bool {
+    !read.breaker && (read.suppress || read.scope == Scope::Recipient)
+}
+
+fn again(event: EventKind, sent: &Sent) -> Outcome {
+    let text = format!("{}: the same was told before, and nothing is changed", sent.recipient);
+    Outcome { event, sent: Some(sent.clone()), suppressed: false, text }
+}
+
+/// The report by its name, so that it can be found.
+fn name(reading: &Reading) -> String {
+    let id = reading
+        .message_id
+        .as_deref()
+        .map_or_else(|| "a report without Message-ID".to_string(), |id| format!("report {id}"));
+    let from = reading.from.as_deref().map(|from| format!(" from {from}")).unwrap_or_default();
+    shortened(&format!("{id}{from}"))
+}
+
+fn shortened(words: &str) -> String {
+    words.chars().take(WORDS_MAX).collect()
+}
+
+fn named(kind: &Kind) -> Option<&str> {
+    match kind {
+        Kind::Returned(statuses) => statuses.first()?.named.first().map(String::as_str),
+        Kind::Complaint(complaint) => complaint.named.first().map(String::as_str),
+        Kind::AutoReply | Kind::Other => None,
+    }
+}
+
+fn first_reply(kind: &Kind) -> Option<String> {
+    match kind {
+        Kind::Returned(statuses) => statuses.first().map(|status| status.reply.clone()),
+        _ => None,
+    }
+}
+
+fn derived(names: &[&str]) -> Option<Arc<str>> {
+    (!names.is_empty()).then(|| names.join(",").into())
+}
+
+fn of_sent(kind: EventKind, now: Timestamp, sent: &Sent, client: Option<IpAddr>) -> Event {
+    let mut event = Event::new(now, kind);
+    event.id = Some(sent.delivery.message);
+    event.sender = Some(sent.sender.as_str().into());
+    event.recipient = Some(sent.recipient.as_str().to_string());
+    event.message_id = sent.message_id.clone();
+    event.client = client;
+    event
+}
+
+fn event(kind: EventKind, now: Timestamp, sent: &Sent, reading: &Reading, client: Option<IpAddr>) -> Event {
+    let mut event = of_sent(kind, now, sent, client);
+    event.report = reading.message_id.clone();
+    event
+}
+
+fn on_list(now: Timestamp, sent: &Sent, words: String, class: Class, rule: Option<&Arc<str>>) -> Event {
+    let mut event = of_sent(EventKind::Suppressed, now, sent, None);
+    event.reply = Some(words);
+    event.class = Some(class);
+    event.rule = rule.cloned();
+    event
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tokio::sync::mpsc;
+    use tokio_util::sync::CancellationToken;
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+    use crate::spool::{Journal, Options as SpoolOptions};
+    use crate::types::{DeliveryId, DeliveryState, QueueId, Recipient};
+    use crate::verdict::Rules;
+
+    const NOW: Timestamp = Timestamp::from_secs(1_795_000_000);
+    const DAY_MILLIS: i64 = 86_400_000;
+
+    /// Counts what is written by its kind.
+    #[derive(Clone, Default)]
+    struct Log(Arc<std::sync::Mutex<Vec<EventKind>>>);
+
+    impl Journal for Log {
+        fn write(&mut self, events: &[Event]) -> std::io::Result<()> {
+            self.0.lock().unwrap().extend(events.iter().map(|event| event.kind));
+            Ok(())
+        }
+    }
+
+    struct World {
+        feedback: Arc<Feedback>,
+        clock: Clock,
+        log: Log,
+        stop: CancellationToken,
+        tasks: TaskTracker,
+    }
+
+    impl World {
+        fn new(folder: &Path) -> World {
+            let (clock, log, stop, tasks) =
+                (Clock::starting_at(NOW), Log::default(), CancellationToken::new(), TaskTracker::new());
+            let options = SpoolOptions { folder: folder.to_owned(), queue_messages: 9, min_free_bytes: 0 };
+            let (spool, writer) =
+                Spool::open(options, clock.clone(), Box::new(log.clone()), mpsc::channel(1).0).unwrap();
+            tasks.spawn(writer.run(stop.clone()));
+            let (suppressions, writer) = List::open(&folder.join("suppression.sqlite"), clock.clone()).unwrap();
+            tasks.spawn(writer.run(stop.clone()));
+            let (store, writer) = Store::open(folder, clock.clone()).unwrap();
+            tasks.spawn(writer.run(stop.clone()));
+            let mut config = Config { data_dir: folder.to_owned(), ..Config::default() };
+            config.feedback.domain = "fb.shop.example".into();
+            config.feedback.return_path = vec![Domain::parse("shop.example").unwrap()];
+            let rules = Arc::new(rules::InForce::new(Rules::shipped()));
+            let parts = Parts { store, suppressions, rules, spool, clock: clock.clone() };
+            let feedback = Feedback::new(prepare(&config).unwrap(), parts).unwrap();
+            World { feedback, clock, log, stop, tasks }
+        }
+
+        /// The return path and the unsubscribe token of a message to this recipient.
+        async fn send(&self, message: i64, recipient: &str) -> (Mailbox, String) {
+            let id = DeliveryId { message: QueueId::from_key(message).unwrap(), part: 0 };
+            let address = Mailbox::parse(recipient).unwrap();
+            let envelope = Envelope {
+                requests: Default::default(),
+                id: id.message,
+                received: self.clock.now(),
+                sender: ReversePath::parse("news@shop.example").unwrap(),
+                ret: None,
+                envid: None,
+                body_type: crate::types::BodyType::Undeclared,
+                smtputf8: false,
+                size_bytes: 9,
+                message_id: Some(format!("<{message}@shop.example>")),
+                client: None,
+                user: None,
+                expire: None,
+                class: crate::types::Priority::Normal,
+                origin: crate::types::Origin::Client,
+            };
+            let recipients = vec![Recipient { address: address.clone(), orcpt: None, notify: Default::default() }];
+            let mut deliveries = vec![Delivery {
+                id,
+                domain: address.domain().clone(),
+                recipients,
+                state: DeliveryState::Waiting,
+                attempts: 0,
+                next_attempt: None,
+                delay_reported: false,
+                refusal: None,
+                failed: Vec::new(),
+                next_hop: None,
+                own: None,
+            }];
+            self.feedback.stamp(&envelope, &mut deliveries, None).await.unwrap();
+            let own = deliveries[0].own.clone().unwrap();
+            let expires = envelope.received + self.feedback.keep();
+            let token = Token::new(Purpose::Unsubscribe, id, &address, expires);
+            let token = token.text(self.feedback.in_force().way.keys());
+            (own.return_path.clone().unwrap(), token)
+        }
+
+        async fn take(&self, recipient: Option<&Mailbox>, head: &str) -> Outcome {
+            let answer = Answer { head: head.as_bytes().to_vec(), recipient, client: None };
+            self.feedback.take(answer).await.unwrap()
+        }
+
+        async fn end(self) {
+            self.stop.cancel();
+            self.tasks.close();
+            self.tasks.wait().await;
+        }
+    }
+
+    fn bounce(id: &str, quoted: &str) -> String {
+        format!(
+            "From: mailer-daemon@x.example\nMessage-ID: <{id}>\nContent-Type: multipart/report; report-type=delivery-status; boundary=b\n\n\
+             --b\nContent-Type: message/delivery-status\n\nReporting-MTA: dns;x\n\nAction: failed\nStatus: 5.1.1\n\
+             Diagnostic-Code: smtp; 550 5.1.1 no such user\n--b\nContent-Type: text/rfc822-headers\n\n{quoted}\n--b--\n"
+        )
+    }
+
+    #[tokio::test]
+    async fn a_token_counts_for_its_time_its_recipient_and_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let world = World::new(folder.path());
+        let (anna, out) = world.send(1, "anna@x.example").await;
+        let (bob, _) = world.send(2, "bob@x.example").await;
+        assert_eq!(world.feedback.way_back(&anna), Some(WayBack::Open));
+        assert_eq!(world.feedback.way_back(&Mailbox::parse("anna@x.example").unwrap()), None);
+        assert!(world.take(Some(&anna), &bounce("1@x", "")).await.suppressed);
+        assert!(!world.take(Some(&anna), &bounce("2@x", "")).await.suppressed, "it was told");
+        // By its Message-ID alone it is an event, with what was found out.
+        let told = world.take(None, &bounce("3@x", "Message-ID: <2@shop.example>")).await;
+        assert_eq!((told.event, told.suppressed), (EventKind::Feedback, false));
+        // Of two tokens none counts, and neither does one that names another's row.
+        let both = bounce("4@x", &format!("Return-Path: <{anna}>\nX: <{bob}>"));
+        assert_eq!(world.take(None, &both).await.event, EventKind::Feedback);
+        world
+            .feedback
+            .store
+            .add(vec![Sent {
+                delivery: DeliveryId { message: QueueId::from_key(2).unwrap(), part: 0 },
+                recipient: Mailbox::parse("victim@x.example").unwrap(),
+                sender: ReversePath::Null,
+                message_id: None,
+            }])
+            .await
+            .unwrap();
+        assert!(matches!(world.feedback.way_back(&bob), Some(WayBack::Shut(_))));
+        assert_eq!(world.take(Some(&bob), &bounce("5@x", "")).await.event, EventKind::Feedback);
+        // Its time is over.
+        assert_eq!(world.feedback.peek(&out), Click::Done);
+        world.clock.step(92 * DAY_MILLIS);
+        assert_eq!((world.feedback.peek(&out), world.feedback.peek("u-x")), (Click::Expired, Click::Unknown));
+        assert!(matches!(world.feedback.way_back(&anna), Some(WayBack::Shut(why)) if why.contains("expired")));
+        let late = world.take(Some(&anna), &bounce("6@x", &format!("Return-Path: <{anna}>"))).await;
+        assert_eq!((late.event, late.suppressed), (EventKind::Feedback, false));
+        let kinds = world.log.0.lock().unwrap().clone();
+        assert_eq!(kinds.iter().filter(|kind| **kind == EventKind::Returned).count(), 1);
+        assert_eq!(kinds.iter().filter(|kind| **kind == EventKind::Suppressed).count(), 1);
+        world.end().await;
+    }
+
+    #[tokio::test]
+    async fn what_changes_nothing_is_written_so_often_and_no_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let world = World::new(folder.path());
+        for n in 0..EVENTS_PER_MINUTE + 50 {
+            world.take(None, &format!("From: a@x.example\nMessage-ID: <{n}@x>\n\nhello")).await;
+        }
+        let minutes = (world.clock.now().secs() / 60 - NOW.secs() / 60) as usize + 1;
+        assert!(world.log.0.lock().unwrap().len() <= EVENTS_PER_MINUTE as usize * minutes);
+        world.end().await;
+    }
+}
