@@ -212,6 +212,7 @@ impl Site {
             limits_named: false,
             access: None,
             demand: None,
+            sts: None,
         })
     }
 

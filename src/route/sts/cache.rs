@@ -105,19 +105,25 @@ impl Cache {
         }
     }
 
-    /// The policy that holds now, and how long it does so.
+    /// The policy that holds now for mail, and how long it does so.
     pub(super) fn policy(&mut self, domain: &Domain, now: Timestamp) -> Option<(Arc<Policy>, Duration)> {
-        let known = self.0.get_mut(domain)?;
-        known.used = now;
-        let kept = known.kept(now)?;
+        self.0.get_mut(domain)?.used = now;
+        self.standing(domain, now)
+    }
+
+    /// The same where no mail asks.
+    pub(super) fn standing(&mut self, domain: &Domain, now: Timestamp) -> Option<(Arc<Policy>, Duration)> {
+        let kept = self.0.get_mut(domain)?.kept(now)?;
         Some((kept.policy.clone(), kept.until().since(now)))
     }
 
     /// A fetch brought this. What is returned is to be written down.
     pub(super) fn fetched(&mut self, domain: &Domain, id: &str, policy: Policy, now: Timestamp) -> Option<String> {
-        let written = Written { id: id.into(), fetched: now.millis(), used: now.millis(), policy: policy.clone() };
+        // To be renewed is no use.
+        let used = self.0.get(domain).map_or(now, |known| known.used.min(now));
+        let written = Written { id: id.into(), fetched: now.millis(), used: used.millis(), policy: policy.clone() };
         let kept = Some(Kept { id: id.into(), policy: Arc::new(policy), fetched: now });
-        self.insert(domain, Known { kept, failure: None, used: now });
+        self.insert(domain, Known { kept, failure: None, used });
         serde_json::to_string(&written).ok()
     }
 
@@ -255,6 +261,21 @@ mod tests {
         }
         assert_eq!(cache.0.len(), DOMAINS_MAX);
         assert!(cache.policy(&often, NOW).is_some());
-        assert!(cache.due(9, NOW + 31 * DAY + HOUR).is_empty());
+    }
+
+    #[test]
+    fn what_no_mail_asks_for_is_renewed_for_a_month() {
+        let (mut cache, a) = (Cache::default(), name("a.test"));
+        let mut written = cache.fetched(&a, "1", policy(60 * DAY), NOW).unwrap();
+        for day in 1..=30 {
+            assert_eq!(cache.due(9, NOW + day * DAY).len(), 1, "{day}");
+            cache.failed(&a, "1", NOW + day * DAY);
+            written = cache.fetched(&a, "1", policy(60 * DAY), NOW + day * DAY).unwrap();
+        }
+        assert!(cache.due(9, NOW + 31 * DAY).is_empty());
+        let mut next = Cache::default();
+        next.restore("a.test", &written, NOW + 31 * DAY);
+        assert!(next.due(9, NOW + 31 * DAY).is_empty());
+        assert_eq!(next.step(&a, "1", NOW + 31 * DAY), Step::Renew, "with the next mail");
     }
 }

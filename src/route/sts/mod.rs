@@ -35,9 +35,10 @@ const AGAIN: Duration = Duration::from_secs(60);
 /// Fetches at once; those beyond wait, up to so many in all.
 const FETCHES_MAX: usize = 50;
 const FLIGHTS_MAX: usize = 1000;
-/// How often policies that nobody asks for are looked through, and how many are renewed each time.
-const RENEW_EVERY: Duration = Duration::from_secs(600);
-const RENEW_COUNT: usize = 500;
+/// How often policies that nobody asks for are looked through, and how many are renewed each time: all of them in a day, and most of
+/// the places stay free for mail.
+const RENEW_EVERY: Duration = Duration::from_secs(60);
+const RENEW_COUNT: usize = 10;
 
 /// Writes a domain's policy down; never waits.
 pub type Keep = Box<dyn Fn(&Domain, String) + Send + Sync>;
@@ -67,6 +68,20 @@ pub struct Known {
     pub policy: Option<Arc<Policy>>,
     /// To be asked again after this.
     pub holds: Option<Duration>,
+}
+
+/// A fetch under way. However it ends, the next one may begin, and those who wait for it go on.
+struct Flight {
+    sts: Arc<Sts>,
+    domain: Domain,
+    /// Goes with it.
+    _done: watch::Sender<()>,
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        lock(&self.sts.flights).remove(&self.domain);
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -146,19 +161,19 @@ impl Sts {
         if flights.len() >= FLIGHTS_MAX || self.stop.is_cancelled() {
             return None;
         }
-        let (done, flight) = watch::channel(());
-        flights.insert(domain.clone(), flight.clone());
-        let (sts, domain, id) = (self.clone(), domain.clone(), id.to_string());
+        let (done, ends) = watch::channel(());
+        flights.insert(domain.clone(), ends.clone());
+        // A runtime that stops drops the task at once, and with it the flight, which takes the lock.
+        drop(flights);
+        let (flight, id) = (Flight { sts: self.clone(), domain: domain.clone(), _done: done }, id.to_string());
         self.tasks.spawn(async move {
             tokio::select! {
                 biased;
-                () = sts.stop.cancelled() => {}
-                () = sts.fly(&domain, &id) => {}
+                () = flight.sts.stop.cancelled() => {}
+                () = flight.sts.fly(&flight.domain, &id) => {}
             }
-            lock(&sts.flights).remove(&domain);
-            drop(done);
         });
-        Some(flight)
+        Some(ends)
     }
 
     async fn fly(&self, domain: &Domain, id: &str) {
@@ -181,7 +196,7 @@ impl Sts {
     fn failed(&self, domain: &Domain, id: &str, why: &str, now: Timestamp) {
         let mut cache = lock(&self.cache);
         let wait = Span(cache.failed(domain, id, now));
-        let until = match cache.policy(domain, now) {
+        let until = match cache.standing(domain, now) {
             Some((policy, left)) => format!("the known one ({}) holds for {}", policy.mode().as_str(), Span(left)),
             None => "its mail goes as without one".to_string(),
         };
