@@ -205,7 +205,6 @@ impl Site {
         let place = self.places.get(domain)? % self.hosts.len().max(1);
         let hosts = vec![self.hosts.get(place)?.clone()];
         Some(Route {
-            sts: None,
             hosts,
             valid_until: clock + ROUTE_VALID,
             fixed: false,
