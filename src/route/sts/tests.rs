@@ -26,10 +26,13 @@ fn text(mode: &str, mx: &str) -> String {
     format!("version: STSv1\nmode: {mode}\nmx: {mx}\nmax_age: 604800\n")
 }
 
-/// Policy hosts: by domain how long an answer takes, and what it is.
+/// How long an answer takes, and what it is.
+type Answer = (Duration, Result<String, String>);
+
+/// Policy hosts, by domain.
 #[derive(Default)]
 struct Hosts {
-    says: Mutex<BTreeMap<String, (Duration, Result<String, String>)>>,
+    says: Mutex<BTreeMap<String, Answer>>,
     asked: AtomicUsize,
 }
 
@@ -301,7 +304,10 @@ fn http(kind: &str, content: &str) -> String {
 }
 
 async fn got(server: &Server, networks: &[&str]) -> Result<Policy, String> {
-    let tls = crate::post::Tls::new(Arc::new(rustls::crypto::aws_lc_rs::default_provider()), &[server.root.clone()]);
+    let tls = crate::post::Tls::new(
+        Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
+        std::slice::from_ref(&server.root),
+    );
     let https = Https::at(tls.unwrap(), server.at.port());
     let dns = Arc::new(TableDns::default().v4("mta-sts.a.test.", &["127.0.0.1"]));
     let networks = networks.iter().map(|net| net.parse().unwrap()).collect();
