@@ -7,6 +7,8 @@
 //! - so many answers are read at once, and of what changes nothing so many events are written in a minute: no flood takes the disk, the
 //!   memory or the time of others.
 
+mod events;
+
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -14,6 +16,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
+use self::events::{derived, event, first_reply, name, named, of_sent, on_list, shortened};
 use super::rules;
 use super::sealing::Copies;
 use crate::clock::Clock;
@@ -22,7 +25,7 @@ use crate::feedback::fields::Way;
 use crate::feedback::judgement::{Judgement, Known, judge};
 use crate::feedback::key;
 use crate::feedback::options::Feedback as Options;
-use crate::feedback::reading::{self, Complaint, Kind, Reading, Status};
+use crate::feedback::reading::{self, Complaint, Reading, Status};
 use crate::feedback::store::{Sent, Store, Told};
 use crate::feedback::token::{NoToken, Purpose, Token};
 use crate::inbound::WayBack;
@@ -39,8 +42,6 @@ const READ_AT_ONCE: usize = 2;
 const WAITING_MAX: usize = 64;
 /// Events in a minute of answers that change nothing.
 const EVENTS_PER_MINUTE: u32 = 100;
-/// Of words that go into the list and the log.
-const WORDS_MAX: usize = 300;
 /// The provider of words that nobody knows.
 const ANYBODY: &str = "default";
 /// Hosts of Microsoft's business mail, which reports after the 250.
@@ -539,233 +540,5 @@ fn again(event: EventKind, sent: &Sent) -> Outcome {
     Outcome { event, sent: Some(sent.clone()), suppressed: false, text }
 }
 
-/// The report by its name, so that it can be found.
-fn name(reading: &Reading) -> String {
-    let id = reading
-        .message_id
-        .as_deref()
-        .map_or_else(|| "a report without Message-ID".to_string(), |id| format!("report {id}"));
-    let from = reading.from.as_deref().map(|from| format!(" from {from}")).unwrap_or_default();
-    shortened(&format!("{id}{from}"))
-}
-
-fn shortened(words: &str) -> String {
-    words.chars().take(WORDS_MAX).collect()
-}
-
-fn named(kind: &Kind) -> Option<&str> {
-    match kind {
-        Kind::Returned(statuses) => statuses.first()?.named.first().map(String::as_str),
-        Kind::Complaint(complaint) => complaint.named.first().map(String::as_str),
-        Kind::AutoReply | Kind::Other => None,
-    }
-}
-
-fn first_reply(kind: &Kind) -> Option<String> {
-    match kind {
-        Kind::Returned(statuses) => statuses.first().map(|status| status.reply.clone()),
-        _ => None,
-    }
-}
-
-fn derived(names: &[&str]) -> Option<Arc<str>> {
-    (!names.is_empty()).then(|| names.join(",").into())
-}
-
-fn of_sent(kind: EventKind, now: Timestamp, sent: &Sent, client: Option<IpAddr>) -> Event {
-    let mut event = Event::new(now, kind);
-    event.id = Some(sent.delivery.message);
-    event.sender = Some(sent.sender.as_str().into());
-    event.recipient = Some(sent.recipient.as_str().to_string());
-    event.message_id = sent.message_id.clone();
-    event.client = client;
-    event
-}
-
-fn event(kind: EventKind, now: Timestamp, sent: &Sent, reading: &Reading, client: Option<IpAddr>) -> Event {
-    let mut event = of_sent(kind, now, sent, client);
-    event.report = reading.message_id.clone();
-    event
-}
-
-fn on_list(now: Timestamp, sent: &Sent, words: String, class: Class, rule: Option<&Arc<str>>) -> Event {
-    let mut event = of_sent(EventKind::Suppressed, now, sent, None);
-    event.reply = Some(words);
-    event.class = Some(class);
-    event.rule = rule.cloned();
-    event
-}
-
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use tokio::sync::mpsc;
-    use tokio_util::sync::CancellationToken;
-    use tokio_util::task::TaskTracker;
-
-    use super::*;
-    use crate::spool::{Journal, Options as SpoolOptions};
-    use crate::types::{DeliveryId, DeliveryState, QueueId, Recipient};
-    use crate::verdict::Rules;
-
-    const NOW: Timestamp = Timestamp::from_secs(1_795_000_000);
-    const DAY_MILLIS: i64 = 86_400_000;
-
-    /// Counts what is written by its kind.
-    #[derive(Clone, Default)]
-    struct Log(Arc<std::sync::Mutex<Vec<EventKind>>>);
-
-    impl Journal for Log {
-        fn write(&mut self, events: &[Event]) -> std::io::Result<()> {
-            self.0.lock().unwrap().extend(events.iter().map(|event| event.kind));
-            Ok(())
-        }
-    }
-
-    struct World {
-        feedback: Arc<Feedback>,
-        clock: Clock,
-        log: Log,
-        stop: CancellationToken,
-        tasks: TaskTracker,
-    }
-
-    impl World {
-        fn new(folder: &Path) -> World {
-            let (clock, log, stop, tasks) =
-                (Clock::starting_at(NOW), Log::default(), CancellationToken::new(), TaskTracker::new());
-            let options = SpoolOptions { folder: folder.to_owned(), queue_messages: 9, min_free_bytes: 0 };
-            let (spool, writer) =
-                Spool::open(options, clock.clone(), Box::new(log.clone()), mpsc::channel(1).0).unwrap();
-            tasks.spawn(writer.run(stop.clone()));
-            let (suppressions, writer) = List::open(&folder.join("suppression.sqlite"), clock.clone()).unwrap();
-            tasks.spawn(writer.run(stop.clone()));
-            let (store, writer) = Store::open(folder, clock.clone()).unwrap();
-            tasks.spawn(writer.run(stop.clone()));
-            let mut config = Config { data_dir: folder.to_owned(), ..Config::default() };
-            config.feedback.domain = "fb.shop.example".into();
-            config.feedback.return_path = vec![Domain::parse("shop.example").unwrap()];
-            let rules = Arc::new(rules::InForce::new(Rules::shipped()));
-            let parts = Parts { store, suppressions, rules, spool, clock: clock.clone() };
-            let feedback = Feedback::new(prepare(&config).unwrap(), parts).unwrap();
-            World { feedback, clock, log, stop, tasks }
-        }
-
-        /// The return path and the unsubscribe token of a message to this recipient.
-        async fn send(&self, message: i64, recipient: &str) -> (Mailbox, String) {
-            let id = DeliveryId { message: QueueId::from_key(message).unwrap(), part: 0 };
-            let address = Mailbox::parse(recipient).unwrap();
-            let envelope = Envelope {
-                requests: Default::default(),
-                id: id.message,
-                received: self.clock.now(),
-                sender: ReversePath::parse("news@shop.example").unwrap(),
-                ret: None,
-                envid: None,
-                body_type: crate::types::BodyType::Undeclared,
-                smtputf8: false,
-                size_bytes: 9,
-                message_id: Some(format!("<{message}@shop.example>")),
-                client: None,
-                user: None,
-                expire: None,
-                class: crate::types::Priority::Normal,
-                origin: crate::types::Origin::Client,
-            };
-            let recipients = vec![Recipient { address: address.clone(), orcpt: None, notify: Default::default() }];
-            let mut deliveries = vec![Delivery {
-                id,
-                domain: address.domain().clone(),
-                recipients,
-                state: DeliveryState::Waiting,
-                attempts: 0,
-                next_attempt: None,
-                delay_reported: false,
-                refusal: None,
-                failed: Vec::new(),
-                next_hop: None,
-                own: None,
-            }];
-            self.feedback.stamp(&envelope, &mut deliveries, None).await.unwrap();
-            let own = deliveries[0].own.clone().unwrap();
-            let expires = envelope.received + self.feedback.keep();
-            let token = Token::new(Purpose::Unsubscribe, id, &address, expires);
-            let token = token.text(self.feedback.in_force().way.keys());
-            (own.return_path.clone().unwrap(), token)
-        }
-
-        async fn take(&self, recipient: Option<&Mailbox>, head: &str) -> Outcome {
-            let answer = Answer { head: head.as_bytes().to_vec(), recipient, client: None };
-            self.feedback.take(answer).await.unwrap()
-        }
-
-        async fn end(self) {
-            self.stop.cancel();
-            self.tasks.close();
-            self.tasks.wait().await;
-        }
-    }
-
-    fn bounce(id: &str, quoted: &str) -> String {
-        format!(
-            "From: mailer-daemon@x.example\nMessage-ID: <{id}>\nContent-Type: multipart/report; report-type=delivery-status; boundary=b\n\n\
-             --b\nContent-Type: message/delivery-status\n\nReporting-MTA: dns;x\n\nAction: failed\nStatus: 5.1.1\n\
-             Diagnostic-Code: smtp; 550 5.1.1 no such user\n--b\nContent-Type: text/rfc822-headers\n\n{quoted}\n--b--\n"
-        )
-    }
-
-    #[tokio::test]
-    async fn a_token_counts_for_its_time_its_recipient_and_once() {
-        let folder = tempfile::tempdir().unwrap();
-        let world = World::new(folder.path());
-        let (anna, out) = world.send(1, "anna@x.example").await;
-        let (bob, _) = world.send(2, "bob@x.example").await;
-        assert_eq!(world.feedback.way_back(&anna), Some(WayBack::Open));
-        assert_eq!(world.feedback.way_back(&Mailbox::parse("anna@x.example").unwrap()), None);
-        assert!(world.take(Some(&anna), &bounce("1@x", "")).await.suppressed);
-        assert!(!world.take(Some(&anna), &bounce("2@x", "")).await.suppressed, "it was told");
-        // By its Message-ID alone it is an event, with what was found out.
-        let told = world.take(None, &bounce("3@x", "Message-ID: <2@shop.example>")).await;
-        assert_eq!((told.event, told.suppressed), (EventKind::Feedback, false));
-        // Of two tokens none counts, and neither does one that names another's row.
-        let both = bounce("4@x", &format!("Return-Path: <{anna}>\nX: <{bob}>"));
-        assert_eq!(world.take(None, &both).await.event, EventKind::Feedback);
-        world
-            .feedback
-            .store
-            .add(vec![Sent {
-                delivery: DeliveryId { message: QueueId::from_key(2).unwrap(), part: 0 },
-                recipient: Mailbox::parse("victim@x.example").unwrap(),
-                sender: ReversePath::Null,
-                message_id: None,
-            }])
-            .await
-            .unwrap();
-        assert!(matches!(world.feedback.way_back(&bob), Some(WayBack::Shut(_))));
-        assert_eq!(world.take(Some(&bob), &bounce("5@x", "")).await.event, EventKind::Feedback);
-        // Its time is over.
-        assert_eq!(world.feedback.peek(&out), Click::Done);
-        world.clock.step(92 * DAY_MILLIS);
-        assert_eq!((world.feedback.peek(&out), world.feedback.peek("u-x")), (Click::Expired, Click::Unknown));
-        assert!(matches!(world.feedback.way_back(&anna), Some(WayBack::Shut(why)) if why.contains("expired")));
-        let late = world.take(Some(&anna), &bounce("6@x", &format!("Return-Path: <{anna}>"))).await;
-        assert_eq!((late.event, late.suppressed), (EventKind::Feedback, false));
-        let kinds = world.log.0.lock().unwrap().clone();
-        assert_eq!(kinds.iter().filter(|kind| **kind == EventKind::Returned).count(), 1);
-        assert_eq!(kinds.iter().filter(|kind| **kind == EventKind::Suppressed).count(), 1);
-        world.end().await;
-    }
-
-    #[tokio::test]
-    async fn what_changes_nothing_is_written_so_often_and_no_more() {
-        let folder = tempfile::tempdir().unwrap();
-        let world = World::new(folder.path());
-        for n in 0..EVENTS_PER_MINUTE + 50 {
-            world.take(None, &format!("From: a@x.example\nMessage-ID: <{n}@x>\n\nhello")).await;
-        }
-        let minutes = (world.clock.now().secs() / 60 - NOW.secs() / 60) as usize + 1;
-        assert!(world.log.0.lock().unwrap().len() <= EVENTS_PER_MINUTE as usize * minutes);
-        world.end().await;
-    }
-}
+mod tests;
