@@ -43,4 +43,4 @@ begin retry
 * * F,1h,1s
 END
 # A runner ends with the queue it saw: others begin each second, as many as queue_run_max at once.
-exec "$folder/exim4" -C "$folder/conf" -bdf -q1s
+exec "$folder/exim4" -C "$folder/conf" -bdf -q1s 2> "$folder/errors"

@@ -141,7 +141,8 @@ fn of_events(folder: &Path, over: &CancellationToken) -> BTreeMap<String, u64> {
 /// The header of a message in the spool; none: it is gone.
 pub async fn header(reader: &Reader, id: DeliveryId) -> Option<String> {
     let stored = reader.load(id).await.ok()??;
-    let mut text = Vec::new();
+    // What its copy for these recipients has in front: signatures stand there.
+    let mut text = stored.delivery.own.as_ref().map(|own| own.header.clone().into_bytes()).unwrap_or_default();
     match &stored.body {
         Body::Inline(content) => {
             let end = content.len().min(usize::try_from(HEADER_MAX).unwrap_or(usize::MAX));
@@ -179,9 +180,10 @@ pub(super) async fn judge(
     found.into_iter().flat_map(|(_, findings)| findings).collect()
 }
 
-/// What SPF, DKIM and DMARC say of mail of a domain; `header`: of a message that is really sent, where one could be read. Each finding that is not
+/// What SPF, DKIM and DMARC say of mail of a domain; `mail_from`: under which it goes out, `header`: of a message that is really sent, where one could be read. Each finding that is not
 /// well is a failure only where a receiver would find the same.
 pub async fn authentication(
+    mail_from: &Domain,
     domain: &Domain,
     header: Option<String>,
     addresses: &[(IpAddr, String)],
@@ -189,7 +191,9 @@ pub async fn authentication(
     dns: &dyn Dns,
 ) -> Vec<Finding> {
     let unsigned = header.as_deref().is_some_and(|header| dkim::signatures(header).is_empty());
-    let sender = Sender { domain: domain.to_string(), header, ..Sender::default() };
+    // Without a header the From field counts as the sender's domain.
+    let mail_from = if header.is_some() { mail_from } else { domain };
+    let sender = Sender { domain: mail_from.to_string(), header, ..Sender::default() };
     let mut findings = of_domain(&sender, addresses, signers, dns).await;
     for finding in findings.iter_mut().filter(|finding| finding.check == Check::Dkim && unsigned) {
         if finding.status == Status::Ok {
@@ -463,6 +467,28 @@ mod tests {
         assert_eq!(statuses(&unsigned), [Ok, Warn, Ok], "{unsigned:?}");
         let other = judged(&dns, "weir.dev", Some("From: a@shop.dev\r\n")).await;
         assert_eq!(statuses(&other), [Ok, Warn, Fail], "the From domain is another's: {other:?}");
+    }
+
+    #[tokio::test]
+    async fn what_is_really_sent_decides() {
+        let dns = TableDns::default()
+            .txt("fb.weir.dev.", &["v=spf1 ip4:52.31.7.9 -all"])
+            .txt("_dmarc.weir.dev.", &["v=DMARC1; p=none"])
+            .txt("s1._domainkey.weir.dev.", &[&key_record()]);
+        let addresses = [("52.31.7.9".parse().unwrap(), "relay.weir.dev".to_string())];
+        let (domain, path) = (Domain::parse("weir.dev").unwrap(), Domain::parse("fb.weir.dev").unwrap());
+        let signers = Signers::default();
+        let judge = async |mail_from: &Domain, header: Option<&str>| {
+            let found =
+                authentication(mail_from, &domain, header.map(str::to_string), &addresses, &signers, &dns).await;
+            found.into_iter().map(|finding| finding.status).collect::<Vec<_>>()
+        };
+        let signed = "From: a@weir.dev\r\nDKIM-Signature: d=weir.dev; s=s1\r\n";
+        assert_eq!(judge(&path, Some(signed)).await, [Ok, Ok, Ok], "the return path's domain answers for SPF");
+        assert_eq!(judge(&domain, Some(signed)).await, [Fail, Ok, Ok]);
+        let unsigned = "From: a@weir.dev\r\n";
+        assert_eq!(judge(&path, Some(unsigned)).await, [Ok, Fail, Ok], "a receiver sees no signature");
+        assert_eq!(judge(&path, None).await[1], Warn, "what nobody has seen is not known to be missing");
     }
 
     #[tokio::test]

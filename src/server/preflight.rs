@@ -64,6 +64,8 @@ struct Shared {
 struct Settings {
     pauses: BTreeMap<Arc<str>, Duration>,
     sources: Vec<Source>,
+    /// Domains whose mail goes out under another one, and that.
+    return_path: (Vec<Domain>, Option<Domain>),
 }
 
 #[derive(Clone, Debug)]
@@ -95,7 +97,8 @@ impl Counter {
             public: source.public_address(),
             hostname: source.hostname.to_ascii_lowercase(),
         };
-        let settings = Settings { pauses, sources: config.source.iter().map(source).collect() };
+        let return_path = (config.feedback.return_path.clone(), Domain::parse(&config.feedback.domain).ok());
+        let settings = Settings { pauses, sources: config.source.iter().map(source).collect(), return_path };
         *self.0.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
     }
 
@@ -234,7 +237,8 @@ impl Duty {
         let Ok(domain) = Domain::parse(&due.domain) else { return Step::default() };
         let header = self.sample(&due.domain).await;
         let (addresses, signers, dns) = (self.addresses(), self.sealing.signers(), self.means.dns());
-        let looked = doctor::authentication(&domain, header, &addresses, &signers, &*dns);
+        let mail_from = self.mail_from(&domain);
+        let looked = doctor::authentication(&mail_from, &domain, header, &addresses, &signers, &*dns);
         // Where nobody answers nothing is known to be missing.
         let findings = timeout(LOOK_TIME, looked).await.unwrap_or_default();
         let missing: Vec<Finding> = findings.into_iter().filter(|finding| finding.status == Status::Fail).collect();
@@ -282,6 +286,13 @@ impl Duty {
             remedy: String::new(),
             provider: None,
         });
+    }
+
+    /// The domain under which its mail goes out.
+    fn mail_from(&self, domain: &Domain) -> Domain {
+        let settings = self.counter.0.settings.read().unwrap_or_else(PoisonError::into_inner);
+        let (listed, other) = &settings.return_path;
+        other.clone().filter(|_| listed.contains(domain)).unwrap_or_else(|| domain.clone())
     }
 
     /// Those from which mail leaves, as receivers see them, with their HELO names.
