@@ -35,19 +35,35 @@ pub(super) fn tell(event: &Event) {
     }
 }
 
+/// `ID: `, or `-: ` where there is none.
+struct Id<'a>(&'a Event);
+
+impl fmt::Display for Id<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.id {
+            Some(id) => write!(f, "{id}: "),
+            None => f.write_str("-: "),
+        }
+    }
+}
+
+/// `from=<>, to=<>`
+struct Parties<'a>(&'a Event);
+
+impl fmt::Display for Parties<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (sender, recipient) = (self.0.sender.as_deref(), self.0.recipient.as_deref());
+        write!(f, "from=<{}>, to=<{}>", shown(sender.unwrap_or_default()), shown(recipient.unwrap_or_default()))
+    }
+}
+
 /// `ID: from=<>, to=<>, relay=, delay=, dsn=, status=sent (…)`
 struct Outcome<'a>(&'a Event);
 
 impl fmt::Display for Outcome<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let event = self.0;
-        let text = |value: Option<&'_ str>| value.unwrap_or_default().to_string();
-        match event.id {
-            Some(id) => write!(f, "{id}: ")?,
-            None => f.write_str("-: ")?,
-        }
-        let (sender, recipient) = (text(event.sender.as_deref()), text(event.recipient.as_deref()));
-        write!(f, "from=<{sender}>, to=<{recipient}>, relay={}", event.mx.as_deref().unwrap_or("none"))?;
+        write!(f, "{}{}, relay={}", Id(event), Parties(event), event.mx.as_deref().unwrap_or("none"))?;
         if let Some(millis) = event.delay_ms {
             write!(f, ", delay={}.{:02}", millis / 1000, millis % 1000 / 10)?;
         }
@@ -102,14 +118,8 @@ struct Answer<'a>(&'a Event);
 impl fmt::Display for Answer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let event = self.0;
-        let text = |value: Option<&'_ str>| value.unwrap_or_default().to_string();
-        match event.id {
-            Some(id) => write!(f, "{id}: ")?,
-            None => f.write_str("-: ")?,
-        }
-        let (sender, recipient) = (text(event.sender.as_deref()), text(event.recipient.as_deref()));
         let said = event.text.as_deref().or(event.reply.as_deref()).map(shown).unwrap_or_default();
-        write!(f, "{}, from=<{}>, to=<{}>: {said}", event.kind, shown(&sender), shown(&recipient))
+        write!(f, "{}{}, {}: {said}", Id(event), event.kind, Parties(event))
     }
 }
 

@@ -196,6 +196,11 @@ impl<I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, I, S> {
         let class = whole.facts.priority(&mail.requests, usual, most);
         let asked = sooner(whole.facts.expire, mail.requests.returns_after());
         let release = mail.requests.release.map(|release| release.moment(received));
+        // Neither of the two is broken by the later one.
+        let at = whole.facts.at.max(release);
+        // A user's mail is tried so long, from when it may be.
+        let waits = at.map_or(Duration::ZERO, |at| at.since(received));
+        let allowed = user.and_then(|user| user.expire).map(|expire| expire.saturating_add(waits));
         let envelope = Envelope {
             id,
             received,
@@ -209,15 +214,13 @@ impl<I: Intake, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, I, S> {
             client: Some(self.client),
             user: user.map(|user| user.name.to_string()),
             requests: mail.requests,
-            expire: sooner(asked, user.and_then(|user| user.expire)),
+            expire: sooner(asked, allowed),
             class,
             origin: Origin::Client,
         };
         let client: IpAddr = self.client;
         let aside = self.aside.take();
         let user = envelope.user.clone();
-        // Neither of the two is broken by the later one.
-        let at = whole.facts.at.max(release);
         let message = Received { envelope, recipients, dropped, body: whole.body, at, tls: self.wire.tls() };
         match self.front.intake.accept(message).await {
             Ok(()) => {

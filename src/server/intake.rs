@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::io::AsyncReadExt as _;
 
@@ -27,6 +28,8 @@ pub(super) struct SpoolIntake {
     pub clock: Clock,
     /// `[suppression] at_injection = "drop"`.
     pub drops: AtomicBool,
+    /// `[queue] expire`, in milliseconds.
+    pub expire: AtomicU64,
     /// A list that cannot be read is told of now and then.
     pub said: Seldom,
     pub meters: Meters,
@@ -38,6 +41,10 @@ pub(super) struct SpoolIntake {
 impl SpoolIntake {
     pub(super) fn set_at_injection(&self, what: AtInjection) {
         self.drops.store(what == AtInjection::Drop, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_expire(&self, expire: Duration) {
+        self.expire.store(u64::try_from(expire.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 }
 
@@ -156,6 +163,9 @@ impl SpoolIntake {
     async fn store(&self, message: Received<SealedBody>) -> Result<(), AcceptError> {
         let Received { mut envelope, recipients, dropped, body, at, tls } = message;
         let id = envelope.id;
+        let usual = Duration::from_millis(self.expire.load(Ordering::Relaxed));
+        let waits = at.map_or(Duration::ZERO, |at| at.since(envelope.received));
+        envelope.expire = lifetime(envelope.expire, envelope.user.is_some(), waits, usual);
         let fault = |error| AcceptError::Failed(format!("the signature of {id}: {error}"));
         let Sealed { writer: body, copies } = body.signed().await.map_err(fault)?;
         envelope.size_bytes = body.size_bytes();
@@ -186,6 +196,18 @@ impl SpoolIntake {
             SpoolError::NoRoom(why) => AcceptError::NoRoom(why),
             SpoolError::Failed(why) => AcceptError::Failed(why),
         })
+    }
+}
+
+/// How long a message is kept; none: as long as is usual. What waits for its time first is tried as long as other mail from then on, and a user's
+/// mail never longer than that.
+fn lifetime(asked: Option<Duration>, is_of_user: bool, waits: Duration, usual: Duration) -> Option<Duration> {
+    let most = usual.saturating_add(waits);
+    match asked {
+        Some(asked) if is_of_user => Some(asked.min(most)),
+        Some(asked) => Some(asked),
+        None if waits.is_zero() => None,
+        None => Some(most),
     }
 }
 
@@ -259,6 +281,22 @@ fn removed(envelope: &Envelope, recipient: &Recipient, now: Timestamp) -> Event 
 mod tests {
     use super::*;
     use crate::types::Notify;
+
+    #[test]
+    fn what_waits_for_its_time_is_tried_as_long_as_other_mail_from_then_on() {
+        let hours = |n: u64| Duration::from_secs(n * 3600);
+        let (none, usual) = (Duration::ZERO, hours(12));
+        for (asked, is_of_user, waits, expected) in [
+            (None, false, none, None),
+            (None, false, hours(48), Some(hours(60))),
+            (Some(hours(1)), true, none, Some(hours(1))),
+            (Some(hours(20)), true, none, Some(usual)),
+            (Some(hours(20)), false, none, Some(hours(20))),
+            (Some(hours(50)), true, hours(48), Some(hours(50))),
+        ] {
+            assert_eq!(lifetime(asked, is_of_user, waits, usual), expected, "{asked:?} {is_of_user} {waits:?}");
+        }
+    }
 
     #[test]
     fn who_is_named_twice_gets_the_message_once() {

@@ -34,7 +34,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -327,12 +327,14 @@ impl Relay {
             suppressions: suppressions.clone(),
             clock: clock.clone(),
             drops: AtomicBool::new(false),
+            expire: AtomicU64::new(0),
             said: Seldom::minutely(),
             meters: meters.clone(),
             sealing,
             feedback: feedback.clone(),
         });
         intake.set_at_injection(config.suppression.at_injection);
+        intake.set_expire(config.queue.expire.0);
         let greeting = if config.hostname.is_empty() { identity::private_name() } else { config.hostname.clone() };
         let front =
             Front::new(&greeting, &config.relay, &config.limits, admitted.auth.clone(), intake.clone(), clock.clone())?;
@@ -572,6 +574,7 @@ impl Relay {
         self.tls.set_roots(&roots)?;
         self.sts.set_around(sts::around(config, dns.clone()));
         self.intake.set_at_injection(config.suppression.at_injection);
+        self.intake.set_expire(config.queue.expire.0);
         self.intake.sealing.set(keys);
         if let Some(feedback) = &self.intake.feedback {
             feedback.set(tokens);

@@ -30,9 +30,11 @@ pub fn with_page(config: Config) -> Config {
 
 /// Where the page is, as the relay says it at its start.
 fn origin(relay: &Relay) -> String {
-    let log = relay.log();
-    let (_, rest) = log.split_once("page, API and metrics on ").expect("the relay says where its page is");
-    rest.split_whitespace().next().unwrap_or_default().trim_end_matches('/').to_string()
+    until("the relay to say where its page is", || {
+        let log = relay.log();
+        let (_, rest) = log.split_once("page, API and metrics on ")?;
+        Some(rest.split_whitespace().next()?.trim_end_matches('/').to_string())
+    })
 }
 
 fn token(relay: &Relay) -> String {

@@ -35,7 +35,9 @@ impl Api {
         let address = until("the port of [http]", || {
             let log = relay.log();
             let (_, rest) = log.rsplit_once("page, API and metrics on http://")?;
-            rest.split('/').next()?.parse().ok()
+            let address: SocketAddr = rest.split('/').next()?.parse().ok()?;
+            // Just after a restart the log may end with the port of before.
+            TcpStream::connect(address).ok().map(|_| address)
         });
         let token = std::fs::read_to_string(relay.data_dir().join("http-token")).unwrap().trim().to_string();
         Api { address, token }
@@ -242,7 +244,8 @@ fn named(host: &str) -> String {
 #[test]
 fn a_message_with_a_time_waits_for_it_over_a_restart() {
     let (world, mx) = World::with_domain("mail.test");
-    let mut relay = served(world.config()).start();
+    // Mail is given up after an hour; what waits for its time first, an hour after that.
+    let mut relay = served(world.config().set("queue", "expire", "\"1h\"")).start();
     let api = Api::of(&relay);
     let mut later = form(&["later@mail.test"]);
     // A day ahead, which is further than any retry is planned.
@@ -264,6 +267,12 @@ fn a_message_with_a_time_waits_for_it_over_a_restart() {
         waiting.iter().all(|row| row["next_attempt"].as_str().is_some_and(|at| at[..10] == day_ahead()[..10])),
         "{waiting:?}"
     );
+    let api = Api::of(&relay);
+    for row in &waiting {
+        let id = row["id"].as_str().expect("an id");
+        let expires = api.get(&format!("/api/v1/queue/{id}"))["deliveries"][0]["expires"].to_string();
+        assert!(expires.trim_matches('"') > row["next_attempt"].as_str().unwrap_or_default(), "{expires}: {row}");
+    }
     relay.ok(&["queue", "flush"]);
     let sent = mx.wait_accepted(3);
     assert!(sent.iter().all(|t| t.header("X-Weir-At").is_none()));
