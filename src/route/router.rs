@@ -185,7 +185,8 @@ impl Found {
             return Ok(());
         }
         let text = format!(
-            "the MTA-STS policy of {domain} (mode enforce) names {}; the MX that the DNS gives, {}, is not among them: either the              domain's owner forgot to change the policy, or somebody tampers with the DNS",
+            "the MTA-STS policy of {domain} (mode enforce) names {}; the MX that the DNS gives, {}, is not among them: either the \
+             domain's owner forgot to change the policy, or somebody tampers with the DNS",
             policy.hosts(),
             first_few(&beyond, ", ")
         );

@@ -112,6 +112,14 @@ struct Found {
     sent: Sent,
 }
 
+/// Why a token speaks for nobody.
+enum Nobody {
+    /// It counts for none, and why.
+    None(String),
+    /// The database of tokens does not answer.
+    Unknown(String),
+}
+
 /// Who waits for a turn; given back on drop.
 struct Waiting<'a>(&'a AtomicU32);
 
@@ -227,35 +235,58 @@ impl Feedback {
         Some(match self.find(&in_force, recipient.local_part()) {
             Ok(_) if self.waiting.load(Ordering::Relaxed) as usize >= WAITING_MAX => WayBack::Busy,
             Ok(_) => WayBack::Open,
-            Err(why) => WayBack::Shut(why),
+            // Nobody knows whether it is one: the answer may come again.
+            Err(Nobody::Unknown(error)) => {
+                tracing::error!("{error}");
+                WayBack::Busy
+            }
+            Err(Nobody::None(why)) => WayBack::Shut(why),
         })
     }
 
     /// Whom a token speaks for; else why nobody.
-    fn find(&self, in_force: &InForce, text: &str) -> Result<(Purpose, Sent), String> {
-        let token = Token::read(text, in_force.way.keys(), self.clock.now()).map_err(|why| match why {
-            NoToken::Other => "there is no mailbox here but for answers to single messages".to_string(),
-            why => format!("the token does not count: {why}"),
+    fn find(&self, in_force: &InForce, text: &str) -> Result<(Purpose, Sent), Nobody> {
+        let token = Token::read(text, in_force.way.keys(), self.clock.now()).map_err(|why| {
+            Nobody::None(match why {
+                NoToken::Other => "there is no mailbox here but for answers to single messages".to_string(),
+                why => format!("the token does not count: {why}"),
+            })
         })?;
-        let sent = self.store.get(token.delivery).map_err(|error| error.to_string())?;
-        let sent = sent.filter(|sent| token.is_for(&sent.recipient));
-        sent.map(|sent| (token.purpose, sent)).ok_or_else(|| "nothing is known any more of its message".to_string())
+        let sent = self.store.get(token.delivery).map_err(|error| Nobody::Unknown(error.to_string()))?;
+        let sent = sent.filter(|sent| token.is_for(&sent.recipient)).map(|sent| (token.purpose, sent));
+        sent.ok_or_else(|| Nobody::None("nothing is known any more of its message".to_string()))
     }
 
     /// The token of an answer that counts. Of those that it quotes all must speak of one message and recipient.
-    fn attribute(&self, reading: &Reading, recipient: Option<&Mailbox>) -> Option<Found> {
+    fn attribute(&self, reading: &Reading, recipient: Option<&Mailbox>) -> Result<Option<Found>, String> {
         let in_force = self.in_force();
         let envelope = recipient.filter(|recipient| recipient.domain() == in_force.way.domain());
         let addressed =
             envelope.map(Mailbox::local_part).into_iter().chain(reading.addressed.iter().map(String::as_str));
         for text in addressed {
-            if let Ok((purpose, sent)) = self.find(&in_force, text) {
-                return Some(Found { purpose, addressed: true, sent });
+            if let Some((purpose, sent)) = self.found(&in_force, text)? {
+                return Ok(Some(Found { purpose, addressed: true, sent }));
             }
         }
-        let mut quoted = reading.quoted.iter().filter_map(|text| self.find(&in_force, text).ok());
-        let (purpose, sent) = quoted.next()?;
-        quoted.all(|(_, other)| other.delivery == sent.delivery).then_some(Found { purpose, addressed: false, sent })
+        let mut first = None::<(Purpose, Sent)>;
+        for text in &reading.quoted {
+            let Some(found) = self.found(&in_force, text)? else { continue };
+            match &first {
+                Some((_, sent)) if sent.delivery != found.1.delivery => return Ok(None),
+                Some(_) => {}
+                None => first = Some(found),
+            }
+        }
+        Ok(first.map(|(purpose, sent)| Found { purpose, addressed: false, sent }))
+    }
+
+    /// None: it speaks for nobody. An error: that cannot be told now.
+    fn found(&self, in_force: &InForce, text: &str) -> Result<Option<(Purpose, Sent)>, String> {
+        match self.find(in_force, text) {
+            Ok(found) => Ok(Some(found)),
+            Err(Nobody::None(_)) => Ok(None),
+            Err(Nobody::Unknown(error)) => Err(error),
+        }
     }
 
     /// Reads an answer and does what comes of it. An error means: try again later.
@@ -269,7 +300,7 @@ impl Feedback {
         let Answer { head, recipient, client } = answer;
         let read = tokio::task::spawn_blocking(move || reading::read(&head)).await;
         let reading = read.map_err(|error| format!("the answer could not be read: {error}"))?;
-        let found = self.attribute(&reading, recipient);
+        let found = self.attribute(&reading, recipient)?;
         let known = found.as_ref().map(|found| Known {
             purpose: found.purpose,
             addressed: found.addressed,

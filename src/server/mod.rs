@@ -220,7 +220,7 @@ impl Relay {
         writers.spawn("the suppression list", writer.run(stop_writers.clone()));
         suppressions.set_policy(config.suppression.policy());
         tasks.spawn(suppressions.clone().keep_tidy(stop_engine.clone()));
-        tasks.spawn(suppressions.clone().learn());
+        tasks.spawn(suppressions.clone().learn(stop_engine.clone()));
         let reconcile::Followed { settled, not_stored } =
             reconcile::follow(&spool, &tail, clock.now()).await.map_err(anyhow::Error::msg)?;
         if settled > 0 {

@@ -62,7 +62,7 @@ answers! {
     SLOWED = 450 "4.7.1" "slowed down, send it again later: {}";
     TOO_FAST = 450 "4.7.1" "too many messages, send it again later: {}";
     DAY_USED_UP = 450 "4.7.1" "too many recipients for one day, send it again later: {}";
-    ANSWERS_BUSY = 451 "4.3.2" "too many answers are read just now, send it again later";
+    ANSWERS_BUSY = 451 "4.3.2" "answers cannot be read just now, send it again later";
     SPOOL_FAILED = 451 "4.3.0" "the message could not be stored, send it again later";
     NO_ROOM = 452 "4.3.1" "no room for the message, send it again later: {}";
     TOO_MANY_UNDER_WAY = 452 "4.3.1" "no room for more recipients at this moment, send to this one later";

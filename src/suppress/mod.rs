@@ -141,19 +141,22 @@ impl List {
         List(Arc::new(Shared { path: path.to_owned(), clock, policy, readers, sieve, writes }))
     }
 
-    /// Reads who is written down, so that everybody else is known from memory from then on. Some seconds for ten million.
-    pub async fn learn(self) {
-        let done = tokio::task::spawn_blocking(move || self.learn_now()).await;
+    /// Reads who is written down, so that everybody else is known from memory from then on. Some seconds for ten million; ends early on `stop`.
+    pub async fn learn(self, stop: CancellationToken) {
+        let done = tokio::task::spawn_blocking(move || self.learn_now(&stop)).await;
         if let Ok(Err(error)) = done {
             tracing::warn!("{error}; each recipient is looked up on the disk until the next start");
         }
     }
 
-    fn learn_now(&self) -> Result<(), ListError> {
+    fn learn_now(&self, stop: &CancellationToken) -> Result<(), ListError> {
         let Some(sieve) = &self.0.sieve else { return Ok(()) };
         for table in store::TABLES {
             let mut after = String::new();
             loop {
+                if stop.is_cancelled() {
+                    return Ok(());
+                }
                 let keys = self.read(|on| store::recipients(on, table, &after))?;
                 keys.iter().for_each(|key| sieve.add(key));
                 match keys.into_iter().next_back() {

@@ -451,7 +451,7 @@ async fn memory_and_disk_say_the_same_before_and_after_it_was_learnt() {
         assert_eq!(counted, Standing::Remembered, "{when}");
     };
     agree("before");
-    list.clone().learn().await;
+    list.clone().learn(CancellationToken::new()).await;
     agree("learnt");
     assert!(!list.may_hold("nobody@x.example"), "and nobody else is looked up");
     for n in 30..40 {

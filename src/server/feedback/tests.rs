@@ -159,6 +159,26 @@ async fn a_token_counts_for_its_time_its_recipient_and_once() {
 }
 
 #[tokio::test]
+async fn where_the_tokens_cannot_be_looked_up_an_answer_is_asked_to_come_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::new(folder.path());
+    let (anna, out) = world.send(1, "anna@x.example").await;
+    // Nothing was read yet: the file is opened by the first look-up.
+    std::fs::remove_file(folder.path().join("feedback.sqlite")).unwrap();
+    std::fs::create_dir(folder.path().join("feedback.sqlite")).unwrap();
+    assert_eq!(world.feedback.way_back(&anna), Some(WayBack::Busy));
+    assert_eq!(world.feedback.peek(&out), Click::Failed);
+    for head in [bounce("1@x", ""), bounce("2@x", &format!("Return-Path: <{anna}>"))] {
+        let answer = Answer { head: head.into_bytes(), recipient: Some(&anna), client: None };
+        assert!(world.feedback.take(answer).await.is_err(), "it is not lost");
+    }
+    // What has no token of ours needs no look-up.
+    let stranger = Mailbox::parse("x@fb.shop.example").unwrap();
+    assert!(matches!(world.feedback.way_back(&stranger), Some(WayBack::Shut(_))));
+    world.end().await;
+}
+
+#[tokio::test]
 async fn what_changes_nothing_is_written_so_often_and_no_more() {
     let folder = tempfile::tempdir().unwrap();
     let world = World::new(folder.path());
